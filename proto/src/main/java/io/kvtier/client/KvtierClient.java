@@ -1,0 +1,135 @@
+package io.kvtier.client;
+
+import io.grpc.ManagedChannel;
+import io.grpc.StatusRuntimeException;
+import io.kvtier.KvtierException;
+import io.kvtier.rpc.Channels;
+import io.kvtier.rpc.Statuses;
+import io.kvtier.v1.CloseRequest;
+import io.kvtier.v1.ForkRequest;
+import io.kvtier.v1.GetSessionRequest;
+import io.kvtier.v1.ListSessionsRequest;
+import io.kvtier.v1.OpenRequest;
+import io.kvtier.v1.Session;
+import io.kvtier.v1.SessionsGrpc;
+import java.time.Duration;
+import java.util.List;
+import java.util.Map;
+import java.util.concurrent.ConcurrentHashMap;
+import java.util.concurrent.TimeUnit;
+import java.util.function.Function;
+
+/**
+ * The way in: opens sessions at a coordinator and reaches the workers that serve them. Safe for any
+ * number of threads; each {@link KvSession} is for one thread at a time. Every call has a deadline,
+ * and a refusal is a {@link KvtierException} whose message names the value and its bound. Closing
+ * the client ends its connections, not the sessions on the service: close those first.
+ *
+ * <pre>{@code
+ * try (KvtierClient client = KvtierClient.connect("127.0.0.1:7400");
+ *     KvSession session = client.open(SessionOptions.of(geometry, 16_384))) {
+ *   try (PrefillStream prefill = session.prefill()) {
+ *     for (int layer = 0; layer < layers; layer++) {
+ *       prefill.chunk(layer, 0, tokens, keys[layer], values[layer]);
+ *       prefill.queries(layer, window, lastQueries[layer]);
+ *     }
+ *     prefill.finish(tokens);
+ *   }
+ *   try (DecodeStream decode = session.decode()) {
+ *     decode.step(layer, position, 1, q, k, v, nextLayerQ, output);
+ *   }
+ * }
+ * }</pre>
+ */
+public final class KvtierClient implements AutoCloseable {
+  /** Time-out of a call, and of each wait on a stream, unless another is given. */
+  public static final Duration DEFAULT_TIMEOUT = Duration.ofSeconds(30);
+
+  private final ManagedChannel coordinator;
+  private final String peer;
+  private final Duration timeout;
+  private final Map<String, ManagedChannel> workers = new ConcurrentHashMap<>();
+
+  private KvtierClient(String target, Duration timeout) {
+    this.coordinator = Channels.open(target);
+    this.peer = "the coordinator at " + target;
+    this.timeout = timeout;
+  }
+
+  /**
+   * A client of the coordinator at {@code target}, host:port; nothing is sent until the first call.
+   */
+  public static KvtierClient connect(String target) {
+    return connect(target, DEFAULT_TIMEOUT);
+  }
+
+  /** As {@link #connect(String)}, with another time-out. */
+  public static KvtierClient connect(String target, Duration timeout) {
+    return new KvtierClient(target, timeout);
+  }
+
+  /** Opens a session. */
+  public KvSession open(SessionOptions options) {
+    OpenRequest.Builder request =
+        OpenRequest.newBuilder()
+            .setGeometry(options.geometry())
+            .setTokensMax(options.tokensMax())
+            .setDeviceBytesMax(options.deviceBytesMax());
+    options.plan().ifPresent(request::setPlan);
+    return new KvSession(this, call(stub -> stub.open(request.build())));
+  }
+
+  /** Tells a session's state and plan. */
+  public Session get(String sessionId) {
+    GetSessionRequest request = GetSessionRequest.newBuilder().setSessionId(sessionId).build();
+    return call(stub -> stub.get(request));
+  }
+
+  /** The open sessions, oldest first. */
+  public List<Session> list() {
+    return call(stub -> stub.list(ListSessionsRequest.getDefaultInstance())).getSessionsList();
+  }
+
+  KvSession fork(Session parent) {
+    ForkRequest request =
+        ForkRequest.newBuilder()
+            .setSessionId(parent.getSessionId())
+            .setEpoch(parent.getEpoch())
+            .build();
+    return new KvSession(this, call(stub -> stub.fork(request)));
+  }
+
+  void closeSession(Session session) {
+    CloseRequest request =
+        CloseRequest.newBuilder()
+            .setSessionId(session.getSessionId())
+            .setEpoch(session.getEpoch())
+            .build();
+    // The answer carries nothing: what counts is that no refusal came.
+    var _ = call(stub -> stub.close(request));
+  }
+
+  ManagedChannel worker(String target) {
+    return workers.computeIfAbsent(target, Channels::open);
+  }
+
+  Duration timeout() {
+    return timeout;
+  }
+
+  private <R> R call(Function<SessionsGrpc.SessionsBlockingStub, R> method) {
+    try {
+      return method.apply(
+          SessionsGrpc.newBlockingStub(coordinator)
+              .withDeadlineAfter(timeout.toNanos(), TimeUnit.NANOSECONDS));
+    } catch (StatusRuntimeException e) {
+      throw Statuses.fromStatus(e, peer);
+    }
+  }
+
+  @Override
+  public void close() {
+    workers.values().forEach(Channels::close);
+    Channels.close(coordinator);
+  }
+}

@@ -1,0 +1,3 @@
+/** The Java client. */
+@org.jspecify.annotations.NullMarked
+package io.kvtier.client;

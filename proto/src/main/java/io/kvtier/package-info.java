@@ -1,0 +1,3 @@
+/** What every part of kvtier shares: its refusals. */
+@org.jspecify.annotations.NullMarked
+package io.kvtier;

@@ -1,0 +1,90 @@
+package io.kvtier.page;
+
+import com.google.protobuf.ByteString;
+import io.kvtier.KvtierException;
+import java.nio.ByteBuffer;
+import java.nio.ByteOrder;
+import java.util.HexFormat;
+import java.util.UUID;
+
+/**
+ * The 32 bytes that name a page for ever (FORMAT.md, "Page keys"), as four words in the order of
+ * the bytes, most significant first.
+ *
+ * <pre>
+ *   bytes  0..15  session id
+ *         16..19  page index in the session, big-endian
+ *         20..25  first 6 bytes of the model fingerprint
+ *         26..27  layer, big-endian
+ *         28      key codec
+ *         29      value codec
+ *         30      kind: 1, a page of a session
+ *         31      0
+ * </pre>
+ */
+public record PageKey(long w0, long w1, long w2, long w3) {
+  public static final int LENGTH = 32;
+
+  private static final int KIND_SESSION = 1;
+
+  /** The key of a page that belongs to one session. */
+  public static PageKey ofSession(
+      UUID session, int pageIndex, Fingerprint fingerprint, int layer, PageLayout layout) {
+    return new PageKey(
+        session.getMostSignificantBits(),
+        session.getLeastSignificantBits(),
+        (long) pageIndex << 32 | fingerprint.high() >>> 32,
+        (fingerprint.high() >>> 16 & 0xFFFF) << 48
+            | (long) layer << 32
+            | (long) layout.keyCodec().id() << 24
+            | (long) layout.valueCodec().id() << 16
+            | KIND_SESSION << 8);
+  }
+
+  /**
+   * Reads a key from the wire.
+   *
+   * @throws KvtierException INVALID if the bytes are not a page key
+   */
+  public static PageKey of(ByteString bytes) {
+    if (bytes.size() != LENGTH) {
+      throw KvtierException.invalid("page key has %d bytes; it must have %d", bytes.size(), LENGTH);
+    }
+    ByteBuffer buffer = bytes.asReadOnlyByteBuffer().order(ByteOrder.BIG_ENDIAN);
+    PageKey key =
+        new PageKey(buffer.getLong(), buffer.getLong(), buffer.getLong(), buffer.getLong());
+    if ((key.w3 & 0xFFFF) != KIND_SESSION << 8) {
+      throw KvtierException.invalid(
+          "page key %s ends in %04x; it must end in 0100 (a page of a session)",
+          key, key.w3 & 0xFFFF);
+    }
+    return key;
+  }
+
+  public byte[] toBytes() {
+    return ByteBuffer.allocate(LENGTH).putLong(w0).putLong(w1).putLong(w2).putLong(w3).array();
+  }
+
+  public ByteString toByteString() {
+    return ByteString.copyFrom(toBytes());
+  }
+
+  public int layer() {
+    return (int) (w3 >>> 32 & 0xFFFF);
+  }
+
+  /** Whether a page with this header may be stored under this key. */
+  boolean matches(PageIdentity identity, PageLayout layout) {
+    long fingerprint = identity.fingerprint().high();
+    return layer() == identity.layer()
+        && (w3 >>> 24 & 0xFF) == layout.keyCodec().id()
+        && (w3 >>> 16 & 0xFF) == layout.valueCodec().id()
+        && (w2 & 0xFFFF_FFFFL) == fingerprint >>> 32
+        && w3 >>> 48 == (fingerprint >>> 16 & 0xFFFF);
+  }
+
+  @Override
+  public String toString() {
+    return HexFormat.of().formatHex(toBytes());
+  }
+}

@@ -1,0 +1,169 @@
+package io.kvtier.page;
+
+import static io.kvtier.KvtierException.requireInRange;
+
+import io.kvtier.KvtierException;
+
+/**
+ * Where everything lies in a page of one geometry: offsets and lengths that follow from the codecs,
+ * the number of KV heads and the head dimension alone (FORMAT.md, "Sections"). Immutable, free of
+ * buffers; make one a session, not one a page.
+ */
+public final class PageLayout {
+  /** Tokens of a full page. */
+  public static final int TOKENS = 64;
+
+  /** Sections begin at multiples of this many bytes: a cache line, and a 512-bit vector. */
+  public static final int ALIGNMENT = 64;
+
+  public static final int KV_HEADS_MAX = 128;
+  public static final int HEAD_DIM_MAX = 256;
+
+  private final Codec keyCodec;
+  private final Codec valueCodec;
+  private final int kvHeads;
+  private final int headDim;
+  private final int sections;
+  private final int sectionsPerHead;
+  private final int headerLength;
+  private final int headStride;
+  private final int[] offsetInHead = new int[Section.count()];
+  private final int[] rankInHead = new int[Section.count()];
+
+  /**
+   * Lays a page out.
+   *
+   * @throws KvtierException INVALID if kvHeads is not 1..128 or headDim is not even or not 2..256
+   */
+  public PageLayout(Codec keyCodec, Codec valueCodec, int kvHeads, int headDim) {
+    requireInRange("kv_heads", kvHeads, 1, KV_HEADS_MAX);
+    requireInRange("head_dim", headDim, 2, HEAD_DIM_MAX);
+    if (headDim % 2 != 0) {
+      throw KvtierException.invalid("head_dim is %d; it must be even", headDim);
+    }
+    this.keyCodec = keyCodec;
+    this.valueCodec = valueCodec;
+    this.kvHeads = kvHeads;
+    this.headDim = headDim;
+    this.sections = keySections(keyCodec) | valueSections(valueCodec);
+    int offset = 0;
+    int rank = 0;
+    for (int id = 0; id < Section.count(); id++) {
+      if ((sections & 1 << id) != 0) {
+        offsetInHead[id] = offset;
+        rankInHead[id] = rank++;
+        offset += align(Section.ofId(id).length(headDim));
+      }
+    }
+    this.sectionsPerHead = rank;
+    this.headStride = offset;
+    this.headerLength =
+        align(PageHeaderFlyweight.TABLE_OFFSET + kvHeads * rank * PageHeaderFlyweight.ENTRY_LENGTH);
+  }
+
+  /** The layout that a page's header describes; the header must have been checked. */
+  public static PageLayout of(org.agrona.DirectBuffer page, int offset) {
+    return new PageLayout(
+        Codec.ofId(PageHeaderFlyweight.keyCodec(page, offset)),
+        Codec.ofId(PageHeaderFlyweight.valueCodec(page, offset)),
+        PageHeaderFlyweight.kvHeads(page, offset),
+        PageHeaderFlyweight.headDim(page, offset));
+  }
+
+  static int align(int length) {
+    return (length + ALIGNMENT - 1) & -ALIGNMENT;
+  }
+
+  static int keySections(Codec codec) {
+    return switch (codec) {
+      case RAW16 -> Section.K_RAW.bit();
+      case ROT4 ->
+          Section.set(
+              Section.K_SIGN, Section.K_COARSE, Section.K_FINE, Section.K_SCALES, Section.K_MEAN);
+    };
+  }
+
+  static int valueSections(Codec codec) {
+    return switch (codec) {
+      case RAW16 -> Section.V_RAW.bit();
+      case ROT4 -> Section.set(Section.V_CODES, Section.V_SCALES, Section.V_MEAN);
+    };
+  }
+
+  public Codec keyCodec() {
+    return keyCodec;
+  }
+
+  public Codec valueCodec() {
+    return valueCodec;
+  }
+
+  public int kvHeads() {
+    return kvHeads;
+  }
+
+  public int headDim() {
+    return headDim;
+  }
+
+  /** The sections that each head has, as a bit set. */
+  public int sections() {
+    return sections;
+  }
+
+  /** Entries of the section table: heads times sections a head. */
+  public int sectionCount() {
+    return kvHeads * sectionsPerHead;
+  }
+
+  /** Bytes of the header with its section table, padded to the alignment. */
+  public int headerLength() {
+    return headerLength;
+  }
+
+  /** Bytes of a whole page. */
+  public int pageLength() {
+    return headerLength + kvHeads * headStride;
+  }
+
+  /** Byte offset of one head's section from the page's first byte. */
+  public int offset(int kvHead, Section section) {
+    return headerLength + kvHead * headStride + offsetInHead[requirePresent(section)];
+  }
+
+  /** Bytes of one head's section, without padding. */
+  public int length(Section section) {
+    return Section.ofId(requirePresent(section)).length(headDim);
+  }
+
+  /** Index of one head's section in the section table. */
+  public int tableIndex(int kvHead, Section section) {
+    return kvHead * sectionsPerHead + rankInHead[requirePresent(section)];
+  }
+
+  /** Bytes of a set of sections of one head, laid end to end without padding. */
+  public int lengthOf(int sectionSet) {
+    int length = 0;
+    for (int id = 0; id < Section.count(); id++) {
+      if ((sectionSet & 1 << id) != 0) {
+        length += length(Section.ofId(id));
+      }
+    }
+    return length;
+  }
+
+  /**
+   * Byte offset of a section among a set of sections of one head, laid end to end without padding.
+   */
+  public int offsetIn(int sectionSet, Section section) {
+    return lengthOf(sectionSet & (section.bit() - 1));
+  }
+
+  private int requirePresent(Section section) {
+    if ((sections & section.bit()) == 0) {
+      throw KvtierException.invalid(
+          "section %s is not in a page of codecs %s, %s", section, keyCodec, valueCodec);
+    }
+    return section.id();
+  }
+}

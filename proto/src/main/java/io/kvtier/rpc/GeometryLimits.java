@@ -1,0 +1,54 @@
+package io.kvtier.rpc;
+
+import static io.kvtier.KvtierException.requireInRange;
+
+import io.kvtier.KvtierException;
+import io.kvtier.page.Fingerprint;
+import io.kvtier.v1.Dtype;
+import io.kvtier.v1.Geometry;
+
+/** What a model's geometry may be (types.proto). */
+public final class GeometryLimits {
+  public static final int TOKENS_MAX = 1 << 20;
+
+  private static final int LAYERS_MAX = 512;
+  private static final int Q_HEADS_MAX = 512;
+  private static final int KV_HEADS_MAX = 128;
+  private static final int HEAD_DIM_MIN = 2;
+  private static final int HEAD_DIM_MAX = 256;
+
+  private GeometryLimits() {}
+
+  /**
+   * Checks every field.
+   *
+   * @throws KvtierException INVALID with name, value and bound
+   */
+  public static void check(Geometry geometry) {
+    requireInRange("layers", Integer.toUnsignedLong(geometry.getLayers()), 1, LAYERS_MAX);
+    requireInRange("q_heads", Integer.toUnsignedLong(geometry.getQHeads()), 1, Q_HEADS_MAX);
+    requireInRange("kv_heads", Integer.toUnsignedLong(geometry.getKvHeads()), 1, KV_HEADS_MAX);
+    if (geometry.getQHeads() % geometry.getKvHeads() != 0) {
+      throw KvtierException.invalid(
+          "q_heads is %d; it must be a multiple of kv_heads, %d",
+          geometry.getQHeads(), geometry.getKvHeads());
+    }
+    long headDim =
+        requireInRange(
+            "head_dim", Integer.toUnsignedLong(geometry.getHeadDim()), HEAD_DIM_MIN, HEAD_DIM_MAX);
+    if (headDim % 2 != 0) {
+      throw KvtierException.invalid("head_dim is %d; it must be even", headDim);
+    }
+    if (geometry.getKvDtype() != Dtype.DTYPE_FP32 && geometry.getKvDtype() != Dtype.DTYPE_BF16) {
+      throw KvtierException.invalid(
+          "kv_dtype is %d; it must be DTYPE_FP32 (1) or DTYPE_BF16 (2)",
+          geometry.getKvDtypeValue());
+    }
+    Fingerprint.of(geometry.getModelFingerprint());
+  }
+
+  /** Counts the (layer, KV head) pairs of a checked geometry: the entries of its plans. */
+  public static int heads(Geometry geometry) {
+    return geometry.getLayers() * geometry.getKvHeads();
+  }
+}

@@ -1,0 +1,102 @@
+package io.kvtier.rpc;
+
+import static io.kvtier.KvtierException.requireInRange;
+
+import io.kvtier.KvtierException;
+import io.kvtier.v1.Geometry;
+import io.kvtier.v1.HeadClass;
+import io.kvtier.v1.HeadPlan;
+import io.kvtier.v1.Plan;
+
+/** What a plan made by hand may be (types.proto). */
+public final class PlanLimits {
+  private static final int REASON_LENGTH_MAX = 1024;
+
+  private PlanLimits() {}
+
+  /**
+   * Checks that a plan has exactly one entry a (layer, KV head) pair, in order, and that every
+   * value lies in its bounds.
+   *
+   * @param geometry checked already
+   * @throws KvtierException INVALID with name, value and bound
+   */
+  public static void check(Plan plan, Geometry geometry) {
+    int heads = GeometryLimits.heads(geometry);
+    if (plan.getHeadsCount() != heads) {
+      throw KvtierException.invalid(
+          "plan has %d heads; it must have layers x kv_heads = %d x %d = %d",
+          plan.getHeadsCount(), geometry.getLayers(), geometry.getKvHeads(), heads);
+    }
+    requireTokens("plan.dominant_tokens_min", plan.getDominantTokensMin());
+    requireBytes("plan.hot_set_bytes", plan.getHotSetBytes());
+    requireBytes("plan.device_bytes", plan.getDeviceBytes());
+    requireInRange(
+        "plan.tokens", Integer.toUnsignedLong(plan.getTokens()), 0, GeometryLimits.TOKENS_MAX);
+    for (int i = 0; i < heads; i++) {
+      HeadPlan head = plan.getHeads(i);
+      String name = "plan.heads[" + i + "]";
+      requirePlace(name, head.getLayer(), head.getKvHead(), i, geometry);
+      check(name, head);
+    }
+  }
+
+  /**
+   * Checks that entry {@code index} of a list by layer, then KV head, is of the right pair.
+   *
+   * @throws KvtierException INVALID with name, value and bound
+   */
+  public static void requirePlace(
+      String name, int layer, int kvHead, int index, Geometry geometry) {
+    int layerThere = index / geometry.getKvHeads();
+    int kvHeadThere = index % geometry.getKvHeads();
+    if (layer != layerThere || kvHead != kvHeadThere) {
+      throw KvtierException.invalid(
+          "%s is of layer %s, KV head %s; it must be of layer %d, KV head %d: entries go by layer,"
+              + " then KV head",
+          name,
+          Integer.toUnsignedString(layer),
+          Integer.toUnsignedString(kvHead),
+          layerThere,
+          kvHeadThere);
+    }
+  }
+
+  private static void check(String name, HeadPlan head) {
+    requireFraction(name + ".residual_mass", head.getResidualMass());
+    requireFraction(name + ".predicted_residual", head.getPredictedResidual());
+    requireInRange(
+        "length of " + name + ".reason", head.getReason().length(), 0, REASON_LENGTH_MAX);
+    if (head.getHeadClass() == HeadClass.HEAD_CLASS_SPARSE) {
+      requireTokens(name + ".dominant_tokens_max", head.getDominantTokensMax());
+    } else if (head.getHeadClass() == HeadClass.HEAD_CLASS_DENSE) {
+      if (head.getDominantTokensMax() != 0 || head.getResidualMass() != 0) {
+        throw KvtierException.invalid(
+            "%s is dense with dominant_tokens_max %s and residual_mass %s; both must be 0",
+            name, Integer.toUnsignedString(head.getDominantTokensMax()), head.getResidualMass());
+      }
+    } else {
+      throw KvtierException.invalid(
+          "%s.head_class is %d; it must be HEAD_CLASS_DENSE (1) or HEAD_CLASS_SPARSE (2)",
+          name, head.getHeadClassValue());
+    }
+  }
+
+  private static void requireTokens(String name, int tokens) {
+    requireInRange(name, Integer.toUnsignedLong(tokens), 1, GeometryLimits.TOKENS_MAX);
+  }
+
+  private static void requireBytes(String name, long bytes) {
+    if (bytes < 0) {
+      throw KvtierException.invalid(
+          "%s is %s; it must be 0..%d", name, Long.toUnsignedString(bytes), Long.MAX_VALUE);
+    }
+  }
+
+  private static void requireFraction(String name, float value) {
+    // Written so that NaN is refused too.
+    if (!(value >= 0 && value <= 1)) {
+      throw KvtierException.invalid("%s is %s; it must be 0..1", name, value);
+    }
+  }
+}
