@@ -1,0 +1,3 @@
+/** Pages in file-backed Chronicle Maps. The only package that knows Chronicle. */
+@org.jspecify.annotations.NullMarked
+package io.kvtier.cachetier.chronicle;

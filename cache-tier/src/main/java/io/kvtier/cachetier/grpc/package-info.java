@@ -1,0 +1,3 @@
+/** The Pages service on gRPC: wire messages to the core's types and back, limits, flow control. */
+@org.jspecify.annotations.NullMarked
+package io.kvtier.cachetier.grpc;

@@ -1,0 +1,88 @@
+package io.kvtier.cachetier;
+
+import io.kvtier.page.PageKey;
+import java.util.Map;
+import java.util.concurrent.ConcurrentHashMap;
+import org.agrona.DirectBuffer;
+import org.agrona.concurrent.UnsafeBuffer;
+import org.jspecify.annotations.Nullable;
+
+/** A store whose memory fails: whoever looks at some pages sees one bit flipped. */
+public final class FlippingPageStore implements PageStore {
+  private final PageStore store;
+  private final Map<PageKey, Integer> flippedAt = new ConcurrentHashMap<>();
+
+  public FlippingPageStore(PageStore store) {
+    this.store = store;
+  }
+
+  /**
+   * From now on the lowest bit of one byte of the key's page reads wrongly, until the page is
+   * removed.
+   */
+  public void flip(PageKey key, int at) {
+    flippedAt.put(key, at);
+  }
+
+  private <R> PageReader<R> seenBy(PageKey key, PageReader<R> reader) {
+    Integer at = flippedAt.get(key);
+    if (at == null) {
+      return reader;
+    }
+    return (page, offset, length) -> {
+      byte[] copy = new byte[length];
+      page.getBytes(offset, copy);
+      copy[at] ^= 1;
+      return reader.read(new UnsafeBuffer(copy), 0, length);
+    };
+  }
+
+  @Override
+  public PutResult put(PageKey key, DirectBuffer page, int offset, int length) {
+    return store.put(key, page, offset, length);
+  }
+
+  @Override
+  public <R> @Nullable R read(PageKey key, PageReader<R> reader) {
+    return store.read(key, seenBy(key, reader));
+  }
+
+  @Override
+  public boolean contains(PageKey key) {
+    return store.contains(key);
+  }
+
+  @Override
+  public boolean delete(PageKey key) {
+    return store.delete(key);
+  }
+
+  @Override
+  public boolean deleteIf(PageKey key, PageReader<Boolean> condition) {
+    boolean deleted = store.deleteIf(key, seenBy(key, condition));
+    if (deleted) {
+      flippedAt.remove(key);
+    }
+    return deleted;
+  }
+
+  @Override
+  public long pages() {
+    return store.pages();
+  }
+
+  @Override
+  public long bytesUsed() {
+    return store.bytesUsed();
+  }
+
+  @Override
+  public long bytesMax() {
+    return store.bytesMax();
+  }
+
+  @Override
+  public void close() {
+    store.close();
+  }
+}
