@@ -1,0 +1,117 @@
+package io.kvtier.gpuworker;
+
+import io.kvtier.KvtierException;
+import io.kvtier.KvtierException.Code;
+import io.kvtier.client.ClusterMember;
+import io.kvtier.gpuworker.cpu.CpuDevice;
+import io.kvtier.gpuworker.device.AttentionDevice;
+import io.kvtier.gpuworker.grpc.AttentionGrpcService;
+import io.kvtier.gpuworker.grpc.CoordinatorPlans;
+import io.kvtier.gpuworker.grpc.TierDirectory;
+import io.kvtier.gpuworker.grpc.WorkerMeters;
+import io.kvtier.gpuworker.session.SessionTable;
+import io.kvtier.gpuworker.session.WorkerSession;
+import io.kvtier.rpc.Closing;
+import io.kvtier.rpc.Endpoint;
+import io.kvtier.v1.Node;
+import io.kvtier.v1.Role;
+import io.micrometer.prometheusmetrics.PrometheusConfig;
+import io.micrometer.prometheusmetrics.PrometheusMeterRegistry;
+import java.util.List;
+import java.util.concurrent.Executors;
+import java.util.concurrent.atomic.AtomicReference;
+
+/** A running worker. Built in order, closed in reverse; {@link #close} is idempotent. */
+public final class GpuWorker implements AutoCloseable {
+  private final Endpoint endpoint;
+  private final AttentionDevice device;
+  private final Closing closing;
+
+  private GpuWorker(Endpoint endpoint, AttentionDevice device, Closing closing) {
+    this.endpoint = endpoint;
+    this.device = device;
+    this.closing = closing;
+  }
+
+  /**
+   * Starts a worker and joins the cluster.
+   *
+   * @throws KvtierException UNAVAILABLE if an address cannot be bound or the coordinator does not
+   *     answer
+   */
+  public static GpuWorker start(GpuWorkerConfig config) {
+    Closing closing = new Closing();
+    try {
+      PrometheusMeterRegistry meters = new PrometheusMeterRegistry(PrometheusConfig.DEFAULT);
+      closing.add(meters::close);
+      AttentionDevice device = closing.add(new CpuDevice(config.deviceBytesMax()));
+      AtomicReference<ClusterMember> member = new AtomicReference<>();
+      TierDirectory tiers =
+          closing.add(new TierDirectory(() -> tiersOf(member), config.tierTimeout()));
+      CoordinatorPlans plans =
+          closing.add(new CoordinatorPlans(config.coordinatorTarget(), config.tierTimeout()));
+      SessionTable sessions =
+          closing.add(
+              new SessionTable(
+                  device,
+                  tiers::tierFor,
+                  config.sessionsMax(),
+                  new WorkerSession.Limits(
+                      config.pendingBytesMax(), config.tierTimeout().toNanos())));
+      AttentionGrpcService service =
+          new AttentionGrpcService(sessions, plans, new WorkerMeters(meters, device, sessions));
+      Endpoint endpoint =
+          closing.add(
+              Endpoint.start(
+                  config.endpoint(),
+                  List.of(service),
+                  meters,
+                  Executors.newVirtualThreadPerTaskExecutor()));
+      Node node =
+          Node.newBuilder()
+              .setNodeId(config.nodeId())
+              .setRole(Role.ROLE_WORKER)
+              .setTarget(endpoint.target())
+              .setBytesMax(config.deviceBytesMax())
+              .build();
+      member.set(
+          closing.add(
+              ClusterMember.join(
+                  config.coordinatorTarget(),
+                  node,
+                  () -> new ClusterMember.Load(device.memory().bytesUsed(), sessions.size()))));
+      return new GpuWorker(endpoint, device, closing);
+    } catch (RuntimeException e) {
+      closing.closeAfter(e);
+      throw e;
+    }
+  }
+
+  private static List<Node> tiersOf(AtomicReference<ClusterMember> member) {
+    ClusterMember joined = member.get();
+    if (joined == null) {
+      throw new KvtierException(Code.UNAVAILABLE, "the worker has not joined its cluster yet");
+    }
+    return joined.members(Role.ROLE_TIER);
+  }
+
+  /** The gRPC target, host:port. */
+  public String target() {
+    return endpoint.target();
+  }
+
+  /** The address of the pages, http://host:port. */
+  public String opsUrl() {
+    return endpoint.opsUrl();
+  }
+
+  /** Device bytes that sessions hold. */
+  public long deviceBytesUsed() {
+    return device.memory().bytesUsed();
+  }
+
+  @Override
+  public void close() {
+    closing.close();
+  }
+}

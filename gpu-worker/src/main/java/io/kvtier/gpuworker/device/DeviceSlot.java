@@ -1,0 +1,62 @@
+package io.kvtier.gpuworker.device;
+
+import java.util.concurrent.atomic.AtomicInteger;
+import org.agrona.concurrent.UnsafeBuffer;
+
+/**
+ * A piece of device memory with a count of holders; the last release gives it back. Whoever reads
+ * or writes it must hold it. The counting is safe for any number of threads; the contents are
+ * written once, before the slot is shown to other threads.
+ */
+public final class DeviceSlot {
+  private final DeviceMemory owner;
+  private final long memory;
+  private final UnsafeBuffer buffer;
+  private final AtomicInteger holders = new AtomicInteger(1);
+
+  DeviceSlot(DeviceMemory owner, long memory, UnsafeBuffer buffer) {
+    this.owner = owner;
+    this.memory = memory;
+    this.buffer = buffer;
+  }
+
+  /** The slot's bytes; valid while held. */
+  public UnsafeBuffer buffer() {
+    return buffer;
+  }
+
+  /** Bytes that it takes on the device. */
+  public int length() {
+    return buffer.capacity();
+  }
+
+  /** Holds the slot once more, unless its last holder has let go. */
+  public boolean tryRetain() {
+    int count = holders.get();
+    while (count > 0) {
+      if (holders.compareAndSet(count, count + 1)) {
+        return true;
+      }
+      count = holders.get();
+    }
+    return false;
+  }
+
+  /** Holds a slot once more that the caller knows to be held. */
+  public DeviceSlot retain() {
+    if (!tryRetain()) {
+      throw new IllegalStateException("slot was given back already");
+    }
+    return this;
+  }
+
+  /** Lets go once. */
+  public void release() {
+    int count = holders.decrementAndGet();
+    if (count == 0) {
+      owner.free(memory, buffer.capacity());
+    } else if (count < 0) {
+      throw new IllegalStateException("slot released more often than held");
+    }
+  }
+}

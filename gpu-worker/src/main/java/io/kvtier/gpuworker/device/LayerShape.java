@@ -1,0 +1,88 @@
+package io.kvtier.gpuworker.device;
+
+import static io.kvtier.KvtierException.requireInRange;
+
+import io.kvtier.KvtierException;
+import io.kvtier.page.Fingerprint;
+import io.kvtier.page.PageLayout;
+import io.kvtier.page.Section;
+
+/**
+ * What all layers of a session have in common.
+ *
+ * @param layout of its pages
+ * @param qHeads a multiple of the layout's KV heads
+ * @param exactBytes bytes an element of the exact rows takes: 2 (bf16) or 4 (fp32)
+ * @param sinkTokens first tokens that stay exact, 0..64
+ * @param windowTokens least number of last tokens that stay exact, 1..4096
+ */
+public record LayerShape(
+    Fingerprint fingerprint,
+    PageLayout layout,
+    int qHeads,
+    int exactBytes,
+    int sinkTokens,
+    int windowTokens) {
+  /** What of a page stays on the device for every head: two key planes, scales and means. */
+  public static final int SKETCH =
+      Section.set(
+          Section.K_SIGN, Section.K_COARSE, Section.K_SCALES, Section.K_MEAN, Section.V_MEAN);
+
+  /** What of a page is fetched, or stays for dense heads: the rest of the codes. */
+  public static final int CODES = Section.set(Section.K_FINE, Section.V_CODES, Section.V_SCALES);
+
+  public LayerShape {
+    if (qHeads < 1 || qHeads % layout.kvHeads() != 0) {
+      throw KvtierException.invalid(
+          "q_heads is %d; it must be a multiple of kv_heads (%d)", qHeads, layout.kvHeads());
+    }
+    if (exactBytes != Short.BYTES && exactBytes != Float.BYTES) {
+      throw KvtierException.invalid("exact rows take %d bytes an element; 2 or 4 do", exactBytes);
+    }
+    requireInRange("sink tokens", sinkTokens, 0, PageLayout.TOKENS);
+    requireInRange("window tokens", windowTokens, 1, 4096);
+  }
+
+  public int kvHeads() {
+    return layout.kvHeads();
+  }
+
+  public int headDim() {
+    return layout.headDim();
+  }
+
+  /** q heads that share one KV head. */
+  public int group() {
+    return qHeads / kvHeads();
+  }
+
+  /** Elements of one token's keys, or values. */
+  public int rowLength() {
+    return kvHeads() * headDim();
+  }
+
+  /** Most exact tokens: the window and a page that is about to leave it. */
+  public int windowCapacity() {
+    return windowTokens + PageLayout.TOKENS;
+  }
+
+  /** Device bytes of the exact rows of a layer. */
+  public long exactRowBytes() {
+    return 2L * (windowCapacity() + sinkTokens) * rowLength() * exactBytes;
+  }
+
+  /** Device bytes of a page's sketch, all heads. */
+  public int sketchBytes() {
+    return kvHeads() * layout.lengthOf(SKETCH);
+  }
+
+  /** Device bytes of one head's codes of a page. */
+  public int codesBytes() {
+    return layout.lengthOf(CODES);
+  }
+
+  /** Whole pages that have left the window once a layer has so many tokens. */
+  public int pages(int tokens) {
+    return Math.max(0, (tokens - windowTokens) / PageLayout.TOKENS);
+  }
+}

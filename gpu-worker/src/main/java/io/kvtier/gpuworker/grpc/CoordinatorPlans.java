@@ -1,0 +1,72 @@
+package io.kvtier.gpuworker.grpc;
+
+import io.grpc.ManagedChannel;
+import io.grpc.StatusRuntimeException;
+import io.kvtier.gpuworker.core.ResidualCurve;
+import io.kvtier.gpuworker.session.PlanMaker;
+import io.kvtier.rpc.Channels;
+import io.kvtier.rpc.Statuses;
+import io.kvtier.v1.ClusterGrpc;
+import io.kvtier.v1.CurvePoint;
+import io.kvtier.v1.HeadProfile;
+import io.kvtier.v1.MakePlanRequest;
+import io.kvtier.v1.Plan;
+import io.kvtier.v1.Session;
+import java.time.Duration;
+import java.util.concurrent.TimeUnit;
+
+/** Plans made by the coordinator. */
+public final class CoordinatorPlans implements PlanMaker, AutoCloseable {
+  private final String peer;
+  private final ManagedChannel channel;
+  private final Duration deadline;
+
+  /** Asks the coordinator at {@code target}, host:port. */
+  public CoordinatorPlans(String target, Duration deadline) {
+    this.peer = "the coordinator at " + target;
+    this.channel = Channels.open(target);
+    this.deadline = deadline;
+  }
+
+  @Override
+  public Plan makePlan(
+      Session session,
+      int tokens,
+      ResidualCurve[][] curves,
+      long fixedDeviceBytes,
+      long denseHeadBytes) {
+    MakePlanRequest.Builder request =
+        MakePlanRequest.newBuilder()
+            .setSessionId(session.getSessionId())
+            .setEpoch(session.getEpoch())
+            .setTokens(tokens)
+            .setFixedDeviceBytes(fixedDeviceBytes)
+            .setDenseHeadBytes(denseHeadBytes);
+    for (int layer = 0; layer < curves.length; layer++) {
+      for (int head = 0; head < curves[layer].length; head++) {
+        request.addHeads(profile(layer, head, curves[layer][head]));
+      }
+    }
+    try {
+      return ClusterGrpc.newBlockingStub(channel)
+          .withDeadlineAfter(deadline.toNanos(), TimeUnit.NANOSECONDS)
+          .makePlan(request.build());
+    } catch (StatusRuntimeException e) {
+      throw Statuses.fromStatus(e, peer);
+    }
+  }
+
+  private static HeadProfile profile(int layer, int head, ResidualCurve curve) {
+    HeadProfile.Builder profile = HeadProfile.newBuilder().setLayer(layer).setKvHead(head);
+    for (int point = 0; point < curve.points(); point++) {
+      profile.addCurve(
+          CurvePoint.newBuilder().setK(curve.k(point)).setResidual(curve.residual(point)));
+    }
+    return profile.build();
+  }
+
+  @Override
+  public void close() {
+    Channels.close(channel);
+  }
+}

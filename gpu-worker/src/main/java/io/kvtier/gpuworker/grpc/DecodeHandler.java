@@ -1,0 +1,99 @@
+package io.kvtier.gpuworker.grpc;
+
+import io.grpc.stub.StreamObserver;
+import io.kvtier.gpuworker.session.SessionTable;
+import io.kvtier.gpuworker.session.StepResult;
+import io.kvtier.gpuworker.session.WorkerSession;
+import io.kvtier.rpc.Tensors;
+import io.kvtier.v1.DecodeRequest;
+import io.kvtier.v1.DecodeResponse;
+import io.kvtier.v1.DecodeStep;
+import io.kvtier.v1.Dtype;
+import io.kvtier.v1.Geometry;
+import io.kvtier.v1.StepStats;
+import io.kvtier.v1.StreamOpen;
+import org.jspecify.annotations.Nullable;
+
+/** One Decode stream. */
+final class DecodeHandler extends ReplyStream<DecodeRequest, DecodeResponse> {
+  private static final int STEP_TOKENS_MAX = 64;
+
+  private final SessionTable sessions;
+  private final WorkerMeters meters;
+  private @Nullable StreamOpen open;
+
+  DecodeHandler(
+      SessionTable sessions, WorkerMeters meters, StreamObserver<DecodeResponse> responses) {
+    super(responses);
+    this.sessions = sessions;
+    this.meters = meters;
+  }
+
+  @Override
+  boolean isSilent(DecodeRequest request) {
+    return request.hasOpen() && open == null;
+  }
+
+  @Override
+  void serveSilently(DecodeRequest request) {
+    var _ = sessions.require(request.getOpen().getSessionId(), request.getOpen().getEpoch());
+    open = request.getOpen();
+  }
+
+  @Override
+  DecodeResponse serve(DecodeRequest request) {
+    StreamOpen named = open;
+    if (named == null) {
+      throw openFirst();
+    }
+    // Asked for each message anew: the session may have been closed or fenced meanwhile.
+    WorkerSession session = sessions.require(named.getSessionId(), named.getEpoch());
+    return switch (request.getPartCase()) {
+      case OPEN -> throw openOnce();
+      case STEP -> step(session, request.getStep());
+      case PART_NOT_SET -> throw partMissing();
+    };
+  }
+
+  private DecodeResponse step(WorkerSession session, DecodeStep step) {
+    Geometry geometry = session.info().getGeometry();
+    int qHeads = geometry.getQHeads();
+    int kvHeads = geometry.getKvHeads();
+    int headDim = geometry.getHeadDim();
+    int tokens = Tensors.rows("queries", step.getQueries(), STEP_TOKENS_MAX, qHeads, headDim);
+    Tensors.requireDtype("keys", step.getKeys(), geometry.getKvDtype());
+    Tensors.requireDtype("values", step.getValues(), geometry.getKvDtype());
+    float[] queries = Tensors.toFloats("queries", step.getQueries(), tokens, qHeads, headDim);
+    float[] keys = Tensors.toFloats("keys", step.getKeys(), tokens, kvHeads, headDim);
+    float[] values = Tensors.toFloats("values", step.getValues(), tokens, kvHeads, headDim);
+    float[] hint =
+        step.hasHint()
+            ? Tensors.toFloats("hint", step.getHint(), tokens, qHeads, headDim)
+            : new float[0];
+    StepResult result =
+        session.step(step.getLayer(), step.getPosition(), tokens, queries, keys, values, hint);
+    meters.stepped(tokens, result);
+    Dtype dtype = step.getQueries().getDtype();
+    return DecodeResponse.newBuilder()
+        .setLayer(step.getLayer())
+        .setPosition(step.getPosition())
+        .setOutput(Tensors.of(dtype, result.output(), tokens, qHeads, headDim))
+        .setLse(Tensors.of(Dtype.DTYPE_FP32, result.lse(), tokens, qHeads))
+        .setDurableTokens(session.durableTokens(step.getLayer()))
+        .setStats(stats(result))
+        .setBytes(session.bytes(result.deviceBytes()))
+        .build();
+  }
+
+  private static StepStats stats(StepResult result) {
+    return StepStats.newBuilder()
+        .setSelectedTokens(result.selected())
+        .setSectionsHit(result.hit())
+        .setSectionsFetched(result.fetched())
+        .setSectionsPrefetched(result.prefetched())
+        .setBytesFetched(result.bytesFetched())
+        .setComputeNs(result.computeNs())
+        .setUnhiddenNs(result.unhiddenNs())
+        .build();
+  }
+}

@@ -1,0 +1,93 @@
+package io.kvtier.gpuworker.grpc;
+
+import com.google.protobuf.ByteString;
+import io.kvtier.KvtierException;
+import io.kvtier.KvtierException.Code;
+import io.kvtier.client.PageTransport;
+import io.kvtier.page.PageKey;
+import io.kvtier.v1.SectionsOf;
+import java.util.List;
+import java.util.Optional;
+import java.util.function.BooleanSupplier;
+import java.util.function.Consumer;
+import java.util.function.ObjIntConsumer;
+
+/**
+ * The pages of one tier node, wherever it is: a node that has come back at another address is found
+ * there. A read is repeated only if it has given nothing to its consumer yet. Safe for any number
+ * of threads.
+ */
+final class NodeTransport implements PageTransport {
+  private final String nodeId;
+  private final TierDirectory directory;
+  private volatile String target;
+
+  NodeTransport(String nodeId, String target, TierDirectory directory) {
+    this.nodeId = nodeId;
+    this.target = target;
+    this.directory = directory;
+  }
+
+  @Override
+  public void put(List<KeyedPage> pages) {
+    call(client -> client.put(pages), () -> true);
+  }
+
+  @Override
+  public void get(List<PageKey> keys, ObjIntConsumer<ByteString> consumer) {
+    Given given = new Given(consumer);
+    call(client -> client.get(keys, given), given::nothing);
+  }
+
+  @Override
+  public void getSections(List<SectionsOf> wanted, ObjIntConsumer<ByteString> consumer) {
+    Given given = new Given(consumer);
+    call(client -> client.getSections(wanted, given), given::nothing);
+  }
+
+  @Override
+  public void delete(List<PageKey> keys) {
+    call(client -> client.delete(keys), () -> true);
+  }
+
+  /** Notes whether anything was given to a consumer. */
+  private static final class Given implements ObjIntConsumer<ByteString> {
+    private final ObjIntConsumer<ByteString> consumer;
+    private boolean any;
+
+    Given(ObjIntConsumer<ByteString> consumer) {
+      this.consumer = consumer;
+    }
+
+    @Override
+    public void accept(ByteString data, int index) {
+      any = true;
+      consumer.accept(data, index);
+    }
+
+    boolean nothing() {
+      return !any;
+    }
+  }
+
+  private void call(Consumer<PageTransport> method, BooleanSupplier repeatable) {
+    String tried = target;
+    try {
+      method.accept(directory.client(tried));
+    } catch (KvtierException e) {
+      if (e.code() != Code.UNAVAILABLE || !repeatable.getAsBoolean()) {
+        throw e;
+      }
+      Optional<String> now = directory.targetOf(nodeId);
+      if (now.isEmpty() || now.get().equals(tried)) {
+        throw e;
+      }
+      target = now.get();
+      method.accept(directory.client(now.get()));
+    }
+  }
+
+  /** The directory owns the clients. */
+  @Override
+  public void close() {}
+}

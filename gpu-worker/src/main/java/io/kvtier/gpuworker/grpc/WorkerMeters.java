@@ -1,0 +1,76 @@
+package io.kvtier.gpuworker.grpc;
+
+import io.kvtier.gpuworker.device.AttentionDevice;
+import io.kvtier.gpuworker.session.SessionTable;
+import io.kvtier.gpuworker.session.StepResult;
+import io.micrometer.core.instrument.Counter;
+import io.micrometer.core.instrument.Gauge;
+import io.micrometer.core.instrument.MeterRegistry;
+import io.micrometer.core.instrument.Timer;
+import java.util.concurrent.TimeUnit;
+
+/** What a worker measures; each meter's description is its documentation. */
+public final class WorkerMeters {
+  private final Counter appended;
+  private final Counter decoded;
+  private final Counter selected;
+  private final Counter hits;
+  private final Counter fetched;
+  private final Counter prefetched;
+  private final Counter bytesFetched;
+  private final Timer compute;
+  private final Timer unhidden;
+
+  public WorkerMeters(MeterRegistry meters, AttentionDevice device, SessionTable sessions) {
+    appended = counter(meters, "kvtier.worker.prefill.tokens", "layer tokens appended by prefill");
+    decoded = counter(meters, "kvtier.worker.decode.tokens", "layer tokens decoded");
+    selected =
+        counter(
+            meters, "kvtier.worker.selected", "(token, KV head) pairs attended from fetched codes");
+    hits =
+        counter(meters, "kvtier.worker.sections.hit", "(page, KV head) pairs found on the device");
+    fetched =
+        counter(
+            meters,
+            "kvtier.worker.sections.fetched",
+            "(page, KV head) pairs fetched while a step waited");
+    prefetched =
+        counter(meters, "kvtier.worker.sections.prefetched", "(page, KV head) pairs fetched ahead");
+    bytesFetched = counter(meters, "kvtier.worker.fetched.bytes", "bytes of codes from the tier");
+    compute = timer(meters, "kvtier.worker.step.compute", "scan and attention of one layer's step");
+    unhidden =
+        timer(meters, "kvtier.worker.step.unhidden", "waiting for fetches in one layer's step");
+    Gauge.builder("kvtier.worker.sessions", sessions, SessionTable::size)
+        .description("sessions attached")
+        .register(meters);
+    Gauge.builder("kvtier.worker.device.used.bytes", device, d -> (double) d.memory().bytesUsed())
+        .description("device bytes that sessions hold")
+        .register(meters);
+    Gauge.builder("kvtier.worker.device.max.bytes", device, d -> (double) d.memory().bytesMax())
+        .description("device bytes that sessions may hold")
+        .register(meters);
+  }
+
+  private static Counter counter(MeterRegistry meters, String name, String description) {
+    return Counter.builder(name).description(description).register(meters);
+  }
+
+  private static Timer timer(MeterRegistry meters, String name, String description) {
+    return Timer.builder(name).description(description).register(meters);
+  }
+
+  void appended(int tokens) {
+    appended.increment(tokens);
+  }
+
+  void stepped(int tokens, StepResult result) {
+    decoded.increment(tokens);
+    selected.increment(result.selected());
+    hits.increment(result.hit());
+    fetched.increment(result.fetched());
+    prefetched.increment(result.prefetched());
+    bytesFetched.increment((double) result.bytesFetched());
+    compute.record(result.computeNs(), TimeUnit.NANOSECONDS);
+    unhidden.record(result.unhiddenNs(), TimeUnit.NANOSECONDS);
+  }
+}

@@ -1,0 +1,3 @@
+/** The Attention service. */
+@org.jspecify.annotations.NullMarked
+package io.kvtier.gpuworker.grpc;

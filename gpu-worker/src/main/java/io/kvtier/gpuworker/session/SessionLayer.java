@@ -1,0 +1,60 @@
+package io.kvtier.gpuworker.session;
+
+import io.kvtier.gpuworker.core.HeadPolicy;
+import io.kvtier.gpuworker.device.DeviceLayer;
+import io.kvtier.gpuworker.device.LayerPass;
+import java.util.List;
+import java.util.concurrent.atomic.AtomicInteger;
+import java.util.concurrent.locks.ReentrantLock;
+import org.jspecify.annotations.Nullable;
+
+/**
+ * One layer of a session and what guards it. All fields but the counter are read and written under
+ * {@link #lock}.
+ */
+final class SessionLayer {
+  final ReentrantLock lock = new ReentrantLock();
+  final DeviceLayer device;
+
+  /** Pairs prefetched since the last step. */
+  final AtomicInteger prefetched = new AtomicInteger();
+
+  /** One policy a KV head; empty before the plan. */
+  List<HeadPolicy> policies = List.of();
+
+  /** The prompt's last queries, {@code [window][qHeads][headDim]}; empty: none came. */
+  float[] queries = new float[0];
+
+  private @Nullable LayerPass pass;
+  private @Nullable LayerPass hintPass;
+
+  SessionLayer(DeviceLayer device) {
+    this.device = device;
+  }
+
+  /** A pass under the policies of now. */
+  LayerPass pass() {
+    LayerPass current = pass;
+    if (current == null) {
+      current = device.newPass(policies);
+      pass = current;
+    }
+    return current;
+  }
+
+  /** A pass for predicted queries, so that a step's own is left alone. */
+  LayerPass hintPass() {
+    LayerPass current = hintPass;
+    if (current == null) {
+      current = device.newPass(policies);
+      hintPass = current;
+    }
+    return current;
+  }
+
+  void setPolicies(List<HeadPolicy> policies) {
+    this.policies = policies;
+    this.pass = null;
+    this.hintPass = null;
+  }
+}

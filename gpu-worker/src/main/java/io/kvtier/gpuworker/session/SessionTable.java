@@ -1,0 +1,197 @@
+package io.kvtier.gpuworker.session;
+
+import static io.kvtier.KvtierException.precondition;
+
+import io.kvtier.KvtierException;
+import io.kvtier.KvtierException.Code;
+import io.kvtier.client.PageTransport;
+import io.kvtier.gpuworker.device.AttentionDevice;
+import io.kvtier.v1.Session;
+import java.util.ArrayDeque;
+import java.util.HashMap;
+import java.util.LinkedHashMap;
+import java.util.Map;
+import java.util.concurrent.ExecutorService;
+import java.util.concurrent.Executors;
+import java.util.function.Function;
+import java.util.logging.Logger;
+import org.jspecify.annotations.Nullable;
+
+/**
+ * The sessions attached to this worker, bounded in number. Closes them all, then its threads. Safe
+ * for any number of threads.
+ */
+public final class SessionTable implements AutoCloseable {
+  private static final Logger LOG = Logger.getLogger(SessionTable.class.getName());
+  private static final int UNDELETED_MAX = 1024;
+
+  private final AttentionDevice device;
+  private final Function<String, PageTransport> tierOf;
+  private final int sessionsMax;
+  private final WorkerSession.Limits limits;
+  private final ExecutorService background = Executors.newVirtualThreadPerTaskExecutor();
+  private final Map<String, WorkerSession> sessions = new LinkedHashMap<>();
+
+  /** Sessions being attached; false: detached already. */
+  private final Map<String, Boolean> attaching = new HashMap<>();
+
+  private final ArrayDeque<WorkerSession> undeleted = new ArrayDeque<>();
+  private boolean closed;
+
+  /**
+   * An empty table.
+   *
+   * @param tierOf the tier that keeps a session's pages, by session id
+   */
+  public SessionTable(
+      AttentionDevice device,
+      Function<String, PageTransport> tierOf,
+      int sessionsMax,
+      WorkerSession.Limits limits) {
+    this.device = device;
+    this.tierOf = tierOf;
+    this.sessionsMax = sessionsMax;
+    this.limits = limits;
+  }
+
+  /** Takes a session in: empty, or as a copy of {@code forkOf} unless that is empty. */
+  public void attach(Session info, String forkOf) {
+    String id = info.getSessionId();
+    WorkerSession parent;
+    synchronized (this) {
+      requireRoom(id);
+      parent = forkOf.isEmpty() ? null : require(forkOf);
+      attaching.put(id, true);
+    }
+    // Outside the lock: a fork waits for the tier.
+    WorkerSession session = null;
+    boolean wanted = false;
+    try {
+      session =
+          parent == null
+              ? WorkerSession.open(info, device, tierOf.apply(id), background, limits)
+              : parent.fork(info);
+    } finally {
+      wanted = publish(id, session);
+    }
+    if (!wanted) {
+      session.close();
+      throw new KvtierException(
+          Code.UNAVAILABLE, "session %s was detached while it was being attached".formatted(id));
+    }
+  }
+
+  /** Ends an attach; false if the session was detached, or the worker stopped, meanwhile. */
+  private synchronized boolean publish(String id, @Nullable WorkerSession session) {
+    boolean wanted = Boolean.TRUE.equals(attaching.remove(id)) && !closed;
+    if (wanted && session != null) {
+      sessions.put(id, session);
+    }
+    return wanted;
+  }
+
+  private void requireRoom(String id) {
+    if (closed) {
+      throw new KvtierException(Code.UNAVAILABLE, "the worker is stopping");
+    }
+    if (sessions.containsKey(id) || attaching.containsKey(id)) {
+      throw new KvtierException(Code.EXISTS, "session %s is attached already".formatted(id));
+    }
+    if (sessions.size() + attaching.size() >= sessionsMax) {
+      throw new KvtierException(
+          Code.EXHAUSTED,
+          "the worker has %d sessions, its most; close some or start another worker"
+              .formatted(sessions.size() + attaching.size()));
+    }
+  }
+
+  /** Frees a session; one that is not here is no error. */
+  public void detach(String id) {
+    WorkerSession session;
+    synchronized (this) {
+      session = sessions.remove(id);
+      attaching.computeIfPresent(id, (key, wanted) -> false);
+    }
+    if (session != null) {
+      closeOrKeep(session);
+    }
+    WorkerSession again = nextUndeleted();
+    if (again != null) {
+      closeOrKeep(again);
+    }
+  }
+
+  /** A session whose pages the tier does not delete now is tried again with a later detach. */
+  private void closeOrKeep(WorkerSession session) {
+    try {
+      session.close();
+    } catch (KvtierException e) {
+      LOG.warning(
+          "pages of session %s are not deleted from the tier yet: %s"
+              .formatted(session.info().getSessionId(), e.getMessage()));
+      synchronized (this) {
+        if (undeleted.size() < UNDELETED_MAX) {
+          undeleted.add(session);
+        }
+      }
+    }
+  }
+
+  private synchronized @Nullable WorkerSession nextUndeleted() {
+    return undeleted.poll();
+  }
+
+  /**
+   * The session of a call.
+   *
+   * @throws KvtierException NOT_FOUND, or PRECONDITION if the epoch is not the session's
+   */
+  public synchronized WorkerSession require(String id, long epoch) {
+    WorkerSession session = require(id);
+    if (session.info().getEpoch() != epoch) {
+      throw precondition(
+          "epoch %d of session %s is stale; it is in epoch %d",
+          epoch, id, session.info().getEpoch());
+    }
+    return session;
+  }
+
+  private WorkerSession require(String id) {
+    WorkerSession session = sessions.get(id);
+    if (session == null) {
+      throw Sessions.unknown(id);
+    }
+    return session;
+  }
+
+  public synchronized int size() {
+    return sessions.size();
+  }
+
+  @Override
+  public void close() {
+    java.util.List<WorkerSession> open;
+    synchronized (this) {
+      closed = true;
+      open = java.util.List.copyOf(sessions.values());
+      sessions.clear();
+    }
+    RuntimeException failed = null;
+    for (WorkerSession session : open) {
+      try {
+        session.close();
+      } catch (RuntimeException e) {
+        // The tier may be gone already; the device's memory must be freed all the same.
+        if (failed == null) {
+          failed = e;
+        } else {
+          failed.addSuppressed(e);
+        }
+      }
+    }
+    background.close();
+    if (failed != null) {
+      throw failed;
+    }
+  }
+}

@@ -1,0 +1,27 @@
+package io.kvtier.gpuworker.session;
+
+/**
+ * What one layer of one step gave.
+ *
+ * @param output {@code [tokens][qHeads][headDim]}
+ * @param lse {@code [tokens][qHeads]}, natural log-sum-exp
+ * @param selected (token, KV head) pairs attended from fetched codes
+ * @param hit (page, KV head) pairs needed and found on the device, or on their way
+ * @param fetched (page, KV head) pairs needed and fetched while the step waited
+ * @param prefetched (page, KV head) pairs fetched ahead for the layer since its last step
+ * @param bytesFetched bytes from the tier, prefetched ones included
+ * @param computeNs nanoseconds of scan and attention
+ * @param unhiddenNs nanoseconds of waiting for fetches
+ * @param deviceBytes most bytes the session held on the device during the step
+ */
+public record StepResult(
+    float[] output,
+    float[] lse,
+    int selected,
+    int hit,
+    int fetched,
+    int prefetched,
+    long bytesFetched,
+    long computeNs,
+    long unhiddenNs,
+    long deviceBytes) {}

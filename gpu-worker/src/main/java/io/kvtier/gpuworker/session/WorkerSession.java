@@ -1,0 +1,489 @@
+package io.kvtier.gpuworker.session;
+
+import static io.kvtier.KvtierException.invalid;
+import static io.kvtier.KvtierException.precondition;
+import static io.kvtier.KvtierException.requireInRange;
+import static io.kvtier.page.PageLayout.TOKENS;
+
+import com.google.errorprone.annotations.CanIgnoreReturnValue;
+import io.kvtier.KvtierException;
+import io.kvtier.KvtierException.Code;
+import io.kvtier.client.PageTransport;
+import io.kvtier.gpuworker.core.HeadPolicy;
+import io.kvtier.gpuworker.device.AttentionDevice;
+import io.kvtier.gpuworker.device.DeviceLayer;
+import io.kvtier.gpuworker.device.LayerShape;
+import io.kvtier.page.PageKey;
+import io.kvtier.v1.Plan;
+import io.kvtier.v1.Session;
+import io.kvtier.v1.SessionBytes;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.UUID;
+import java.util.concurrent.ExecutorService;
+import java.util.concurrent.locks.ReentrantReadWriteLock;
+import java.util.function.Supplier;
+import org.jspecify.annotations.Nullable;
+
+/**
+ * One session on this worker: its layers on the device, its pages on their way to the tier, its hot
+ * set. Calls may come from any thread; each layer takes one at a time, and closing waits for all of
+ * them. A call that is refused has changed nothing.
+ */
+public final class WorkerSession {
+  private final UUID id;
+  private final Session info;
+  private final LayerShape shape;
+  private final SessionLayer[] layers;
+  private final AttentionDevice device;
+  private final PageTransport tier;
+  private final WriteBehind writeBehind;
+  private final CodesFetcher fetcher;
+  private final HotSet hotSet = new HotSet(0);
+  private final Prefetcher prefetcher;
+  private final LayerStep steps;
+  private final Limits limits;
+  private final ExecutorService background;
+  private final ReentrantReadWriteLock life = new ReentrantReadWriteLock();
+  private volatile @Nullable Plan plan;
+  private boolean closed;
+  private List<PageKey> undeleted = List.of();
+
+  /**
+   * Bounds of a session's waiting.
+   *
+   * @param pendingBytesMax bytes of pages that may wait to be stored
+   * @param tierTimeoutNs longest wait for the tier, in nanoseconds
+   */
+  public record Limits(long pendingBytesMax, long tierTimeoutNs) {}
+
+  /** A session without tokens; honours the plan it was opened with, if it was. */
+  public static WorkerSession open(
+      Session info,
+      AttentionDevice device,
+      PageTransport tier,
+      ExecutorService background,
+      Limits limits) {
+    Sessions.requireBounds(info);
+    List<List<HeadPolicy>> policies =
+        info.hasPlan() ? PlanSwitch.policiesOf(info.getPlan(), info.getGeometry()) : List.of();
+    WorkerSession session =
+        new WorkerSession(info, Sessions.shapeOf(info), device, tier, background, limits, null);
+    if (info.hasPlan()) {
+      session.adopt(info.getPlan(), policies);
+    }
+    return session;
+  }
+
+  private WorkerSession(
+      Session info,
+      LayerShape shape,
+      AttentionDevice device,
+      PageTransport tier,
+      ExecutorService background,
+      Limits limits,
+      @Nullable WorkerSession parent) {
+    this.id = Sessions.uuidOf(info.getSessionId());
+    this.info = info;
+    this.shape = shape;
+    this.device = device;
+    this.tier = tier;
+    this.background = background;
+    this.limits = limits;
+    int count = info.getGeometry().getLayers();
+    this.layers = new SessionLayer[count];
+    int[] durablePages = new int[count];
+    try {
+      for (int layer = 0; layer < count; layer++) {
+        DeviceLayer empty =
+            parent == null ? device.newLayer(layer, shape) : parent.forkLayer(layer);
+        layers[layer] = new SessionLayer(empty);
+        durablePages[layer] = empty.pages();
+      }
+    } catch (RuntimeException e) {
+      releaseLayers();
+      throw e;
+    }
+    this.writeBehind =
+        new WriteBehind(
+            tier, background, durablePages, limits.pendingBytesMax(), limits.tierTimeoutNs());
+    this.fetcher = new CodesFetcher(shape, device.memory(), tier, writeBehind);
+    this.prefetcher = new Prefetcher(hotSet, fetcher);
+    this.steps = new LayerStep(shape, hotSet, fetcher, limits.tierTimeoutNs(), this::deviceBytes);
+  }
+
+  public Session info() {
+    return info;
+  }
+
+  public LayerShape shape() {
+    return shape;
+  }
+
+  // ---- prefill
+
+  /** Appends a chunk of one layer; returns the layer's tokens. */
+  public int append(int layer, int position, int tokens, float[] keys, float[] values) {
+    return whileOpen(() -> {
+      SessionLayer target = layer(layer);
+      target.lock.lock();
+      try {
+        requireNext(target, layer, position, tokens);
+        requireRoom(target, tokens);
+        target.device.append(
+            keys, values, tokens, target.policies, new TierSink(id, layer, shape, writeBehind));
+        target.queries = new float[0];
+        return target.device.tokens();
+      } finally {
+        target.lock.unlock();
+      }
+    });
+  }
+
+  /**
+   * Keeps the prompt's last queries of one layer until the plan is made. Returns the layer's
+   * tokens.
+   */
+  public int setQueries(int layer, int window, float[] queries) {
+    return whileOpen(() -> {
+      SessionLayer target = layer(layer);
+      target.lock.lock();
+      try {
+        if (window > target.device.tokens()) {
+          throw invalid(
+              "queries has %d rows; layer %d has %d tokens", window, layer, target.device.tokens());
+        }
+        target.queries = queries;
+        return target.device.tokens();
+      } finally {
+        target.lock.unlock();
+      }
+    });
+  }
+
+  /**
+   * Waits until all pages are stored, makes the plan and brings the dense heads' codes onto the
+   * device.
+   */
+  public Plan finish(int tokens, PlanMaker planMaker) {
+    return whileOpen(() ->
+        withAllLayers(() -> {
+          requireTokens(tokens);
+          writeBehind.flush();
+          Plan made =
+              info.hasPlan()
+                  ? info.getPlan()
+                  : planMaker.makePlan(
+                      info,
+                      tokens,
+                      new ProfileMaker(shape).curves(layers, tokens),
+                      fixedDeviceBytes(tokens),
+                      (long) shape.pages(tokens) * shape.codesBytes());
+          adopt(made, PlanSwitch.policiesOf(made, info.getGeometry()));
+          return made;
+        }));
+  }
+
+  private void requireTokens(int tokens) {
+    requireInRange("tokens", Integer.toUnsignedLong(tokens), 1, info.getTokensMax());
+    for (int layer = 0; layer < layers.length; layer++) {
+      int have = layers[layer].device.tokens();
+      if (have != tokens) {
+        throw precondition(
+            "finish says %d tokens, layer %d has %d; send the rest first", tokens, layer, have);
+      }
+    }
+  }
+
+  /** Exact rows, sketches, and the codes that one step of one layer may hold at most. */
+  private long fixedDeviceBytes(int tokens) {
+    long pages = shape.pages(tokens);
+    return layers.length * (shape.exactRowBytes() + pages * shape.sketchBytes())
+        + (long) LayerStep.stagingSlots(shape, tokens) * shape.codesBytes();
+  }
+
+  /** Brings all layers under a plan, or changes nothing. */
+  private void adopt(Plan made, List<List<HeadPolicy>> policies) {
+    withAllLayers(() -> {
+      new PlanSwitch(layers, fetcher).apply(policies);
+      hotSet.resize(made.getHotSetBytes());
+      plan = made;
+      return made;
+    });
+  }
+
+  /** Runs a call while no layer is in another's hands; locks are taken in the order of layers. */
+  @CanIgnoreReturnValue
+  private <T> T withAllLayers(Supplier<T> call) {
+    int locked = 0;
+    try {
+      for (; locked < layers.length; locked++) {
+        layers[locked].lock.lock();
+      }
+      return call.get();
+    } finally {
+      while (locked > 0) {
+        layers[--locked].lock.unlock();
+      }
+    }
+  }
+
+  // ---- decode
+
+  /**
+   * Appends new tokens to a layer and attends their queries.
+   *
+   * @param queries {@code [tokens][qHeads][headDim]}
+   * @param keys {@code [tokens][kvHeads][headDim]}
+   * @param values same shape
+   * @param hint predicted queries of the next layer in the shape of queries; empty: none
+   */
+  public StepResult step(
+      int layer,
+      int position,
+      int tokens,
+      float[] queries,
+      float[] keys,
+      float[] values,
+      float[] hint) {
+    return whileOpen(() -> {
+      requirePlanned();
+      SessionLayer target = layer(layer);
+      StepResult result;
+      target.lock.lock();
+      try {
+        requireNext(target, layer, position, tokens);
+        requireRoom(target, tokens);
+        result = steps.attend(target, layer, tokens, queries, keys, values);
+        target.device.append(
+            keys, values, tokens, target.policies, new TierSink(id, layer, shape, writeBehind));
+      } finally {
+        target.lock.unlock();
+      }
+      if (hint.length > 0 && layer + 1 < layers.length) {
+        int last = (tokens - 1) * shape.qHeads() * shape.headDim();
+        background.execute(() -> prefetch(layer + 1, position, hint, last));
+      }
+      return result;
+    });
+  }
+
+  private void prefetch(int layer, int position, float[] hint, int at) {
+    if (!life.readLock().tryLock()) {
+      return;
+    }
+    try {
+      if (!closed) {
+        prefetcher.prefetch(layer, layers[layer], position, hint, at);
+      }
+    } finally {
+      life.readLock().unlock();
+    }
+  }
+
+  // ---- reading
+
+  /** What dominates a query's attention in one layer. */
+  public List<SessionReader.HeadRows> gather(int layer, float[] query, int tokensMax) {
+    return whileOpen(() -> {
+      requirePlanned();
+      return reader().gather(layer, layer(layer), query, tokensMax);
+    });
+  }
+
+  /** Decoded rows of a token range, page by page. */
+  public void load(int layer, int position, int tokens, SessionReader.RowsConsumer consumer) {
+    whileOpen(() -> {
+      reader().load(layer, layer(layer), position, tokens, consumer);
+      return true;
+    });
+  }
+
+  private SessionReader reader() {
+    return new SessionReader(shape, tier, writeBehind, hotSet, fetcher, limits.tierTimeoutNs());
+  }
+
+  // ---- life
+
+  /** A session that starts with all tokens of this one, which are stored in the tier first. */
+  public WorkerSession fork(Session child) {
+    if (!child.getGeometry().equals(info.getGeometry())) {
+      throw invalid(
+          "geometry of session %s is not that of session %s, which it forks",
+          child.getSessionId(), info.getSessionId());
+    }
+    Sessions.requireBounds(child);
+    return whileOpen(() -> withAllLayers(() -> forkStill(child)));
+  }
+
+  /** The fork itself, while no layer moves: all have the same tokens, and every page is stored. */
+  private WorkerSession forkStill(Session child) {
+    int tokens = layers[0].device.tokens();
+    for (int layer = 1; layer < layers.length; layer++) {
+      int have = layers[layer].device.tokens();
+      if (have != tokens) {
+        throw precondition(
+            "layer 0 has %d tokens, layer %d has %d; fork between steps", tokens, layer, have);
+      }
+    }
+    if (child.getTokensMax() < tokens) {
+      throw invalid(
+          "tokens_max is %d; the session that is forked has %d tokens already",
+          child.getTokensMax(), tokens);
+    }
+    writeBehind.flush();
+    WorkerSession fork = new WorkerSession(child, shape, device, tier, background, limits, this);
+    Plan inherited = plan;
+    if (inherited != null) {
+      // The child's layers hold the parent's codes of dense heads already: nothing is fetched,
+      // nothing can fail.
+      fork.adopt(inherited, PlanSwitch.policiesOf(inherited, info.getGeometry()));
+    }
+    return fork;
+  }
+
+  private DeviceLayer forkLayer(int layer) {
+    return layers[layer].device.fork();
+  }
+
+  /**
+   * Frees everything on the device and deletes the pages that no fork shares. Waits for calls under
+   * way. Called again, it only deletes what could not be deleted before.
+   *
+   * @throws KvtierException if the tier does not delete; the device's memory is free all the same
+   */
+  public void close() {
+    life.writeLock().lock();
+    try {
+      if (!closed) {
+        closed = true;
+        writeBehind.close();
+        hotSet.clear();
+        undeleted = releaseLayers();
+      }
+      if (!undeleted.isEmpty()) {
+        tier.delete(undeleted);
+        undeleted = List.of();
+      }
+    } finally {
+      life.writeLock().unlock();
+    }
+  }
+
+  private List<PageKey> releaseLayers() {
+    List<PageKey> unshared = new ArrayList<>();
+    for (SessionLayer layer : layers) {
+      if (layer != null) {
+        unshared.addAll(layer.device.release());
+      }
+    }
+    return unshared;
+  }
+
+  // ---- state
+
+  /** Tokens of a layer. */
+  public int tokens(int layer) {
+    SessionLayer target = layer(layer);
+    target.lock.lock();
+    try {
+      return target.device.tokens();
+    } finally {
+      target.lock.unlock();
+    }
+  }
+
+  /** Tokens of a layer whose pages the tier has acknowledged. */
+  public int durableTokens(int layer) {
+    return writeBehind.durablePages(layer) * TOKENS;
+  }
+
+  /** The session's bytes. */
+  public SessionBytes bytes(long device) {
+    long tokens = 0;
+    long pages = 0;
+    for (SessionLayer layer : layers) {
+      tokens += layer.device.tokens();
+      pages += layer.device.pages();
+    }
+    return SessionBytes.newBuilder()
+        .setDevice(device)
+        .setDeviceFull(tokens * shape.rowLength() * 2 * Short.BYTES)
+        .setTier(pages * shape.layout().pageLength())
+        .build();
+  }
+
+  /** Bytes the session holds on the device now. */
+  public long deviceBytes() {
+    long bytes = hotSet.bytes();
+    for (SessionLayer layer : layers) {
+      bytes += layer.device.residentBytes();
+    }
+    return bytes;
+  }
+
+  private SessionLayer layer(int layer) {
+    if (layer < 0 || layer >= layers.length) {
+      throw invalid(
+          "layer is %s; it must be 0..%d", Integer.toUnsignedString(layer), layers.length - 1);
+    }
+    return layers[layer];
+  }
+
+  private void requireNext(SessionLayer target, int layer, int position, int tokens) {
+    int have = target.device.tokens();
+    if (position != have) {
+      throw precondition(
+          "position %s of layer %d is out of order: the layer has %d tokens, so %d comes next",
+          Integer.toUnsignedString(position), layer, have, have);
+    }
+    if ((long) position + tokens > info.getTokensMax()) {
+      throw new KvtierException(
+          Code.EXHAUSTED,
+          "%d tokens at position %d go beyond tokens_max, %d; open a session with more"
+              .formatted(tokens, position, info.getTokensMax()));
+    }
+  }
+
+  /**
+   * Refuses tokens whose pages could not be kept, before anything changes; the hot set gives way
+   * first.
+   */
+  private void requireRoom(SessionLayer target, int tokens) {
+    int newPages = shape.pages(target.device.tokens() + tokens) - target.device.pages();
+    writeBehind.requireRoom(newPages, shape.layout().pageLength());
+    long max = info.getDeviceBytesMax();
+    if (max == 0 || newPages == 0) {
+      return;
+    }
+    long dense = target.policies.stream().filter(HeadPolicy::dense).count();
+    long need = newPages * (shape.sketchBytes() + dense * shape.codesBytes());
+    long left = max - (deviceBytes() - hotSet.bytes()) - need;
+    if (left < 0) {
+      throw new KvtierException(
+          Code.EXHAUSTED,
+          "device_bytes_max is %d and %d more tokens take %d beyond it; open the session with more"
+              .formatted(max, tokens, -left));
+    }
+    hotSet.shrink(left);
+  }
+
+  private void requirePlanned() {
+    if (plan == null) {
+      throw precondition(
+          "session %s has no plan yet; finish its prefill first", info.getSessionId());
+    }
+  }
+
+  private <T> T whileOpen(Supplier<T> call) {
+    life.readLock().lock();
+    try {
+      if (closed) {
+        throw Sessions.unknown(info.getSessionId());
+      }
+      return call.get();
+    } finally {
+      life.readLock().unlock();
+    }
+  }
+}

@@ -1,0 +1,272 @@
+package io.kvtier.gpuworker.session;
+
+import com.google.protobuf.ByteString;
+import io.kvtier.KvtierException;
+import io.kvtier.KvtierException.Code;
+import io.kvtier.client.PageTransport;
+import io.kvtier.client.PageTransport.KeyedPage;
+import io.kvtier.page.PageKey;
+import java.util.ArrayList;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.concurrent.Executor;
+import java.util.concurrent.TimeUnit;
+import java.util.concurrent.locks.Condition;
+import java.util.concurrent.locks.ReentrantLock;
+import org.jspecify.annotations.Nullable;
+
+/**
+ * Stores a session's pages in the tier behind its back, in order, at most so many bytes at a time:
+ * a producer that runs ahead waits. A page stays readable here until the tier has acknowledged it.
+ * When a put fails, nothing is lost and nothing is dropped: the next caller is told, and the put is
+ * tried again. Safe for any number of threads.
+ */
+final class WriteBehind {
+  private static final int BATCH_PAGES = 64;
+
+  private record Pending(int layer, KeyedPage page) {}
+
+  private final PageTransport tier;
+  private final Executor executor;
+  private final long pendingBytesMax;
+  private final long timeoutNs;
+  private final ReentrantLock lock = new ReentrantLock();
+  private final Condition changed = lock.newCondition();
+  private final Map<PageKey, Pending> pending = new LinkedHashMap<>();
+  private final int[] durablePages;
+  private long pendingBytes;
+  private boolean draining;
+  private boolean closed;
+  private @Nullable KvtierException failure;
+
+  /**
+   * A queue with nothing in it.
+   *
+   * @param durablePages {@code [layers]}: pages of each layer that the tier has already; taken over
+   * @param timeoutNs longest wait for the tier, in nanoseconds
+   */
+  WriteBehind(
+      PageTransport tier,
+      Executor executor,
+      int[] durablePages,
+      long pendingBytesMax,
+      long timeoutNs) {
+    this.tier = tier;
+    this.executor = executor;
+    this.durablePages = durablePages;
+    this.pendingBytesMax = pendingBytesMax;
+    this.timeoutNs = timeoutNs;
+  }
+
+  /**
+   * Tells of a put that failed since the last call, and has it tried again.
+   *
+   * @throws KvtierException the failure
+   */
+  void requireHealthy() {
+    lock.lock();
+    try {
+      KvtierException failed = failure;
+      if (failed != null) {
+        failure = null;
+        startDrain();
+        throw new KvtierException(
+            failed.code(),
+            "%d pages wait to be stored: %s; send the call again"
+                .formatted(pending.size(), failed.getMessage()),
+            failed);
+      }
+    } finally {
+      lock.unlock();
+    }
+  }
+
+  /**
+   * Waits until some more pages may be pending.
+   *
+   * @param pages how many are to come; more than the bound holds may come at once if nothing is
+   *     pending
+   * @throws KvtierException the failure of a put, or EXHAUSTED if the tier does not keep up
+   */
+  void requireRoom(int pages, int pageLength) {
+    requireHealthy();
+    lock.lock();
+    try {
+      long deadlineNs = System.nanoTime() + timeoutNs;
+      long bytes = (long) pages * pageLength;
+      while (pendingBytes > 0 && pendingBytes + bytes > pendingBytesMax && failure == null) {
+        if (!await(deadlineNs)) {
+          throw new KvtierException(
+              Code.EXHAUSTED,
+              "%d bytes of pages wait for the tier, at most %d may; send the call again"
+                  .formatted(pendingBytes, pendingBytesMax));
+        }
+      }
+    } finally {
+      lock.unlock();
+    }
+    requireHealthy();
+  }
+
+  /** Takes a page; {@link #requireRoom} has made sure that there is room. */
+  void enqueue(int layer, PageKey key, ByteString page) {
+    lock.lock();
+    try {
+      pending.put(key, new Pending(layer, new KeyedPage(key, page)));
+      pendingBytes += page.size();
+      if (failure == null) {
+        startDrain();
+      }
+    } finally {
+      lock.unlock();
+    }
+  }
+
+  /** A page that the tier has not acknowledged; null: it has. */
+  @Nullable ByteString pending(PageKey key) {
+    lock.lock();
+    try {
+      Pending waiting = pending.get(key);
+      return waiting == null ? null : waiting.page().page();
+    } finally {
+      lock.unlock();
+    }
+  }
+
+  /**
+   * Waits until the tier has acknowledged everything.
+   *
+   * @throws KvtierException the failure of a put, or DEADLINE
+   */
+  void flush() {
+    requireHealthy();
+    lock.lock();
+    try {
+      long deadlineNs = System.nanoTime() + timeoutNs;
+      while (!pending.isEmpty() && failure == null && !closed) {
+        if (!await(deadlineNs)) {
+          throw new KvtierException(
+              Code.DEADLINE,
+              "the tier has not acknowledged %d pages within %d ms; send the call again"
+                  .formatted(pending.size(), TimeUnit.NANOSECONDS.toMillis(timeoutNs)));
+        }
+      }
+    } finally {
+      lock.unlock();
+    }
+    requireHealthy();
+  }
+
+  int durablePages(int layer) {
+    lock.lock();
+    try {
+      return durablePages[layer];
+    } finally {
+      lock.unlock();
+    }
+  }
+
+  /** Drops what is pending and starts no further put; waits for the one under way. */
+  void close() {
+    lock.lock();
+    try {
+      closed = true;
+      changed.signalAll();
+      long deadlineNs = System.nanoTime() + timeoutNs;
+      while (draining && await(deadlineNs)) {}
+      pending.clear();
+      pendingBytes = 0;
+    } finally {
+      lock.unlock();
+    }
+  }
+
+  /** One wait of a caller's loop; false: the deadline has passed. */
+  @SuppressWarnings("WaitNotInLoop")
+  private boolean await(long deadlineNs) {
+    long leftNs = deadlineNs - System.nanoTime();
+    if (leftNs <= 0) {
+      return false;
+    }
+    try {
+      return changed.awaitNanos(leftNs) > 0;
+    } catch (InterruptedException e) {
+      Thread.currentThread().interrupt();
+      throw new KvtierException(Code.UNAVAILABLE, "interrupted while pages are being stored", e);
+    }
+  }
+
+  private void startDrain() {
+    if (!draining && !closed && !pending.isEmpty()) {
+      draining = true;
+      executor.execute(this::drain);
+    }
+  }
+
+  private void drain() {
+    while (true) {
+      List<Pending> batch = nextBatch();
+      if (batch.isEmpty()) {
+        return;
+      }
+      try {
+        tier.put(batch.stream().map(Pending::page).toList());
+      } catch (KvtierException e) {
+        stop(e);
+        return;
+      } catch (RuntimeException e) {
+        stop(new KvtierException(Code.INTERNAL, "a page could not be stored: " + e, e));
+        return;
+      }
+      acknowledge(batch);
+    }
+  }
+
+  private List<Pending> nextBatch() {
+    lock.lock();
+    try {
+      List<Pending> batch = new ArrayList<>();
+      if (!closed) {
+        for (Pending waiting : pending.values()) {
+          batch.add(waiting);
+          if (batch.size() == BATCH_PAGES) {
+            break;
+          }
+        }
+      }
+      if (batch.isEmpty()) {
+        draining = false;
+        changed.signalAll();
+      }
+      return batch;
+    } finally {
+      lock.unlock();
+    }
+  }
+
+  private void acknowledge(List<Pending> batch) {
+    lock.lock();
+    try {
+      for (Pending stored : batch) {
+        pending.remove(stored.page().key());
+        pendingBytes -= stored.page().page().size();
+        durablePages[stored.layer()]++;
+      }
+      changed.signalAll();
+    } finally {
+      lock.unlock();
+    }
+  }
+
+  private void stop(KvtierException e) {
+    lock.lock();
+    try {
+      failure = e;
+      draining = false;
+      changed.signalAll();
+    } finally {
+      lock.unlock();
+    }
+  }
+}

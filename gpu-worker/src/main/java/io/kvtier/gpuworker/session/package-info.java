@@ -1,0 +1,3 @@
+/** Sessions: prefill, decode, fetch, prefetch and write-behind. */
+@org.jspecify.annotations.NullMarked
+package io.kvtier.gpuworker.session;

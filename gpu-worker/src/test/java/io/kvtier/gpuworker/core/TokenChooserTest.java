@@ -1,0 +1,124 @@
+package io.kvtier.gpuworker.core;
+
+import static org.assertj.core.api.Assertions.assertThat;
+
+import java.util.Arrays;
+import java.util.SplittableRandom;
+import org.junit.jupiter.api.Test;
+
+class TokenChooserTest {
+  @Test
+  void choosesTheFewestLargestThatLeaveTheResidual() {
+    for (long seed = 0; seed < 200; seed++) {
+      SplittableRandom random = new SplittableRandom(seed);
+      int tokens = 1 + random.nextInt(3000);
+      float[] masses = masses(random, tokens, 1 + random.nextInt(8));
+      HeadPolicy policy = policy(random, tokens);
+      int[] chosen = new int[tokens];
+      int count = new TokenChooser().choose(policy, masses, tokens, chosen);
+      String as = "seed " + seed;
+      assertThat(count)
+          .as(as)
+          .isBetween(Math.min(policy.tokensMin(), tokens), Math.min(policy.tokensMax(), tokens));
+      double residual = total(masses);
+      boolean[] isChosen = new boolean[tokens];
+      for (int i = 0; i < count; i++) {
+        assertThat(i == 0 || chosen[i] > chosen[i - 1]).as(as).isTrue();
+        isChosen[chosen[i]] = true;
+        residual -= masses[chosen[i]];
+      }
+      if (count < Math.min(policy.tokensMax(), tokens)) {
+        assertThat(residual).as(as).isLessThanOrEqualTo(policy.residualMass() + 1e-5);
+      }
+      requireLargest(masses, isChosen, as);
+    }
+  }
+
+  /**
+   * No token left out is larger than a chosen one by more than a bucket's width; masses below 2^-40
+   * count as equal.
+   */
+  private static void requireLargest(float[] masses, boolean[] isChosen, String as) {
+    float smallestChosen = Float.MAX_VALUE;
+    float largestLeft = 0;
+    for (int t = 0; t < masses.length; t++) {
+      if (isChosen[t]) {
+        smallestChosen = Math.min(smallestChosen, masses[t]);
+      } else {
+        largestLeft = Math.max(largestLeft, masses[t]);
+      }
+    }
+    assertThat(largestLeft)
+        .as(as)
+        .isLessThanOrEqualTo(Math.max(smallestChosen * 1.07f, 0x1.2p-40f));
+  }
+
+  private static float[] masses(SplittableRandom random, int tokens, int sharpness) {
+    float[] masses = new float[tokens];
+    double total = 0;
+    for (int t = 0; t < tokens; t++) {
+      masses[t] = (float) Math.exp(random.nextGaussian() * sharpness);
+      total += masses[t];
+    }
+    for (int t = 0; t < tokens; t++) {
+      masses[t] /= (float) total;
+    }
+    return masses;
+  }
+
+  private static HeadPolicy policy(SplittableRandom random, int tokens) {
+    int max = 1 + random.nextInt(tokens);
+    return new HeadPolicy(false, 1 + random.nextInt(max), max, random.nextFloat() * .1f);
+  }
+
+  private static double total(float[] masses) {
+    double total = 0;
+    for (float mass : masses) {
+      total += mass;
+    }
+    return total;
+  }
+
+  @Test
+  void nothingIsChosenWhereNextToNothingLies() {
+    float[] masses = new float[100];
+    java.util.Arrays.fill(masses, 1e-6f);
+    int[] chosen = new int[100];
+    TokenChooser chooser = new TokenChooser();
+    assertThat(chooser.choose(new HeadPolicy(false, 64, 100, .01f), masses, 100, chosen)).isZero();
+    masses[3] = .0011f;
+    assertThat(chooser.choose(new HeadPolicy(false, 64, 100, .01f), masses, 100, chosen))
+        .isGreaterThanOrEqualTo(64);
+  }
+
+  @Test
+  void tokensWithoutMassAreNeverChosen() {
+    float[] masses = new float[100];
+    masses[7] = .5f;
+    masses[90] = .5f;
+    int[] chosen = new int[100];
+    HeadPolicy policy = new HeadPolicy(false, 64, 100, 0);
+    assertThat(new TokenChooser().choose(policy, masses, 100, chosen)).isEqualTo(2);
+    assertThat(Arrays.copyOf(chosen, 2)).containsExactly(7, 90);
+  }
+
+  @Test
+  void theHistogramKnowsTheMassBeyondTheLargest() {
+    SplittableRandom random = new SplittableRandom(1);
+    float[] masses = masses(random, 5000, 3);
+    MassHistogram histogram = new MassHistogram();
+    for (float mass : masses) {
+      histogram.add(mass);
+    }
+    float[] sorted = masses.clone();
+    Arrays.sort(sorted);
+    for (int k : new int[] {1, 16, 64, 500, 4999, 6000}) {
+      double beyond = 0;
+      for (int i = 0; i < 5000 - k; i++) {
+        beyond += sorted[i];
+      }
+      assertThat(histogram.massBeyond(k))
+          .isCloseTo(beyond, org.assertj.core.api.Assertions.within(.01));
+    }
+  }
+}

@@ -1,0 +1,298 @@
+package io.kvtier.gpuworker.device;
+
+import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.assertThatThrownBy;
+import static org.assertj.core.api.Assertions.within;
+
+import io.kvtier.KvtierException;
+import io.kvtier.attention.ReferenceAttention;
+import io.kvtier.gpuworker.core.HeadPolicy;
+import java.util.Arrays;
+import java.util.Collections;
+import java.util.List;
+import java.util.SplittableRandom;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.CsvSource;
+
+/** What every device must do, held to the scalar oracle over the rows that the pages decode to. */
+abstract class AttentionDeviceContractTest {
+  private static final long MEMORY = 256L << 20;
+
+  /** A device with so many bytes for sessions. */
+  abstract AttentionDevice device(long bytesMax);
+
+  @ParameterizedTest
+  @CsvSource({
+    "4, 2, 64, 1", "4, 2, 64, 5", "4, 2, 64, 127", "4, 2, 64, 128", "4, 2, 64, 129",
+    "4, 2, 64, 700", "8, 2, 128, 400", "2, 2, 80, 333", "6, 3, 96, 500", "4, 4, 4, 300"
+  })
+  void denseHeadsAttendToEveryDecodedRow(int qHeads, int kvHeads, int headDim, int tokens) {
+    try (AttentionDevice device = device(MEMORY)) {
+      LayerShape shape = LayerFixture.shape(qHeads, kvHeads, headDim);
+      List<HeadPolicy> dense = Collections.nCopies(kvHeads, HeadPolicy.DENSE);
+      LayerFixture fixture = new LayerFixture(device, shape, tokens, dense, tokens);
+      requireOracle(fixture, dense, query(shape, 1), 1e-3);
+      fixture.layer.release();
+      assertThat(device.memory().bytesUsed()).isZero();
+    }
+  }
+
+  @ParameterizedTest
+  @CsvSource({"4, 2, 64, 700", "8, 2, 128, 400", "2, 2, 80, 333"})
+  void sparseHeadsThatChooseEverythingAttendLikeDenseOnes(
+      int qHeads, int kvHeads, int headDim, int tokens) {
+    try (AttentionDevice device = device(MEMORY)) {
+      LayerShape shape = LayerFixture.shape(qHeads, kvHeads, headDim);
+      List<HeadPolicy> all = Collections.nCopies(kvHeads, new HeadPolicy(false, tokens, tokens, 0));
+      LayerFixture fixture = new LayerFixture(device, shape, tokens, all, 9);
+      requireOracle(fixture, all, query(shape, 2), 1e-3);
+    }
+  }
+
+  @Test
+  void theDominantTokensAreFoundAndTheRestIsEstimated() {
+    try (AttentionDevice device = device(MEMORY)) {
+      LayerShape shape = LayerFixture.shape(4, 2, 64);
+      HeadPolicy few = new HeadPolicy(false, 64, 200, .01f);
+      List<HeadPolicy> policies = List.of(few, few);
+      LayerFixture fixture = new LayerFixture(device, shape, 3000, policies, 4);
+      float[] query = query(shape, 5);
+      float[] output = attend(fixture, policies, query).output;
+      float[] expected = oracle(fixture, query, fixture.keys, fixture.values).output;
+      double error = relativeError(output, expected);
+      assertThat(error).isLessThan(.25);
+      // Attending the same tokens without the estimate of the rest must be worse, or the estimate
+      // does nothing.
+      assertThat(error).isLessThan(.8 * relativeError(withoutRest(fixture, query), expected));
+    }
+  }
+
+  /** The chosen and exact tokens alone, from the decoded rows. */
+  private static float[] withoutRest(LayerFixture fixture, float[] query) {
+    LayerShape shape = fixture.shape;
+    HeadPolicy few = new HeadPolicy(false, 64, 200, .01f);
+    LayerPass pass = fixture.layer.newPass(List.of(few, few));
+    pass.choose(query, 0, new float[0], new float[0], 0);
+    float[] keys = fixture.decoded(true);
+    float[] values = fixture.decoded(false);
+    float[] output = new float[query.length];
+    for (int q = 0; q < shape.qHeads(); q++) {
+      int head = q / shape.group();
+      boolean[] kept = new boolean[fixture.tokens];
+      for (int t = 0; t < fixture.tokens; t++) {
+        kept[t] = fixture.layer.isExact(t);
+      }
+      for (int i = 0; i < pass.chosenCount(head); i++) {
+        kept[pass.chosenPosition(head, i)] = true;
+      }
+      attendKept(shape, kept, query, q, keys, values, output);
+    }
+    return output;
+  }
+
+  private static void attendKept(
+      LayerShape shape,
+      boolean[] kept,
+      float[] query,
+      int q,
+      float[] keys,
+      float[] values,
+      float[] output) {
+    int headDim = shape.headDim();
+    int at = q / shape.group() * headDim;
+    float[] keptKeys = new float[kept.length * headDim];
+    float[] keptValues = new float[kept.length * headDim];
+    int n = 0;
+    for (int t = 0; t < kept.length; t++) {
+      if (kept[t]) {
+        System.arraycopy(keys, t * shape.rowLength() + at, keptKeys, n * headDim, headDim);
+        System.arraycopy(values, t * shape.rowLength() + at, keptValues, n * headDim, headDim);
+        n++;
+      }
+    }
+    ReferenceAttention.attend(
+        query, q * headDim, keptKeys, keptValues, 0, headDim, n, headDim, output, q * headDim);
+  }
+
+  @Test
+  void aFlippedCodeBitIsSeenByTheOracle() {
+    try (AttentionDevice device = device(MEMORY)) {
+      LayerShape shape = LayerFixture.shape(4, 2, 64);
+      List<HeadPolicy> all = Collections.nCopies(2, new HeadPolicy(false, 700, 700, 0));
+      LayerFixture fixture = new LayerFixture(device, shape, 700, all, 9);
+      float[] query = query(shape, 2);
+      Attended good = attend(fixture, all, query);
+      LayerPass pass = fixture.layer.newPass(all);
+      pass.choose(query, 0, new float[0], new float[0], 0);
+      DeviceSlot[] codes = fixture.codesFor(pass);
+      // Planted bug: all fine bits inverted, as a decoder with swapped planes would read them.
+      for (DeviceSlot slot : codes) {
+        for (int i = 0; i < 64 * 16; i++) {
+          slot.buffer().putByte(i, (byte) ~slot.buffer().getByte(i));
+        }
+      }
+      Attended planted = new Attended(shape);
+      attendAll(pass, codes);
+      pass.finish(planted.output, 0, planted.lse, 0);
+      assertThat(relativeError(planted.output, good.output)).isGreaterThan(.02);
+    }
+  }
+
+  @Test
+  void newTokensOfAStepAreSeenAndNotKept() {
+    try (AttentionDevice device = device(MEMORY)) {
+      LayerShape shape = LayerFixture.shape(2, 1, 64);
+      List<HeadPolicy> dense = List.of(HeadPolicy.DENSE);
+      LayerFixture fixture = new LayerFixture(device, shape, 300, dense, 6);
+      float[] query = query(shape, 3);
+      float[] newKeys = new float[3 * 64];
+      System.arraycopy(query, 0, newKeys, 64, 64);
+      float[] newValues = new float[3 * 64];
+      Arrays.fill(newValues, 100);
+      LayerPass pass = fixture.layer.newPass(dense);
+      Attended seen = new Attended(shape);
+      pass.choose(query, 0, newKeys, newValues, 2);
+      pass.finish(seen.output, 0, seen.lse, 0);
+      assertThat(seen.output[0]).isGreaterThan(10);
+      assertThat(fixture.layer.tokens()).isEqualTo(300);
+      requireOracle(fixture, dense, query, 1e-3);
+    }
+  }
+
+  @Test
+  void forksShareThePagesAndGoOnApart() {
+    try (AttentionDevice device = device(MEMORY)) {
+      LayerShape shape = LayerFixture.shape(4, 2, 64);
+      List<HeadPolicy> dense = Collections.nCopies(2, HeadPolicy.DENSE);
+      LayerFixture fixture = new LayerFixture(device, shape, 1000, dense, 8);
+      long before = device.memory().bytesUsed();
+      DeviceLayer fork = fixture.layer.fork();
+      assertThat(device.memory().bytesUsed() - before).isEqualTo(shape.exactRowBytes());
+      float[] more = new float[200 * shape.rowLength()];
+      fork.append(more, more, 200, dense, new LayerFixture(device, shape, 1, dense, 1));
+      assertThat(fork.tokens()).isEqualTo(1200);
+      assertThat(fixture.layer.tokens()).isEqualTo(1000);
+      requireOracle(fixture, dense, query(shape, 4), 1e-3);
+      int pages = fork.pages();
+      assertThat(fixture.layer.release()).isEmpty();
+      assertThat(fork.release()).hasSize(pages);
+    }
+  }
+
+  @Test
+  void anAppendThatDoesNotFitChangesNothing() {
+    LayerShape shape = LayerFixture.shape(4, 2, 64);
+    try (AttentionDevice device = device(1 << 20)) {
+      List<HeadPolicy> dense = Collections.nCopies(2, HeadPolicy.DENSE);
+      LayerFixture fixture = new LayerFixture(device, shape, 100, dense, 8);
+      long before = device.memory().bytesUsed();
+      float[] rows = new float[10_000 * shape.rowLength()];
+      assertThatThrownBy(() -> fixture.layer.append(rows, rows, 10_000, dense, fixture))
+          .isInstanceOf(KvtierException.class)
+          .hasMessageContaining("device memory is full");
+      assertThat(device.memory().bytesUsed()).isEqualTo(before);
+      assertThat(fixture.layer.tokens()).isEqualTo(100);
+      assertThat(fixture.pages).isEmpty();
+    }
+  }
+
+  @Test
+  void rowsReadBackAreThoseOfThePages() {
+    try (AttentionDevice device = device(MEMORY)) {
+      LayerShape shape = LayerFixture.shape(4, 2, 64);
+      List<HeadPolicy> all = Collections.nCopies(2, new HeadPolicy(false, 500, 500, 0));
+      LayerFixture fixture = new LayerFixture(device, shape, 500, all, 3);
+      float[] decodedKeys = fixture.decoded(true);
+      LayerPass pass = fixture.layer.newPass(all);
+      pass.choose(query(shape, 1), 0, new float[0], new float[0], 0);
+      DeviceSlot[] codes = fixture.codesFor(pass);
+      float[] key = new float[64];
+      for (int i = 0; i < pass.neededCount(); i++) {
+        int position = pass.neededPage(i) * 64 + 63;
+        int head = pass.neededHead(i);
+        fixture.layer.readRow(head, position, codes[i], key, new float[64], 0);
+        int at = position * shape.rowLength() + head * 64;
+        assertThat(relativeError(key, Arrays.copyOfRange(decodedKeys, at, at + 64)))
+            .isLessThan(1e-5);
+      }
+    }
+  }
+
+  private static final class Attended {
+    final float[] output;
+    final float[] lse;
+
+    Attended(LayerShape shape) {
+      output = new float[shape.qHeads() * shape.headDim()];
+      lse = new float[shape.qHeads()];
+    }
+  }
+
+  private static Attended attend(LayerFixture fixture, List<HeadPolicy> policies, float[] query) {
+    LayerPass pass = fixture.layer.newPass(policies);
+    Attended attended = new Attended(fixture.shape);
+    pass.choose(query, 0, new float[0], new float[0], 0);
+    DeviceSlot[] codes = fixture.codesFor(pass);
+    attendAll(pass, codes);
+    pass.finish(attended.output, 0, attended.lse, 0);
+    for (DeviceSlot slot : codes) {
+      slot.release();
+    }
+    return attended;
+  }
+
+  /** Last pair first: the order must not matter. */
+  private static void attendAll(LayerPass pass, DeviceSlot[] codes) {
+    for (int i = codes.length - 1; i >= 0; i--) {
+      pass.attendNeeded(i, codes[i]);
+    }
+  }
+
+  private static Attended oracle(
+      LayerFixture fixture, float[] query, float[] keys, float[] values) {
+    LayerShape shape = fixture.shape;
+    Attended expected = new Attended(shape);
+    for (int q = 0; q < shape.qHeads(); q++) {
+      int headDim = shape.headDim();
+      expected.lse[q] =
+          (float)
+              ReferenceAttention.attend(
+                  query,
+                  q * headDim,
+                  keys,
+                  values,
+                  q / shape.group() * headDim,
+                  shape.rowLength(),
+                  fixture.tokens,
+                  headDim,
+                  expected.output,
+                  q * headDim);
+    }
+    return expected;
+  }
+
+  private static void requireOracle(
+      LayerFixture fixture, List<HeadPolicy> policies, float[] query, double tolerance) {
+    Attended actual = attend(fixture, policies, query);
+    Attended expected = oracle(fixture, query, fixture.decoded(true), fixture.decoded(false));
+    assertThat(relativeError(actual.output, expected.output)).isLessThan(tolerance);
+    for (int q = 0; q < expected.lse.length; q++) {
+      assertThat(actual.lse[q]).isCloseTo(expected.lse[q], within(1e-3f));
+    }
+  }
+
+  private static float[] query(LayerShape shape, long seed) {
+    return LayerFixture.gaussian(new SplittableRandom(seed), shape.qHeads() * shape.headDim(), 1.2);
+  }
+
+  private static double relativeError(float[] actual, float[] expected) {
+    double difference = 0;
+    double norm = 0;
+    for (int i = 0; i < expected.length; i++) {
+      difference += Math.pow(actual[i] - expected[i], 2);
+      norm += Math.pow(expected[i], 2);
+    }
+    return Math.sqrt(difference / norm);
+  }
+}

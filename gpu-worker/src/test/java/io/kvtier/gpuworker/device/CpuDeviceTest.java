@@ -1,0 +1,10 @@
+package io.kvtier.gpuworker.device;
+
+import io.kvtier.gpuworker.cpu.CpuDevice;
+
+class CpuDeviceTest extends AttentionDeviceContractTest {
+  @Override
+  AttentionDevice device(long bytesMax) {
+    return new CpuDevice(bytesMax);
+  }
+}

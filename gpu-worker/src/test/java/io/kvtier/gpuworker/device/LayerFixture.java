@@ -1,0 +1,138 @@
+package io.kvtier.gpuworker.device;
+
+import static io.kvtier.page.PageLayout.TOKENS;
+
+import io.kvtier.codec.PageDecoder;
+import io.kvtier.gpuworker.core.HeadPolicy;
+import io.kvtier.page.Codec;
+import io.kvtier.page.Fingerprint;
+import io.kvtier.page.PageKey;
+import io.kvtier.page.PageLayout;
+import io.kvtier.page.Section;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.List;
+import java.util.SplittableRandom;
+import java.util.UUID;
+import org.agrona.DirectBuffer;
+import org.agrona.concurrent.UnsafeBuffer;
+
+/**
+ * A layer with random tokens, the pages it gave away, and the rows that a reader of those pages
+ * would see.
+ */
+final class LayerFixture implements DeviceLayer.PageSink {
+  static final Fingerprint MODEL = new Fingerprint(1, 2);
+  private static final UUID SESSION = new UUID(3, 4);
+
+  final LayerShape shape;
+  final DeviceLayer layer;
+  final List<byte[]> pages = new ArrayList<>();
+  final float[] keys;
+  final float[] values;
+  final int tokens;
+  private final DeviceMemory memory;
+
+  LayerFixture(
+      AttentionDevice device, LayerShape shape, int tokens, List<HeadPolicy> policies, long seed) {
+    this.shape = shape;
+    this.tokens = tokens;
+    this.memory = device.memory();
+    this.layer = device.newLayer(0, shape);
+    SplittableRandom random = new SplittableRandom(seed);
+    this.keys = gaussian(random, tokens * shape.rowLength(), 2);
+    this.values = gaussian(random, tokens * shape.rowLength(), 1);
+    addCommonChannel(keys);
+    appendInChunks(random, policies);
+  }
+
+  /** Real keys share large channels; without them a page mean would be nothing. */
+  private void addCommonChannel(float[] rows) {
+    for (int i = 0; i < rows.length; i += shape.headDim()) {
+      rows[i + 1] += 6;
+    }
+  }
+
+  private void appendInChunks(SplittableRandom random, List<HeadPolicy> policies) {
+    int at = 0;
+    while (at < tokens) {
+      int n = Math.min(tokens - at, 1 + random.nextInt(300));
+      int from = at * shape.rowLength();
+      int to = from + n * shape.rowLength();
+      layer.append(
+          Arrays.copyOfRange(keys, from, to),
+          Arrays.copyOfRange(values, from, to),
+          n,
+          policies,
+          this);
+      at += n;
+    }
+  }
+
+  static LayerShape shape(int qHeads, int kvHeads, int headDim) {
+    PageLayout layout = new PageLayout(Codec.ROT4, Codec.ROT4, kvHeads, headDim);
+    return new LayerShape(MODEL, layout, qHeads, Float.BYTES, 4, 64);
+  }
+
+  static float[] gaussian(SplittableRandom random, int length, double deviation) {
+    float[] x = new float[length];
+    for (int i = 0; i < length; i++) {
+      x[i] = (float) (random.nextGaussian() * deviation);
+    }
+    return x;
+  }
+
+  @Override
+  public PageKey key(int pageIndex) {
+    return PageKey.ofSession(SESSION, pageIndex, MODEL, 0, shape.layout());
+  }
+
+  @Override
+  public void accept(PageKey key, DirectBuffer page, int length) {
+    byte[] bytes = new byte[length];
+    page.getBytes(0, bytes);
+    pages.add(bytes);
+  }
+
+  /**
+   * Keys (or values) as the pages hold them, exact rows as they were: {@code
+   * [tokens][kvHeads][headDim]}.
+   */
+  float[] decoded(boolean wantKeys) {
+    float[] rows = (wantKeys ? keys : values).clone();
+    PageDecoder decoder = new PageDecoder(shape.layout());
+    for (int page = 0; page < pages.size(); page++) {
+      UnsafeBuffer buffer = new UnsafeBuffer(pages.get(page));
+      for (int head = 0; head < shape.kvHeads(); head++) {
+        int at = page * TOKENS * shape.rowLength() + head * shape.headDim();
+        if (wantKeys) {
+          decoder.keys(buffer, 0, head, TOKENS, rows, at, shape.rowLength());
+        } else {
+          decoder.values(buffer, 0, head, TOKENS, rows, at, shape.rowLength());
+        }
+      }
+    }
+    int sinks = Math.min(tokens, shape.sinkTokens()) * shape.rowLength();
+    System.arraycopy(wantKeys ? keys : values, 0, rows, 0, sinks);
+    return rows;
+  }
+
+  /** The codes that a pass asks for, cut out of the pages; held once. */
+  DeviceSlot[] codesFor(LayerPass pass) {
+    DeviceSlot[] slots = new DeviceSlot[pass.neededCount()];
+    for (int i = 0; i < slots.length; i++) {
+      slots[i] = memory.allocate(shape.codesBytes());
+      int at = 0;
+      for (int id = 0; id < Section.count(); id++) {
+        Section section = Section.ofId(id);
+        if ((LayerShape.CODES & section.bit()) != 0) {
+          int from = shape.layout().offset(pass.neededHead(i), section);
+          int length = shape.layout().length(section);
+          slots[i].buffer().putBytes(at, pages.get(pass.neededPage(i)), from, length);
+          at += length;
+        }
+      }
+    }
+    return slots;
+  }
+}
