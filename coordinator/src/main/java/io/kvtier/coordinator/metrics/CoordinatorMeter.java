@@ -1,0 +1,31 @@
+package io.kvtier.coordinator.metrics;
+
+/** Every meter of the coordinator: its name and what it tells. */
+public enum CoordinatorMeter {
+  SESSIONS("kvtier.coordinator.sessions", "Sessions that are open"),
+  NODES("kvtier.coordinator.nodes", "Nodes whose lease holds, by role"),
+  NODE_BYTES("kvtier.coordinator.node.bytes", "Bytes in use as the nodes last told, by role"),
+  OPENS("kvtier.coordinator.opens", "Sessions opened, by kind: open or fork"),
+  CLOSES("kvtier.coordinator.closes", "Sessions closed"),
+  DETACH_FAILURES(
+      "kvtier.coordinator.detach.failures",
+      "Sessions removed here that their worker could not be told of; it may still hold them"),
+  PLANS("kvtier.coordinator.plans", "Plans answered, by source: made, or given by hand"),
+  REFUSALS("kvtier.coordinator.refusals", "Calls refused, by code");
+
+  private final String id;
+  private final String description;
+
+  CoordinatorMeter(String id, String description) {
+    this.id = id;
+    this.description = description;
+  }
+
+  public String id() {
+    return id;
+  }
+
+  public String description() {
+    return description;
+  }
+}

@@ -1,0 +1,3 @@
+/** The coordinator: its composition root and its configuration. */
+@org.jspecify.annotations.NullMarked
+package io.kvtier.coordinator;

@@ -1,0 +1,80 @@
+package io.kvtier.coordinator.plan;
+
+import static io.kvtier.KvtierException.requireInRange;
+
+import io.kvtier.KvtierException;
+import io.kvtier.rpc.GeometryLimits;
+import io.kvtier.v1.Geometry;
+import java.util.List;
+
+/**
+ * What a plan is made from.
+ *
+ * @param geometry checked already
+ * @param tokens tokens of the context, 1..1048576
+ * @param deviceBytesMax device bytes the session may hold; 0: a quarter of its full KV at 16 bits,
+ *     or the fixed bytes where they are more
+ * @param fixedDeviceBytes what exact rows and sketches take in any plan, 0..2^50
+ * @param denseHeadBytes what one more dense head takes, 0..2^40
+ * @param curves one a (layer, KV head) pair, by layer, then KV head; empty: no profile
+ */
+public record PlanInputs(
+    Geometry geometry,
+    int tokens,
+    long deviceBytesMax,
+    long fixedDeviceBytes,
+    long denseHeadBytes,
+    List<ResidualCurve> curves) {
+  /** Keeps every sum of bytes far from overflow: 65,536 heads of 2^40 bytes are 2^56. */
+  private static final long FIXED_BYTES_MAX = 1L << 50;
+
+  private static final long DENSE_HEAD_BYTES_MAX = 1L << 40;
+
+  /** Keys and values, 2 bytes each, of one dimension of one token of one head. */
+  private static final int FULL_BYTES_PER_DIM = 4;
+
+  private static final int DEFAULT_SHARE = 4;
+
+  public PlanInputs {
+    curves = List.copyOf(curves);
+    requireInRange("tokens", tokens, 1, GeometryLimits.TOKENS_MAX);
+    requireInRange("device_bytes_max", deviceBytesMax, 0, Long.MAX_VALUE);
+    requireInRange("fixed_device_bytes", fixedDeviceBytes, 0, FIXED_BYTES_MAX);
+    requireInRange("dense_head_bytes", denseHeadBytes, 0, DENSE_HEAD_BYTES_MAX);
+    if (!curves.isEmpty() && curves.size() != GeometryLimits.heads(geometry)) {
+      throw KvtierException.invalid(
+          "%d heads have a profile; it must be none or layers x kv_heads = %d x %d = %d",
+          curves.size(),
+          geometry.getLayers(),
+          geometry.getKvHeads(),
+          GeometryLimits.heads(geometry));
+    }
+  }
+
+  /** What the full KV of the context takes at 16 bits; at most 2^46. */
+  long fullBytes() {
+    return (long) tokens
+        * GeometryLimits.heads(geometry)
+        * geometry.getHeadDim()
+        * FULL_BYTES_PER_DIM;
+  }
+
+  /**
+   * Device bytes that the plan may spend.
+   *
+   * @throws KvtierException EXHAUSTED if the session may not hold what any plan takes
+   */
+  long budgetBytes() {
+    if (deviceBytesMax == 0) {
+      return Math.max(fullBytes() / DEFAULT_SHARE, fixedDeviceBytes);
+    }
+    if (deviceBytesMax < fixedDeviceBytes) {
+      throw new KvtierException(
+          KvtierException.Code.EXHAUSTED,
+          ("device_bytes_max is %d and the exact rows and sketches of %d tokens take %d in any"
+               + " plan; open the session with at least as many, or with 0 for the default share")
+              .formatted(deviceBytesMax, tokens, fixedDeviceBytes));
+    }
+    return deviceBytesMax;
+  }
+}
