@@ -1,0 +1,98 @@
+package io.kvtier.deploy.command;
+
+import com.github.freva.asciitable.AsciiTable;
+import com.github.freva.asciitable.Column;
+import com.github.freva.asciitable.ColumnData;
+import com.github.freva.asciitable.HorizontalAlign;
+import io.kvtier.KvtierException;
+import io.kvtier.deploy.bench.BenchRow;
+import io.kvtier.deploy.bench.Benchmark;
+import io.kvtier.deploy.bench.CodecBenchmark;
+import io.kvtier.deploy.bench.FetchBenchmark;
+import java.io.IOException;
+import java.nio.file.Path;
+import java.util.List;
+import java.util.Locale;
+import java.util.concurrent.Callable;
+import java.util.function.Function;
+import java.util.stream.Collectors;
+import org.jspecify.annotations.Nullable;
+import picocli.CommandLine.Command;
+import picocli.CommandLine.Option;
+import picocli.CommandLine.Parameters;
+
+/** The benchmarks. */
+@Command(
+    name = "bench",
+    description =
+        "Runs a benchmark: ours and a reference, measured in turns. Without a name: lists them.",
+    mixinStandardHelpOptions = true)
+public final class BenchCommand implements Callable<Integer> {
+  private static final List<Benchmark> BENCHMARKS =
+      List.of(new CodecBenchmark(), new FetchBenchmark());
+
+  @Parameters(index = "0", arity = "0..1", description = "which one")
+  private @Nullable String name;
+
+  @Option(names = "--json", description = "file to write the rows to as JSON")
+  private @Nullable Path json;
+
+  @Override
+  public Integer call() throws IOException {
+    if (name == null) {
+      for (Benchmark benchmark : BENCHMARKS) {
+        System.out.printf("%-8s %s%n", benchmark.name(), benchmark.description());
+      }
+      return 0;
+    }
+    if (json != null) {
+      Rows.requireWritable(json);
+    }
+    List<BenchRow> rows;
+    Benchmark benchmark = find(name);
+    try (Bar bar = new Bar(benchmark.name())) {
+      rows = benchmark.run(bar::at);
+    }
+    System.out.println(table(rows));
+    if (json != null) {
+      Rows.write(json, rows);
+    }
+    return 0;
+  }
+
+  private static Benchmark find(String name) {
+    return BENCHMARKS.stream()
+        .filter(benchmark -> benchmark.name().equals(name))
+        .findFirst()
+        .orElseThrow(() ->
+            KvtierException.invalid(
+                "no benchmark is called '%s'; there are %s",
+                name, BENCHMARKS.stream().map(Benchmark::name).collect(Collectors.joining(", "))));
+  }
+
+  private static String table(List<BenchRow> rows) {
+    return AsciiTable.getTable(
+        AsciiTable.NO_BORDERS,
+        rows,
+        List.of(
+            text("name", BenchRow::name),
+            number("ours", BenchRow::ours),
+            number("reference", BenchRow::reference),
+            text("unit", BenchRow::unit),
+            number("ratio", BenchRow::ratio),
+            text("goal", BenchRow::goal),
+            text("command", BenchRow::command)));
+  }
+
+  private static ColumnData<BenchRow> text(String header, Function<BenchRow, String> value) {
+    return new Column().header(header).dataAlign(HorizontalAlign.LEFT).with(value);
+  }
+
+  private static ColumnData<BenchRow> number(String header, Function<BenchRow, Double> value) {
+    return new Column()
+        .header(header)
+        .headerAlign(HorizontalAlign.RIGHT)
+        .dataAlign(HorizontalAlign.RIGHT)
+        .with(row -> String.format(Locale.ROOT, "%.3g", value.apply(row)));
+  }
+}

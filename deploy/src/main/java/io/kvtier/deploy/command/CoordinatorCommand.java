@@ -1,0 +1,26 @@
+package io.kvtier.deploy.command;
+
+import io.kvtier.coordinator.Coordinator;
+import io.kvtier.coordinator.CoordinatorConfig;
+import java.util.concurrent.Callable;
+import picocli.CommandLine.Command;
+import picocli.CommandLine.Mixin;
+
+/** The coordinator alone. */
+@Command(
+    name = "coordinator",
+    description = "Runs a coordinator: sessions, plans and membership.",
+    mixinStandardHelpOptions = true)
+public final class CoordinatorCommand implements Callable<Integer> {
+  @Mixin private final EndpointOptions endpoint = new EndpointOptions();
+
+  @Override
+  public Integer call() throws InterruptedException {
+    Coordinator coordinator =
+        Coordinator.start(CoordinatorConfig.defaults().withEndpoint(endpoint.config()));
+    System.out.printf(
+        "coordinator ready at %s (pages at %s)%n", coordinator.target(), coordinator.opsUrl());
+    Running.untilSignal(coordinator);
+    return 0;
+  }
+}

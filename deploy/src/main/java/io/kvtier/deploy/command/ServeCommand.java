@@ -1,0 +1,62 @@
+package io.kvtier.deploy.command;
+
+import io.kvtier.cachetier.CacheTierConfig;
+import io.kvtier.coordinator.CoordinatorConfig;
+import io.kvtier.deploy.service.AllInOne;
+import io.kvtier.rpc.EndpointConfig;
+import java.nio.file.Path;
+import java.util.Optional;
+import java.util.concurrent.Callable;
+import org.jspecify.annotations.Nullable;
+import picocli.CommandLine.Command;
+import picocli.CommandLine.Mixin;
+import picocli.CommandLine.Option;
+
+/** All services in one process. */
+@Command(
+    name = "serve",
+    description = "Runs coordinator, worker and cache tier in one process, on loopback.",
+    mixinStandardHelpOptions = true)
+public final class ServeCommand implements Callable<Integer> {
+  @Mixin private final EndpointOptions endpoint = new EndpointOptions();
+
+  @Option(
+      names = "--device-bytes",
+      defaultValue = "4g",
+      converter = ByteSize.class,
+      description = "device memory for sessions (default: ${DEFAULT-VALUE})")
+  private long deviceBytes;
+
+  @Option(
+      names = "--tier-bytes",
+      defaultValue = "4g",
+      converter = ByteSize.class,
+      description = "bytes of pages in the cache tier (default: ${DEFAULT-VALUE})")
+  private long tierBytes;
+
+  @Option(
+      names = "--data",
+      description =
+          "directory of the cache tier's file (default: a temporary one, removed at the end)")
+  private @Nullable Path data;
+
+  @Override
+  public Integer call() throws InterruptedException {
+    CoordinatorConfig coordinator = CoordinatorConfig.defaults().withEndpoint(endpoint.config());
+    CacheTierConfig tier =
+        new CacheTierConfig(EndpointConfig.loopback(), tierBytes, Optional.ofNullable(data));
+    AllInOne service = AllInOne.start(coordinator, tier, deviceBytes);
+    System.out.printf(
+        "coordinator ready at %s (pages at %s)%n",
+        service.coordinator().target(), service.coordinator().opsUrl());
+    System.out.printf(
+        "cache-tier ready at %s (pages at %s)%n",
+        service.tier().tier().target(), service.tier().tier().opsUrl());
+    System.out.printf(
+        "gpu-worker ready at %s (pages at %s)%n",
+        service.worker().target(), service.worker().opsUrl());
+    System.out.printf("try: ./kvtier demo --endpoint %s%n", service.coordinator().target());
+    Running.untilSignal(service);
+    return 0;
+  }
+}

@@ -1,0 +1,5 @@
+/** The subcommands of the program. */
+@NullMarked
+package io.kvtier.deploy.command;
+
+import org.jspecify.annotations.NullMarked;
