@@ -1,0 +1,10 @@
+package io.kvtier.integration.planted.coordinator;
+
+/** A coordinator that knows the tier. */
+final class NosyCoordinator {
+  private NosyCoordinator() {}
+
+  static String peer() {
+    return io.kvtier.cachetier.CacheTier.class.getName();
+  }
+}
