@@ -111,11 +111,6 @@ public final class PageLayout {
     return sections;
   }
 
-  /** Entries of the section table: heads times sections a head. */
-  public int sectionCount() {
-    return kvHeads * sectionsPerHead;
-  }
-
   /** Bytes of the header with its section table, padded to the alignment. */
   public int headerLength() {
     return headerLength;
