@@ -34,6 +34,9 @@ class SessionIT {
   private static AllInOne service;
   private static KvtierClient client;
 
+  /** Pairs that the last step found on the device. */
+  private int hits;
+
   @BeforeAll
   static void start() {
     service =
@@ -204,13 +207,17 @@ class SessionIT {
       float[] first = model.query();
       float[] second = model.query();
       float[][] plain = twoLayers(model, session, first, second, new float[0]);
-      float[][] hinted = twoLayers(model, session, first, second, second);
-      assertThat(hinted[0]).isEqualTo(plain[0]);
-      assertThat(hinted[1]).isEqualTo(plain[1]);
+      // A hint that comes too late is dropped, so one try may meet none of it; all of them cannot.
+      for (int tries = 0; hits == 0 && tries < 50; tries++) {
+        float[][] hinted = twoLayers(model, session, first, second, second);
+        assertThat(hinted[0]).isEqualTo(plain[0]);
+        assertThat(hinted[1]).isEqualTo(plain[1]);
+      }
+      assertThat(hits).isPositive();
     }
   }
 
-  private static float[][] twoLayers(
+  private float[][] twoLayers(
       Synthetic model, KvSession session, float[] first, float[] second, float[] hint) {
     float[][] outputs = new float[2][Q_ROW];
     try (KvSession fork = session.fork();
@@ -225,10 +232,10 @@ class SessionIT {
           hint,
           outputs[0]);
       DecodeResponse response = model.step(stream, 1, 2000, second, outputs[1]);
-      if (hint.length > 0) {
-        assertThat(response.getStats().getSectionsHit()).isPositive();
-      } else {
-        assertThat(response.getStats().getSectionsFetched()).isPositive();
+      hits = response.getStats().getSectionsHit();
+      assertThat(hits + response.getStats().getSectionsFetched()).isPositive();
+      if (hint.length == 0) {
+        assertThat(hits).isZero();
       }
     }
     return outputs;
