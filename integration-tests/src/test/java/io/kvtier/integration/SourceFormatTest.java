@@ -49,10 +49,16 @@ class SourceFormatTest {
 
   private static List<Path> javaFiles() throws IOException {
     List<Path> files = new ArrayList<>();
-    for (String module :
+    for (String directory :
         List.of(
-            "proto", "cache-tier", "gpu-worker", "coordinator", "deploy", "integration-tests")) {
-      try (Stream<Path> walk = Files.walk(HOME.resolve(module).resolve("src"))) {
+            "proto/src",
+            "cache-tier/src",
+            "gpu-worker/src",
+            "coordinator/src",
+            "deploy/src",
+            "integration-tests/src",
+            "integration-tests/peers")) {
+      try (Stream<Path> walk = Files.walk(HOME.resolve(directory))) {
         walk.filter(path -> path.toString().endsWith(".java")).forEach(files::add);
       }
     }
