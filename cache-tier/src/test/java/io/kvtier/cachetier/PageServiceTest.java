@@ -154,7 +154,7 @@ final class PageServiceTest {
 
   @Test
   void sectionsComeByHeadThenByIdWithoutPadding() {
-    PageLayout layout = new PageLayout(Codec.ROT4, Codec.ROT4, 70, 6);
+    PageLayout layout = new PageLayout(Codec.ROT4, Codec.ROT4, 70, 16);
     PageKey key = key(1, 0, LAYER, layout);
     UnsafeBuffer page = page(layout, LAYER, 1);
     pages.put(key, page, 0, page.capacity());
@@ -189,9 +189,9 @@ final class PageServiceTest {
       textBlock =
           """
           0 | 0 | 1   | heads is an empty set; it must have at least one of 0..127
-          1 | 0 | 0   | sections is an empty set; it must have at least one of 0..9
-          1 | 0 | 1024| sections is 0x400; it must be within 0x3ff (section ids 0..9)
-          1 | 0 | -1  | sections is 0xffffffff; it must be within 0x3ff (section ids 0..9)
+          1 | 0 | 0   | sections is an empty set; it must have at least one of 0..11
+          1 | 0 | 4096| sections is 0x1000; it must be within 0xfff (section ids 0..11)
+          1 | 0 | -1  | sections is 0xffffffff; it must be within 0xfff (section ids 0..11)
           5 | 0 | 1   | heads has head 2; the page has heads 0..1
           1 | 1 | 1   | heads has head 64; the page has heads 0..1
           -1| -1| 1   | heads has head 127; the page has heads 0..1

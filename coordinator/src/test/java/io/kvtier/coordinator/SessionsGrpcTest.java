@@ -111,7 +111,7 @@ final class SessionsGrpcTest {
     wrong.put("q_heads is 5; it must be a multiple of", geometry(g -> g.setQHeads(5)));
     wrong.put("head_dim is 0", geometry(g -> g.setHeadDim(0)));
     wrong.put("head_dim is 258", geometry(g -> g.setHeadDim(258)));
-    wrong.put("head_dim is 63; it must be even", geometry(g -> g.setHeadDim(63)));
+    wrong.put("head_dim is 63; it must be a multiple of 16", geometry(g -> g.setHeadDim(63)));
     wrong.put("kv_dtype is 0", geometry(Geometry.Builder::clearKvDtype));
     wrong.put("kv_dtype is 9", geometry(g -> g.setKvDtypeValue(9)));
     wrong.put(

@@ -64,7 +64,7 @@ final class WrongOpens {
     wrong.put("kv_heads: 4294967295 128", geometry(g -> g.setKvHeads(-1)));
     wrong.put("head_dim: 0 256", geometry(g -> g.setHeadDim(0)));
     wrong.put("head_dim: 258 256", geometry(g -> g.setHeadDim(258)));
-    wrong.put("head_dim: 63 even", geometry(g -> g.setHeadDim(63)));
+    wrong.put("head_dim: 63 multiple", geometry(g -> g.setHeadDim(63)));
     wrong.put("head_dim: 1", geometry(g -> g.setHeadDim(1)));
     wrong.put("head_dim: 4294967294 256", geometry(g -> g.setHeadDim(-2)));
     wrong.put("kv_dtype unspecified: kv_dtype", geometry(g -> g.clearKvDtype()));

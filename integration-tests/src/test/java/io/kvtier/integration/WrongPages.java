@@ -168,7 +168,7 @@ final class WrongPages {
             "head",
             "2"),
         invalid("sections: none", get(good, right().clearSections().build()), "section"),
-        invalid("sections: id 10", get(right().setSections(1 << 10).build()), "section"),
+        invalid("sections: id 12", get(right().setSections(1 << 12).build()), "section"),
         invalid("sections: id 31", get(right().setSections(1 << 31).build()), "section"),
         invalid("sections: of raw16", get(right().setSections(1 << 8).build()), "section"));
   }

@@ -1,26 +1,35 @@
 package io.kvtier.codec;
 
-import static io.kvtier.page.PageLayout.TOKENS;
-
-import io.kvtier.page.Codec;
 import io.kvtier.page.PageLayout;
 import io.kvtier.page.Section;
-import java.util.Arrays;
 import org.agrona.DirectBuffer;
 
 /**
- * Decodes whole heads of verified pages back to rows, in scalar code. One instance serves one
- * thread at a time.
+ * Decodes whole heads of verified pages back to rows. Any code bits are valid; scales, means and
+ * ranges of a page that was not verified may decode to NaN or infinity. One instance serves one
+ * thread at a time; it allocates nothing after construction.
  */
 public final class PageDecoder {
   private final PageLayout layout;
-  private final Rotation rotation;
-  private final float[] levels;
+  private final HeadCodec keyCodec;
+  private final HeadCodec valueCodec;
+  private final int keySections;
+  private final int valueSections;
+  private final byte[] headBytes;
 
   public PageDecoder(PageLayout layout) {
+    this(layout, Vectors.enabled());
+  }
+
+  PageDecoder(PageLayout layout, boolean vectors) {
     this.layout = layout;
-    this.rotation = new Rotation(layout.headDim());
-    this.levels = new float[layout.headDim() * TOKENS];
+    HeadSide keys = HeadSide.keys(layout);
+    HeadSide values = HeadSide.values(layout);
+    this.keyCodec = HeadCodec.of(keys, vectors);
+    this.valueCodec = HeadCodec.of(values, vectors);
+    this.keySections = keys.sections();
+    this.valueSections = values.sections();
+    this.headBytes = new byte[layout.headLength() + HeadCodec.SLACK];
   }
 
   /**
@@ -32,62 +41,23 @@ public final class PageDecoder {
    */
   public void keys(
       DirectBuffer page, int offset, int head, int tokens, float[] rows, int at, int stride) {
-    int headDim = layout.headDim();
-    if (layout.keyCodec() == Codec.RAW16) {
-      rawRows(page, offset + layout.offset(head, Section.K_RAW), tokens, rows, at, stride);
-      return;
-    }
-    Rot4.keyLevels(
-        page,
-        offset + layout.offset(head, Section.K_SIGN),
-        offset + layout.offset(head, Section.K_COARSE),
-        page,
-        offset + layout.offset(head, Section.K_FINE),
-        headDim,
-        levels);
-    int scalesAt = offset + layout.offset(head, Section.K_SCALES);
-    int meanAt = offset + layout.offset(head, Section.K_MEAN);
-    for (int t = 0; t < tokens; t++) {
-      int row = at + t * stride;
-      float scale = Rot4.half(page, scalesAt, t);
-      for (int i = 0; i < headDim; i++) {
-        rows[row + i] = scale * levels[i * TOKENS + t];
-      }
-      rotation.invert(rows, row);
-      addMean(page, meanAt, rows, row);
-    }
+    read(page, offset, head, keySections);
+    keyCodec.decode(headBytes, tokens, rows, at, stride);
   }
 
   /** Decodes one head's values; parameters as for {@link #keys}. */
   public void values(
       DirectBuffer page, int offset, int head, int tokens, float[] rows, int at, int stride) {
-    int headDim = layout.headDim();
-    if (layout.valueCodec() == Codec.RAW16) {
-      rawRows(page, offset + layout.offset(head, Section.V_RAW), tokens, rows, at, stride);
-      return;
-    }
-    int codesAt = offset + layout.offset(head, Section.V_CODES);
-    int scalesAt = offset + layout.offset(head, Section.V_SCALES);
-    int meanAt = offset + layout.offset(head, Section.V_MEAN);
-    for (int t = 0; t < tokens; t++) {
-      int row = at + t * stride;
-      Arrays.fill(rows, row, row + headDim, 0);
-      Rot4.addValue(page, codesAt, t, Rot4.half(page, scalesAt, t), rows, row, headDim);
-      rotation.invert(rows, row);
-      addMean(page, meanAt, rows, row);
-    }
+    read(page, offset, head, valueSections);
+    valueCodec.decode(headBytes, tokens, rows, at, stride);
   }
 
-  private void rawRows(DirectBuffer page, int from, int tokens, float[] rows, int at, int stride) {
-    for (int t = 0; t < tokens; t++) {
-      RawRows.get(
-          page, from + t * layout.headDim() * Short.BYTES, rows, at + t * stride, layout.headDim());
-    }
-  }
-
-  private void addMean(DirectBuffer page, int meanAt, float[] rows, int row) {
-    for (int i = 0; i < layout.headDim(); i++) {
-      rows[row + i] += Rot4.half(page, meanAt, i);
+  private void read(DirectBuffer page, int offset, int head, int sections) {
+    int from = offset + layout.headerLength() + head * layout.headLength();
+    for (int left = sections; left != 0; left &= left - 1) {
+      Section section = Section.ofId(Integer.numberOfTrailingZeros(left));
+      int at = layout.offsetInHead(section);
+      page.getBytes(from + at, headBytes, at, layout.length(section));
     }
   }
 }

@@ -1,8 +1,7 @@
 package io.kvtier.codec;
 
-import static io.kvtier.KvtierException.requireInRange;
-
 import io.kvtier.page.PageLayout;
+import java.util.Arrays;
 
 /**
  * The fixed orthogonal transform of the rot codecs: y = H D x, where D is a diagonal of
@@ -16,9 +15,9 @@ public final class Rotation {
   private final int headDim;
   private final float[] signs;
 
-  /** The rotation for a head dimension, 2..256. */
+  /** The rotation for a head dimension, a multiple of 16, 16..256. */
   public Rotation(int headDim) {
-    requireInRange("head_dim", headDim, 2, PageLayout.HEAD_DIM_MAX);
+    PageLayout.requireHeadDim(headDim);
     this.headDim = headDim;
     this.signs = new float[headDim];
     for (int i = 0; i < headDim; i++) {
@@ -34,6 +33,26 @@ public final class Rotation {
     z = (z ^ z >>> 30) * 0xBF58_476D_1CE4_E5B9L;
     z = (z ^ z >>> 27) * 0x94D0_49BB_1331_11EBL;
     return z ^ z >>> 31;
+  }
+
+  /** The diagonal D: {@code [headDim]}, 1 or -1. */
+  float[] signs() {
+    return signs.clone();
+  }
+
+  /** By dimension: what makes its block of the Hadamard transform orthonormal. */
+  float[] norms() {
+    float[] norms = new float[headDim];
+    for (int begin = 0; begin < headDim; ) {
+      int block = Integer.highestOneBit(headDim - begin);
+      Arrays.fill(norms, begin, begin + block, norm(block));
+      begin += block;
+    }
+    return norms;
+  }
+
+  private static float norm(int block) {
+    return (float) (1.0 / Math.sqrt(block));
   }
 
   /** Rotates {@code x[at .. at + headDim)} in place. */
@@ -74,7 +93,7 @@ public final class Rotation {
         }
       }
     }
-    float norm = (float) (1.0 / Math.sqrt(block));
+    float norm = norm(block);
     for (int i = begin; i < begin + block; i++) {
       x[i] *= norm;
     }

@@ -43,7 +43,7 @@ public final class PageHeaderFlyweight {
   /** "KVPG" in the order of the bytes. */
   public static final int MAGIC = 0x4750_564B;
 
-  public static final int VERSION = 1;
+  public static final int VERSION = 2;
 
   public static final int FINGERPRINT_LENGTH = 16;
 

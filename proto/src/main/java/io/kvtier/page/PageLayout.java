@@ -19,6 +19,12 @@ public final class PageLayout {
   public static final int KV_HEADS_MAX = 128;
   public static final int HEAD_DIM_MAX = 256;
 
+  /** The head dim is a multiple of this: a 512-bit vector of fp32. */
+  public static final int HEAD_DIM_STEP = 16;
+
+  /** Dimensions of a value that share a zero and a step in the affine codecs. */
+  public static final int RANGE_GROUP = 64;
+
   private final Codec keyCodec;
   private final Codec valueCodec;
   private final int kvHeads;
@@ -33,14 +39,11 @@ public final class PageLayout {
   /**
    * Lays a page out.
    *
-   * @throws KvtierException INVALID if kvHeads is not 1..128 or headDim is not even or not 2..256
+   * @throws KvtierException INVALID if kvHeads is not 1..128 or headDim no multiple of 16, 16..256
    */
   public PageLayout(Codec keyCodec, Codec valueCodec, int kvHeads, int headDim) {
     requireInRange("kv_heads", kvHeads, 1, KV_HEADS_MAX);
-    requireInRange("head_dim", headDim, 2, HEAD_DIM_MAX);
-    if (headDim % 2 != 0) {
-      throw KvtierException.invalid("head_dim is %d; it must be even", headDim);
-    }
+    requireHeadDim(headDim);
     this.keyCodec = keyCodec;
     this.valueCodec = valueCodec;
     this.kvHeads = kvHeads;
@@ -52,7 +55,7 @@ public final class PageLayout {
       if ((sections & 1 << id) != 0) {
         offsetInHead[id] = offset;
         rankInHead[id] = rank++;
-        offset += align(Section.ofId(id).length(headDim));
+        offset += align(length(Section.ofId(id)));
       }
     }
     this.sectionsPerHead = rank;
@@ -70,23 +73,52 @@ public final class PageLayout {
         PageHeaderFlyweight.headDim(page, offset));
   }
 
+  /**
+   * Checks a head dimension.
+   *
+   * @throws KvtierException INVALID if it is not a multiple of 16, 16..256
+   */
+  public static void requireHeadDim(long headDim) {
+    requireInRange("head_dim", headDim, HEAD_DIM_STEP, HEAD_DIM_MAX);
+    if (headDim % HEAD_DIM_STEP != 0) {
+      throw KvtierException.invalid(
+          "head_dim is %d; it must be a multiple of %d", headDim, HEAD_DIM_STEP);
+    }
+  }
+
+  /** Groups of dimensions of a value that have a zero and a step each; the last may be shorter. */
+  public static int rangeGroups(int headDim) {
+    return (headDim + RANGE_GROUP - 1) / RANGE_GROUP;
+  }
+
   static int align(int length) {
     return (length + ALIGNMENT - 1) & -ALIGNMENT;
   }
 
   static int keySections(Codec codec) {
-    return switch (codec) {
-      case RAW16 -> Section.K_RAW.bit();
-      case ROT4 ->
-          Section.set(
-              Section.K_SIGN, Section.K_COARSE, Section.K_FINE, Section.K_SCALES, Section.K_MEAN);
+    return switch (codec.family()) {
+      case RAW -> Section.K_RAW.bit();
+      case ROT -> planes(codec) | Section.set(Section.K_SCALES, Section.K_MEAN);
+      case AFFINE -> planes(codec) | Section.K_RANGES.bit();
     };
   }
 
+  private static int planes(Codec codec) {
+    int planes = Section.K_SIGN.bit();
+    if (codec.bits() > 1) {
+      planes |= Section.K_COARSE.bit();
+    }
+    if (codec.bits() > 2) {
+      planes |= Section.K_FINE.bit();
+    }
+    return planes;
+  }
+
   static int valueSections(Codec codec) {
-    return switch (codec) {
-      case RAW16 -> Section.V_RAW.bit();
-      case ROT4 -> Section.set(Section.V_CODES, Section.V_SCALES, Section.V_MEAN);
+    return switch (codec.family()) {
+      case RAW -> Section.V_RAW.bit();
+      case ROT -> Section.set(Section.V_CODES, Section.V_SCALES, Section.V_MEAN);
+      case AFFINE -> Section.set(Section.V_CODES, Section.V_RANGES);
     };
   }
 
@@ -126,9 +158,20 @@ public final class PageLayout {
     return headerLength + kvHead * headStride + offsetInHead[requirePresent(section)];
   }
 
+  /** Bytes of one head: its sections, each padded to the alignment. */
+  public int headLength() {
+    return headStride;
+  }
+
+  /** Byte offset of a section from its head's first byte. */
+  public int offsetInHead(Section section) {
+    return offsetInHead[requirePresent(section)];
+  }
+
   /** Bytes of one head's section, without padding. */
   public int length(Section section) {
-    return Section.ofId(requirePresent(section)).length(headDim);
+    requirePresent(section);
+    return section.length(section.ofKeys() ? keyCodec : valueCodec, headDim);
   }
 
   /** Index of one head's section in the section table. */

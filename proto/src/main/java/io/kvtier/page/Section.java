@@ -2,31 +2,37 @@ package io.kvtier.page;
 
 /**
  * A part of one KV head of a page, of its own checksum, that can be read alone. The id is the
- * ordinal.
+ * ordinal. A key bit plane is {@code [headDim / 8][64]} bytes: bit i of byte t of row j is the bit
+ * of dimension 8j + i of token t.
  */
 public enum Section {
-  /**
-   * rot4: one bit a key code, set where it is negative; {@code [headDim]} words of 64 token bits.
-   */
+  /** rot, affine: the plane of the highest bit of the key codes; for rot set where not negative. */
   K_SIGN(0),
-  /** rot4: one bit a key code, set where the magnitude level is 4..7; {@code [headDim]} words. */
+  /** rot, affine of 2 bits or more: the plane of the second highest bit. */
   K_COARSE(1),
-  /** rot4: the magnitude level's two low bits; {@code [headDim][2]} words, the higher bit first. */
+  /** rot, affine of 3 bits or more: the planes of the other bits, higher bits first. */
   K_FINE(2),
-  /** rot4: {@code [64]} fp16. */
+  /** rot: {@code [64]} fp16. */
   K_SCALES(3),
-  /** rot4: {@code [headDim]} fp16, the page's mean key, not rotated. */
+  /** rot: {@code [headDim]} fp16, the page's mean key, not rotated. */
   K_MEAN(4),
-  /** rot4: {@code [64][headDim / 2]} bytes of two codes, the even dimension in the low nibble. */
+  /**
+   * rot, affine: {@code [64]} rows of value codes, {@code headDim * bits / 8} bytes each: nibbles
+   * for 4 bits, else bit planes.
+   */
   V_CODES(5),
-  /** rot4: {@code [64]} fp16. */
+  /** rot: {@code [64]} fp16. */
   V_SCALES(6),
-  /** rot4: {@code [headDim]} fp16, the page's mean value, not rotated. */
+  /** rot: {@code [headDim]} fp16, the page's mean value, not rotated. */
   V_MEAN(7),
   /** raw16: {@code [64][headDim]} bf16 keys. */
   K_RAW(8),
   /** raw16: {@code [64][headDim]} bf16 values. */
-  V_RAW(9);
+  V_RAW(9),
+  /** affine: {@code [headDim]} fp16 zeros, then {@code [headDim]} fp16 steps. */
+  K_RANGES(10),
+  /** affine: {@code [64][groups]} pairs of fp16, zero and step of a group of 64 dimensions. */
+  V_RANGES(11);
 
   private static final Section[] BY_ID = values();
 
@@ -43,6 +49,14 @@ public enum Section {
   /** This section as a bit of a section set. */
   public int bit() {
     return 1 << id;
+  }
+
+  /** Whether this is a part of the keys; else it is one of the values. */
+  public boolean ofKeys() {
+    return switch (this) {
+      case K_SIGN, K_COARSE, K_FINE, K_SCALES, K_MEAN, K_RAW, K_RANGES -> true;
+      case V_CODES, V_SCALES, V_MEAN, V_RAW, V_RANGES -> false;
+    };
   }
 
   /** The union of some sections' bits. */
@@ -62,15 +76,21 @@ public enum Section {
     return BY_ID[id];
   }
 
-  /** Bytes of this section for a head dimension, without padding. */
-  public int length(int headDim) {
+  /**
+   * Bytes of this section, without padding.
+   *
+   * @param codec of the keys for a section of keys, of the values for one of values; must have it
+   */
+  int length(Codec codec, int headDim) {
     return switch (this) {
-      case K_SIGN, K_COARSE -> headDim * Long.BYTES;
-      case K_FINE -> headDim * 2 * Long.BYTES;
+      case K_SIGN, K_COARSE -> headDim / Byte.SIZE * PageLayout.TOKENS;
+      case K_FINE -> (codec.bits() - 2) * (headDim / Byte.SIZE) * PageLayout.TOKENS;
       case K_SCALES, V_SCALES -> PageLayout.TOKENS * Short.BYTES;
       case K_MEAN, V_MEAN -> headDim * Short.BYTES;
-      case V_CODES -> PageLayout.TOKENS * headDim / 2;
+      case V_CODES -> PageLayout.TOKENS * codec.bits() * headDim / Byte.SIZE;
       case K_RAW, V_RAW -> PageLayout.TOKENS * headDim * Short.BYTES;
+      case K_RANGES -> 2 * headDim * Short.BYTES;
+      case V_RANGES -> PageLayout.TOKENS * PageLayout.rangeGroups(headDim) * 2 * Short.BYTES;
     };
   }
 }

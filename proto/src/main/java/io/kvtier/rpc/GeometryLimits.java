@@ -4,6 +4,7 @@ import static io.kvtier.KvtierException.requireInRange;
 
 import io.kvtier.KvtierException;
 import io.kvtier.page.Fingerprint;
+import io.kvtier.page.PageLayout;
 import io.kvtier.v1.Dtype;
 import io.kvtier.v1.Geometry;
 
@@ -14,8 +15,6 @@ public final class GeometryLimits {
   private static final int LAYERS_MAX = 512;
   private static final int Q_HEADS_MAX = 512;
   private static final int KV_HEADS_MAX = 128;
-  private static final int HEAD_DIM_MIN = 2;
-  private static final int HEAD_DIM_MAX = 256;
 
   private GeometryLimits() {}
 
@@ -33,12 +32,7 @@ public final class GeometryLimits {
           "q_heads is %d; it must be a multiple of kv_heads, %d",
           geometry.getQHeads(), geometry.getKvHeads());
     }
-    long headDim =
-        requireInRange(
-            "head_dim", Integer.toUnsignedLong(geometry.getHeadDim()), HEAD_DIM_MIN, HEAD_DIM_MAX);
-    if (headDim % 2 != 0) {
-      throw KvtierException.invalid("head_dim is %d; it must be even", headDim);
-    }
+    PageLayout.requireHeadDim(Integer.toUnsignedLong(geometry.getHeadDim()));
     if (geometry.getKvDtype() != Dtype.DTYPE_FP32 && geometry.getKvDtype() != Dtype.DTYPE_BF16) {
       throw KvtierException.invalid(
           "kv_dtype is %d; it must be DTYPE_FP32 (1) or DTYPE_BF16 (2)",

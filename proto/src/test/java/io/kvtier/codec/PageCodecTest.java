@@ -10,6 +10,7 @@ import io.kvtier.page.Fingerprint;
 import io.kvtier.page.PageIdentity;
 import io.kvtier.page.PageLayout;
 import io.kvtier.page.Pages;
+import java.util.Arrays;
 import java.util.HexFormat;
 import java.util.SplittableRandom;
 import java.util.zip.CRC32C;
@@ -23,83 +24,94 @@ class PageCodecTest {
 
   @ParameterizedTest
   @CsvSource({
-    "64, 2, 64",
-    "64, 1, 1",
-    "80, 3, 63",
-    "96, 2, 65",
-    "128, 8, 64",
-    "256, 1, 17",
-    "4, 2, 64"
+    "RAW16, RAW16, 64, 1, 1, .002",
+    "ROT4, ROT4, 128, 8, 64, .10",
+    "ROT4, ROT2, 80, 3, 63, .35",
+    "ROT3, ROT1, 96, 2, 64, .65",
+    "ROT2, AFFINE4, 64, 2, 64, .36",
+    "AFFINE4, ROT4, 256, 1, 17, .11",
+    "AFFINE2, RAW16, 112, 2, 64, .48",
+    "RAW16, AFFINE1, 48, 5, 40, 1.8",
+    "ROT1, AFFINE2, 16, 2, 33, .66"
   })
-  void rot4KeepsRowsWithinItsErrorAndRaw16WithinBf16s(int headDim, int kvHeads, int tokensAsked) {
-    int tokens = Math.min(tokensAsked, TOKENS);
+  void pagesOfAnyTwoCodecsVerifyAndComeBack(
+      Codec keyCodec, Codec valueCodec, int headDim, int kvHeads, int tokens, double errorMax) {
     float[] keys = gaussian(7, tokens * kvHeads * headDim, 3);
     float[] values = gaussian(8, tokens * kvHeads * headDim, .5);
-    assertThat(roundTripError(Codec.ROT4, headDim, kvHeads, tokens, keys, values)).isLessThan(.13);
-    assertThat(roundTripError(Codec.RAW16, headDim, kvHeads, tokens, keys, values))
-        .isLessThan(.004);
-  }
-
-  @Test
-  void rot4ErrorOfGaussiansIsThatOfSixteenLloydMaxLevels() {
-    float[] keys = gaussian(3, TOKENS * 2 * 128, 1);
-    // The distortion of 16 levels is .0095 of the variance (Max, 1960): .0975 in norm; the page
-    // mean takes 1/64 away.
-    assertThat(roundTripError(Codec.ROT4, 128, 2, TOKENS, keys, keys)).isBetween(.09, .105);
+    PageLayout layout = new PageLayout(keyCodec, valueCodec, kvHeads, headDim);
+    assertThat(roundTripError(layout, tokens, keys, values)).isLessThan(errorMax);
   }
 
   @Test
   void aConstantPageIsExactUpToItsMeansHalfPrecision() {
     float[] keys = new float[TOKENS * 64];
-    java.util.Arrays.fill(keys, 3.5f);
-    assertThat(roundTripError(Codec.ROT4, 64, 1, TOKENS, keys, keys)).isZero();
-    assertThat(roundTripError(Codec.ROT4, 64, 1, TOKENS, new float[TOKENS * 64], keys)).isZero();
+    Arrays.fill(keys, 3.5f);
+    PageLayout layout = new PageLayout(Codec.ROT4, Codec.ROT4, 1, 64);
+    assertThat(roundTripError(layout, TOKENS, keys, keys)).isZero();
+    assertThat(roundTripError(layout, TOKENS, new float[TOKENS * 64], keys)).isZero();
   }
 
-  @Test
-  void hugeChannelsAndDenormalsStayFinite() {
-    float[] keys = gaussian(5, TOKENS * 64, 1);
-    for (int t = 0; t < TOKENS; t++) {
-      keys[t * 64 + 9] = t % 2 == 0 ? 4096 : -4096;
-      keys[t * 64 + 10] = Float.MIN_VALUE;
-    }
-    assertThat(roundTripError(Codec.ROT4, 64, 1, TOKENS, keys, keys)).isLessThan(.13);
-  }
-
-  @Test
-  void encodingRefusesWhatItCannotHoldAndSaysWhere() {
-    PageEncoder encoder = new PageEncoder(new PageLayout(Codec.ROT4, Codec.ROT4, 2, 64));
-    UnsafeBuffer page = new UnsafeBuffer(new byte[1 << 16]);
+  @ParameterizedTest
+  @CsvSource({"ROT4", "RAW16", "AFFINE4"})
+  void encodingRefusesWhatItCannotHoldAndSaysWhere(Codec codec) {
+    PageLayout layout = new PageLayout(codec, codec, 2, 64);
+    UnsafeBuffer page = new UnsafeBuffer(new byte[layout.pageLength()]);
     PageIdentity identity = new PageIdentity(MODEL, 0, 0, TOKENS);
-    for (float bad : new float[] {Float.NaN, Float.POSITIVE_INFINITY, 4097f, -1e30f}) {
-      float[] values = new float[TOKENS * 128];
-      values[3 * 128 + 64 + 7] = bad;
-      assertThatThrownBy(() -> encoder.encode(identity, new float[TOKENS * 128], values, page, 0))
-          .isInstanceOf(KvtierException.class)
-          .hasMessageContaining("values[token 3][head 1][7] is " + bad)
-          .hasMessageContaining("4096");
+    float[] bads = {Float.NaN, Float.POSITIVE_INFINITY, Float.NEGATIVE_INFINITY, 4097f, -1e30f};
+    for (boolean vectors : new boolean[] {false, true}) {
+      PageEncoder encoder = new PageEncoder(layout, vectors);
+      for (float bad : bads) {
+        float[] good = new float[TOKENS * 128];
+        Arrays.fill(good, -4096);
+        float[] rows = good.clone();
+        rows[3 * 128 + 64 + 7] = bad;
+        String place = "[token 3][head 1][7] is " + bad + "; it must be finite and at most 4096";
+        assertThatThrownBy(() -> encoder.encode(identity, good, rows, page, 0))
+            .isInstanceOf(KvtierException.class)
+            .hasMessageContaining("values" + place);
+        assertThatThrownBy(() -> encoder.encode(identity, rows, good, page, 0))
+            .isInstanceOf(KvtierException.class)
+            .hasMessageContaining("keys" + place);
+        assertThat(page.byteArray()).containsOnly(0);
+      }
+      assertThatThrownBy(
+              () -> encoder.encode(identity, new float[17], new float[TOKENS * 128], page, 0))
+          .hasMessageContaining("keys has 17 elements; 64 tokens need 8192");
+      // Rows beyond the page's tokens are not looked at.
+      float[] more = new float[TOKENS * 128];
+      more[TOKENS * 128 - 1] = Float.NaN;
+      encoder.encode(new PageIdentity(MODEL, 0, 0, TOKENS - 1), more, more, page, 0);
+      page.setMemory(0, page.capacity(), (byte) 0);
     }
   }
 
-  /** The bytes of version 1, for ever: whoever changes them makes a new version. */
-  @Test
-  void goldenBytes() {
-    PageLayout layout = new PageLayout(Codec.ROT4, Codec.ROT4, 2, 64);
-    byte[] page = new byte[layout.pageLength()];
+  /** The bytes of version 2, for ever: whoever changes them makes a new version. */
+  @ParameterizedTest
+  @CsvSource({
+    "ROT4, ROT4, 02020001000000250000, bcfbbae8, 9ff9b81b",
+    "AFFINE4, AFFINE2, 060700010000001d0000, 7685bc05, d81583dc"
+  })
+  void goldenBytes(
+      Codec keyCodec, Codec valueCodec, String codecsAndLengths, String headerCrc, String pageCrc) {
+    PageLayout layout = new PageLayout(keyCodec, valueCodec, 2, 64);
     float[] keys = ramp(TOKENS * 128, 37);
     float[] values = ramp(TOKENS * 128, 101);
-    new PageEncoder(layout)
-        .encode(new PageIdentity(MODEL, 5, 640, TOKENS), keys, values, new UnsafeBuffer(page), 0);
-    assertThat(HexFormat.of().formatHex(page, 0, 64)).isEqualTo(GOLDEN_HEADER);
-    CRC32C crc = new CRC32C();
-    crc.update(page);
-    assertThat(Long.toHexString(crc.getValue())).isEqualTo(GOLDEN_PAGE_CRC);
+    for (boolean vectors : new boolean[] {false, true}) {
+      byte[] page = new byte[layout.pageLength()];
+      new PageEncoder(layout, vectors)
+          .encode(new PageIdentity(MODEL, 5, 640, TOKENS), keys, values, new UnsafeBuffer(page), 0);
+      assertThat(HexFormat.of().formatHex(page, 0, 64))
+          .isEqualTo(
+              "4b5650470200"
+                  + codecsAndLengths
+                  + "050002004000400080020000000000000123456789abcdef000000000000002a"
+                  + "000000000000000000000000"
+                  + headerCrc);
+      CRC32C crc = new CRC32C();
+      crc.update(page);
+      assertThat(Long.toHexString(crc.getValue())).isEqualTo(pageCrc);
+    }
   }
-
-  private static final String GOLDEN_HEADER =
-      "4b565047010002020001000000250000050002004000400080020000000000000123456789abcdef"
-          + "000000000000002a0000000000000000000000002cdbf5af";
-  private static final String GOLDEN_PAGE_CRC = "db73af38";
 
   /**
    * Sawtooth without any library's randomness, so that other implementations can make it too: ((i x
@@ -120,17 +132,18 @@ class PageCodecTest {
     PageIdentity identity = new PageIdentity(MODEL, 0, 0, 33);
     byte[] first = new byte[layout.pageLength()];
     byte[] second = new byte[layout.pageLength() + 128];
-    java.util.Arrays.fill(second, (byte) 0xFF);
+    Arrays.fill(second, (byte) 0xFF);
     PageEncoder encoder = new PageEncoder(layout);
     encoder.encode(identity, rows, rows, new UnsafeBuffer(first), 0);
     encoder.encode(identity, rows, rows, new UnsafeBuffer(second), 64);
-    assertThat(java.util.Arrays.copyOfRange(second, 64, 64 + first.length)).isEqualTo(first);
+    assertThat(Arrays.copyOfRange(second, 64, 64 + first.length)).isEqualTo(first);
   }
 
   /** Relative error in norm of the worse of keys and values. */
-  static double roundTripError(
-      Codec codec, int headDim, int kvHeads, int tokens, float[] keys, float[] values) {
-    PageLayout layout = new PageLayout(codec, codec, kvHeads, headDim);
+  private static double roundTripError(
+      PageLayout layout, int tokens, float[] keys, float[] values) {
+    int kvHeads = layout.kvHeads();
+    int headDim = layout.headDim();
     UnsafeBuffer page = new UnsafeBuffer(new byte[layout.pageLength()]);
     new PageEncoder(layout).encode(new PageIdentity(MODEL, 1, 64, tokens), keys, values, page, 0);
     assertThat(Pages.verify(page, 0, layout.pageLength())).isEqualTo(Pages.Flaw.NONE);

@@ -9,7 +9,7 @@ import org.junit.jupiter.params.provider.ValueSource;
 
 class RotationTest {
   @ParameterizedTest
-  @ValueSource(ints = {2, 4, 6, 16, 64, 80, 96, 128, 254, 256})
+  @ValueSource(ints = {16, 48, 64, 80, 96, 128, 240, 256})
   void invertUndoesApplyAndNormsStay(int headDim) {
     SplittableRandom random = new SplittableRandom(headDim);
     float[] x = new float[headDim + 3];

@@ -57,8 +57,10 @@ class PagesTest {
     assertThat(Pages.verify(page, 0, length - 64)).isEqualTo(Flaw.LENGTH);
     UnsafeBuffer foreign = new UnsafeBuffer(new byte[length]);
     assertThat(Pages.verify(foreign, 0, length)).isEqualTo(Flaw.MAGIC);
-    page.putByte(4, (byte) 2);
-    assertThat(Pages.verify(page, 0, length)).isEqualTo(Flaw.VERSION);
+    for (int version : new int[] {0, 1, 3}) {
+      page.putByte(4, (byte) version);
+      assertThat(Pages.verify(page, 0, length)).isEqualTo(Flaw.VERSION);
+    }
     UnsafeBuffer good = sealedPage();
     UUID session = new UUID(1, 2);
     PageKey own = PageKey.ofSession(session, 2, MODEL, 3, LAYOUT);

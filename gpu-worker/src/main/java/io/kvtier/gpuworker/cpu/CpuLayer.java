@@ -2,9 +2,8 @@ package io.kvtier.gpuworker.cpu;
 
 import static io.kvtier.page.PageLayout.TOKENS;
 
+import io.kvtier.codec.CodedRows;
 import io.kvtier.codec.PageEncoder;
-import io.kvtier.codec.Rot4;
-import io.kvtier.codec.Rotation;
 import io.kvtier.gpuworker.core.HeadPolicy;
 import io.kvtier.gpuworker.core.MassHistogram;
 import io.kvtier.gpuworker.device.DeviceLayer;
@@ -35,6 +34,7 @@ final class CpuLayer implements DeviceLayer {
   private int tokens;
   private long codedBytes;
   private @Nullable PageOut pageOut;
+  private @Nullable CodedRows codedRows;
 
   CpuLayer(int layer, LayerShape shape, DeviceMemory memory) {
     this(layer, shape, memory, new ExactRows(shape, memory));
@@ -237,33 +237,16 @@ final class CpuLayer implements DeviceLayer {
 
   private void readCodedRow(
       int kvHead, int position, UnsafeBuffer code, float[] keys, float[] values, int at) {
-    int headDim = shape.headDim();
     int token = position % TOKENS;
     UnsafeBuffer sketch = sketch(position / TOKENS);
     int base = kvHead * slots.sketchStride;
-    float[] levels = new float[headDim * TOKENS];
-    Rot4.keyLevels(
-        sketch, base + slots.signAt, base + slots.coarseAt, code, slots.fineAt, headDim, levels);
-    float scale = Rot4.half(sketch, base + slots.keyScalesAt, token);
-    for (int i = 0; i < headDim; i++) {
-      keys[at + i] = scale * levels[i * TOKENS + token];
-      values[at + i] = 0;
+    CodedRows rows = codedRows;
+    if (rows == null) {
+      rows = new CodedRows(shape.layout(), LayerShape.SKETCH, LayerShape.CODES);
+      codedRows = rows;
     }
-    Rot4.addValue(
-        code,
-        slots.valueCodesAt,
-        token,
-        Rot4.half(code, slots.valueScalesAt, token),
-        values,
-        at,
-        headDim);
-    Rotation rotation = new Rotation(headDim);
-    rotation.invert(keys, at);
-    rotation.invert(values, at);
-    for (int i = 0; i < headDim; i++) {
-      keys[at + i] += Rot4.half(sketch, base + slots.keyMeanAt, i);
-      values[at + i] += Rot4.half(sketch, base + slots.valueMeanAt, i);
-    }
+    rows.key(sketch, base, code, 0, token, keys, at);
+    rows.value(sketch, base, code, 0, token, values, at);
   }
 
   @Override

@@ -3,7 +3,6 @@ package io.kvtier.gpuworker.cpu;
 import static io.kvtier.page.PageLayout.TOKENS;
 
 import io.kvtier.codec.Rot4;
-import io.kvtier.codec.Rot4Levels;
 import jdk.incubator.vector.FloatVector;
 import jdk.incubator.vector.VectorSpecies;
 import org.agrona.concurrent.UnsafeBuffer;
@@ -29,13 +28,13 @@ final class SketchScan {
 
   /** Decodes the two resident planes of a page and head. */
   void loadSketch(UnsafeBuffer sketch, int base) {
-    Rot4Levels.sketch(sketch, base + slots.signAt, sketch, base + slots.coarseAt, headDim, levels);
+    Rot4.sketchLevels(sketch, base + slots.signAt, sketch, base + slots.coarseAt, headDim, levels);
     loadScales(sketch, base);
   }
 
   /** Decodes all planes of a page and head. */
   void loadAll(UnsafeBuffer sketch, int base, UnsafeBuffer codes) {
-    Rot4Levels.keys(
+    Rot4.keyLevels(
         sketch, base + slots.signAt, base + slots.coarseAt, codes, slots.fineAt, headDim, levels);
     loadScales(sketch, base);
   }
