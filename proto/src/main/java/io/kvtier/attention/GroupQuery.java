@@ -1,0 +1,171 @@
+package io.kvtier.attention;
+
+import static io.kvtier.KvtierException.requireInRange;
+
+import io.kvtier.codec.RotLevels;
+import io.kvtier.codec.Rotation;
+
+/**
+ * The queries of the q heads that share one KV head, made ready for the kernels: divided by
+ * √headDim, rotated, put in the order in which full codes are read, and as look-up tables for the
+ * sketch. One thread.
+ *
+ * <p>The tables turn four bits of a plane, four dimensions of one token, into their share of the
+ * score: {@code Σ ±w q_i}, quantized to 0..63 in steps common to the query's tables, so that four
+ * shares add up within a byte. With steps of a 63rd of the widest table's range the rounding adds
+ * about a hundredth to the error of a 2-bit key.
+ */
+public final class GroupQuery {
+  /** Largest entry of a table: four of them fit a byte. */
+  static final int ENTRY_MAX = 63;
+
+  /** Entries of a table: four bits. */
+  static final int ENTRIES = 16;
+
+  /** A table is repeated over a whole 512-bit vector: look-ups of any width find it. */
+  static final int TABLE_BYTES = 64;
+
+  /** Most q heads a KV head can have. */
+  public static final int GROUP_MAX = 128;
+
+  private final int group;
+  private final int headDim;
+  private final Rotation rotation;
+
+  /** {@code [group][headDim]}, divided by √headDim. */
+  final float[] plain;
+
+  /** {@code [group][headDim]}, divided by √headDim and rotated. */
+  final float[] rotated;
+
+  /**
+   * The rotated queries as full codes are read: blocks of four q heads, then single ones; in a
+   * block {@code [headDim / 2][2][heads of the block]}, row 4j + s being dimensions 8j + s and 8j +
+   * s + 4.
+   */
+  final float[] spread;
+
+  /**
+   * The rotated queries as one token's codes are read: {@code [group][8][wordRoom]}, element {@code
+   * [k][j]} being dimension 8j + k; zeros beyond.
+   */
+  final float[] across;
+
+  /** {@code [group][2 planes][headDim / 4][64]}: the tables of the sign plane, then the coarse. */
+  final byte[] tables;
+
+  /** {@code [group]}: what one step of a table's entries is worth. */
+  final float[] step;
+
+  /** {@code [group][2]}: what the tables' zeros are worth: the sign plane's, the coarse plane's. */
+  final float[] bias;
+
+  /** Queries of so many heads of so many dimensions. */
+  public GroupQuery(int group, int headDim) {
+    requireInRange("q heads of a KV head", group, 1, GROUP_MAX);
+    this.group = group;
+    this.headDim = headDim;
+    this.rotation = new Rotation(headDim);
+    this.plain = new float[group * headDim];
+    this.rotated = new float[group * headDim];
+    this.spread = new float[group * headDim];
+    this.across = new float[group * 8 * Scratch.wordRoom(headDim)];
+    this.tables = new byte[group * tableStride()];
+    this.step = new float[group];
+    this.bias = new float[2 * group];
+  }
+
+  /** q heads. */
+  public int group() {
+    return group;
+  }
+
+  public int headDim() {
+    return headDim;
+  }
+
+  /** Bytes of one query's tables. */
+  int tableStride() {
+    return 2 * (headDim / 4) * TABLE_BYTES;
+  }
+
+  /** Queries of the block that begins at query {@code g}. */
+  int blockAt(int g) {
+    return group - g >= 4 ? 4 : 1;
+  }
+
+  /**
+   * Takes the group's queries.
+   *
+   * @param queries {@code [group][headDim]} from {@code at} on; read only
+   * @param sketched whether the sketch will be scanned, which needs the tables
+   */
+  public void load(float[] queries, int at, boolean sketched, Kernels kernels) {
+    float scale = (float) (1 / Math.sqrt(headDim));
+    for (int i = 0; i < group * headDim; i++) {
+      plain[i] = queries[at + i] * scale;
+      rotated[i] = plain[i];
+    }
+    for (int g = 0; g < group; g++) {
+      rotation.apply(rotated, g * headDim);
+    }
+    for (int g = 0; g < group; g += blockAt(g)) {
+      spread(g, blockAt(g));
+    }
+    int room = Scratch.wordRoom(headDim);
+    for (int g = 0; g < group; g++) {
+      for (int i = 0; i < headDim; i++) {
+        across[(g * 8 + i % 8) * room + i / 8] = rotated[g * headDim + i];
+      }
+    }
+    if (sketched) {
+      for (int g = 0; g < group; g++) {
+        quantize(g);
+        kernels.fillTables(this, g);
+      }
+    }
+  }
+
+  private void spread(int g, int heads) {
+    int at = g * headDim;
+    for (int row = 0; row < headDim / 2; row++) {
+      int dimension = row / 4 * 8 + row % 4;
+      for (int half = 0; half < 2; half++) {
+        for (int h = 0; h < heads; h++) {
+          spread[at++] = rotated[(g + h) * headDim + dimension + 4 * half];
+        }
+      }
+    }
+  }
+
+  /** Sets the step so that the widest table of the sign plane, which weighs more, fits. */
+  private void quantize(int g) {
+    float widest = 0;
+    float sum = 0;
+    for (int i = g * headDim; i < (g + 1) * headDim; i += 4) {
+      float magnitude =
+          Math.abs(rotated[i])
+              + Math.abs(rotated[i + 1])
+              + Math.abs(rotated[i + 2])
+              + Math.abs(rotated[i + 3]);
+      widest = Math.max(widest, magnitude);
+      sum += magnitude;
+    }
+    step[g] = 2 * SIGN_WEIGHT * widest / ENTRY_MAX;
+    bias[2 * g] = -SIGN_WEIGHT * sum;
+    bias[2 * g + 1] = -COARSE_WEIGHT * sum;
+  }
+
+  /** The sign alone is worth this many scales. */
+  static final float SIGN_ALONE = RotLevels.SIGN_LEVEL;
+
+  /** With both planes the sign is worth this much, and the coarse bit {@link #COARSE_WEIGHT}. */
+  static final float SIGN_WEIGHT = RotLevels.of(4).planeWeight(0);
+
+  static final float COARSE_WEIGHT = RotLevels.of(4).planeWeight(1);
+
+  /** Turns {@code [headDim]} of an output back that was accumulated rotated. */
+  public void rotateBack(float[] output, int at) {
+    rotation.invert(output, at);
+  }
+}

@@ -1,0 +1,99 @@
+package io.kvtier.attention;
+
+import static java.nio.ByteOrder.LITTLE_ENDIAN;
+import static jdk.incubator.vector.VectorOperators.GE;
+import static jdk.incubator.vector.VectorOperators.LSHL;
+import static jdk.incubator.vector.VectorOperators.ZERO_EXTEND_B2I;
+
+import io.kvtier.codec.RotLevels;
+import jdk.incubator.vector.ByteVector;
+import jdk.incubator.vector.FloatVector;
+import jdk.incubator.vector.IntVector;
+import jdk.incubator.vector.LongVector;
+import jdk.incubator.vector.ShortVector;
+import jdk.incubator.vector.VectorShape;
+import jdk.incubator.vector.VectorSpecies;
+
+/**
+ * Shapes and small steps that the kernels are made of, all inlined into them. 8 or 16 lanes of 32
+ * bits.
+ *
+ * <p>The loops themselves are the static methods of the classes named {@code ...Kernels}, each
+ * compiled by itself (kvtier.jvmargs forbids to inline them): several in one compilation exceed the
+ * compiler's bounds, and vectors are then made on the heap, a hundred times slower.
+ */
+final class KernelLanes {
+  static final VectorSpecies<Float> F = FloatVector.SPECIES_PREFERRED;
+  static final VectorSpecies<Integer> I = IntVector.SPECIES_PREFERRED;
+  static final int LANES = F.length();
+  private static final VectorSpecies<Byte> BYTES = ByteVector.SPECIES_PREFERRED;
+
+  /** As many shorts as a vector has floats. */
+  static final VectorSpecies<Short> S =
+      VectorSpecies.of(short.class, VectorShape.forBitSize(F.vectorBitSize() / 2));
+
+  /** As many bytes as a vector has ints. */
+  private static final VectorSpecies<Byte> FEW =
+      VectorSpecies.of(byte.class, VectorShape.forBitSize(8 * LANES));
+
+  private static final int[] LEVEL_BITS = new int[16];
+
+  static {
+    for (int code = 0; code < 16; code++) {
+      LEVEL_BITS[code] = Float.floatToRawIntBits(RotLevels.of(4).level(code));
+    }
+  }
+
+  private KernelLanes() {}
+
+  /** Levels of codes 0..15; higher bits of the lanes must be 0. */
+  static FloatVector levels(IntVector codes) {
+    if (LANES == 16) {
+      return codes.selectFrom(IntVector.fromArray(I, LEVEL_BITS, 0)).reinterpretAsFloats();
+    }
+    IntVector lower = codes.and(7);
+    return lower
+        .selectFrom(IntVector.fromArray(I, LEVEL_BITS, 0))
+        .blend(lower.selectFrom(IntVector.fromArray(I, LEVEL_BITS, 8)), codes.compare(GE, 8))
+        .reinterpretAsFloats();
+  }
+
+  static IntVector pair(byte[] codes, int at) {
+    return (IntVector) ByteVector.fromArray(FEW, codes, at).convertShape(ZERO_EXTEND_B2I, I, 0);
+  }
+
+  static IntVector pair(long address) {
+    return (IntVector)
+        ByteVector.fromMemorySegment(FEW, OffHeap.ALL, address, LITTLE_ENDIAN)
+            .convertShape(ZERO_EXTEND_B2I, I, 0);
+  }
+
+  static LongVector row(long address) {
+    return ByteVector.fromMemorySegment(BYTES, OffHeap.ALL, address, LITTLE_ENDIAN)
+        .reinterpretAsLongs();
+  }
+
+  /**
+   * Reads fp16 numbers, which must be finite: sign, exponent and fraction are shifted to their
+   * places, and a multiplication by 2^112 mends the exponent, subnormals included.
+   */
+  static FloatVector halves(long address) {
+    return ((IntVector)
+            ShortVector.fromMemorySegment(S, OffHeap.ALL, address, LITTLE_ENDIAN).castShape(I, 0))
+        .lanewise(LSHL, 13)
+        .and(0x8FFF_FFFF)
+        .reinterpretAsFloats()
+        .mul(0x1p112f);
+  }
+
+  static FloatVector bf16(long address) {
+    return ((IntVector)
+            ShortVector.fromMemorySegment(S, OffHeap.ALL, address, LITTLE_ENDIAN).castShape(I, 0))
+        .lanewise(LSHL, 16)
+        .reinterpretAsFloats();
+  }
+
+  static FloatVector fp32(long address) {
+    return FloatVector.fromMemorySegment(F, OffHeap.ALL, address, LITTLE_ENDIAN);
+  }
+}

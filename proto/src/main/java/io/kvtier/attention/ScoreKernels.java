@@ -1,0 +1,218 @@
+package io.kvtier.attention;
+
+import static jdk.incubator.vector.VectorOperators.ADD;
+import static jdk.incubator.vector.VectorOperators.GE;
+import static jdk.incubator.vector.VectorOperators.GT;
+import static jdk.incubator.vector.VectorOperators.LSHL;
+import static jdk.incubator.vector.VectorOperators.MAX;
+
+import java.lang.foreign.ValueLayout;
+import java.nio.ByteOrder;
+import jdk.incubator.vector.FloatVector;
+import jdk.incubator.vector.IntVector;
+import jdk.incubator.vector.VectorMask;
+import jdk.incubator.vector.VectorSpecies;
+
+/**
+ * Vector loops over scores, weights and fp16 numbers. Loops are small and keep their vectors in
+ * locals: larger ones, or methods that hand vectors around, make the compiler box them.
+ */
+final class ScoreKernels {
+  private static final VectorSpecies<Float> F = KernelLanes.F;
+  private static final VectorSpecies<Integer> I = KernelLanes.I;
+  private static final int LANES = KernelLanes.LANES;
+
+  private static final ValueLayout.OfShort SHORT =
+      ValueLayout.JAVA_SHORT_UNALIGNED.withOrder(ByteOrder.LITTLE_ENDIAN);
+
+  /** Weights below this exponent are 0. */
+  static final float EXPONENT_MIN = -87;
+
+  private static final ValueLayout.OfLong LONG = ValueLayout.JAVA_LONG_UNALIGNED;
+
+  private ScoreKernels() {}
+
+  static float half(long address) {
+    return Float.float16ToFloat(OffHeap.ALL.get(SHORT, address));
+  }
+
+  /** Reads {@code count} fp16 numbers, a multiple of 16. */
+  static void halves(long address, int count, float[] out) {
+    for (int i = 0; i < count; i += LANES) {
+      KernelLanes.halves(address + 2L * i).intoArray(out, i);
+    }
+  }
+
+  /** A sum over one word of each cache line; eight lines at a time, for all to be under way. */
+  static long touch(long address, int length) {
+    long sum = 0;
+    long end = address + length - 512;
+    long line = address;
+    for (; line <= end; line += 512) {
+      sum +=
+          OffHeap.ALL.get(LONG, line)
+              + OffHeap.ALL.get(LONG, line + 64)
+              + OffHeap.ALL.get(LONG, line + 128)
+              + OffHeap.ALL.get(LONG, line + 192)
+              + OffHeap.ALL.get(LONG, line + 256)
+              + OffHeap.ALL.get(LONG, line + 320)
+              + OffHeap.ALL.get(LONG, line + 384)
+              + OffHeap.ALL.get(LONG, line + 448);
+    }
+    for (; line <= address + length - Long.BYTES; line += 64) {
+      sum += OffHeap.ALL.get(LONG, line);
+    }
+    return sum;
+  }
+
+  /**
+   * The score of a page's mean key with each query of a group.
+   *
+   * @param mean address of {@code [headDim]} fp16
+   */
+  static void meanScores(GroupQuery query, long mean, float[] scores) {
+    int headDim = query.headDim();
+    for (int g = 0; g < query.group(); g += query.blockAt(g)) {
+      if (query.blockAt(g) == 4) {
+        meanScoresFour(query.plain, g * headDim, headDim, mean, scores, g);
+      } else {
+        scores[g] = meanScore(query.plain, g * headDim, headDim, mean);
+      }
+    }
+  }
+
+  private static float meanScore(float[] q, int at, int headDim, long mean) {
+    FloatVector sum = FloatVector.zero(F);
+    for (int i = 0; i < headDim; i += LANES) {
+      sum = FloatVector.fromArray(F, q, at + i).fma(KernelLanes.halves(mean + 2L * i), sum);
+    }
+    return sum.reduceLanes(ADD);
+  }
+
+  private static void meanScoresFour(
+      float[] q, int at, int headDim, long mean, float[] scores, int scoresAt) {
+    FloatVector sum0 = FloatVector.zero(F);
+    FloatVector sum1 = sum0;
+    FloatVector sum2 = sum0;
+    FloatVector sum3 = sum0;
+    for (int i = 0; i < headDim; i += LANES) {
+      FloatVector half = KernelLanes.halves(mean + 2L * i);
+      int qAt = at + i;
+      sum0 = FloatVector.fromArray(F, q, qAt).fma(half, sum0);
+      sum1 = FloatVector.fromArray(F, q, qAt + headDim).fma(half, sum1);
+      sum2 = FloatVector.fromArray(F, q, qAt + 2 * headDim).fma(half, sum2);
+      sum3 = FloatVector.fromArray(F, q, qAt + 3 * headDim).fma(half, sum3);
+    }
+    scores[scoresAt] = sum0.reduceLanes(ADD);
+    scores[scoresAt + 1] = sum1.reduceLanes(ADD);
+    scores[scoresAt + 2] = sum2.reduceLanes(ADD);
+    scores[scoresAt + 3] = sum3.reduceLanes(ADD);
+  }
+
+  /**
+   * {@code scores = scores x scales + mean} for tokens {@code from} to {@code to}; -∞ for those not
+   * wanted.
+   */
+  static void scale(
+      float[] scores, int at, int from, int to, long wanted, float[] scales, float mean) {
+    FloatVector plus = FloatVector.broadcast(F, mean);
+    FloatVector none = FloatVector.broadcast(F, Float.NEGATIVE_INFINITY);
+    for (int t = from; t < to; t += LANES) {
+      FloatVector score =
+          FloatVector.fromArray(F, scores, at + t).fma(FloatVector.fromArray(F, scales, t), plus);
+      none.blend(score, VectorMask.fromLong(F, wanted >>> t)).intoArray(scores, at + t);
+    }
+  }
+
+  static float max(float[] scores, int at, int count) {
+    FloatVector max = FloatVector.broadcast(F, Float.NEGATIVE_INFINITY);
+    int i = 0;
+    for (; i <= count - LANES; i += LANES) {
+      FloatVector score = FloatVector.fromArray(F, scores, at + i);
+      max = max.blend(score, score.compare(GT, max));
+    }
+    float most = max.reduceLanes(MAX);
+    for (; i < count; i++) {
+      most = Math.max(most, scores[at + i]);
+    }
+    return most;
+  }
+
+  /**
+   * e^x = 2^n p(f), n the nearest integer to x log2 e, p the minimax polynomial of degree 6 for 2^f
+   * on [-1/2, 1/2] (relative error 1.6e-8, before rounding).
+   */
+  static float weigh(
+      float[] scores, int at, float reference, float[] weights, int weightsAt, int count) {
+    FloatVector total = FloatVector.zero(F);
+    FloatVector lowest = FloatVector.broadcast(F, EXPONENT_MIN);
+    for (int i = 0; i < count; i += LANES) {
+      FloatVector x = FloatVector.fromArray(F, scores, at + i).sub(reference);
+      VectorMask<Float> counts = x.compare(GE, EXPONENT_MIN);
+      x = lowest.blend(x, counts);
+      FloatVector z = x.mul(1.442695f);
+      // Adding 1.5 x 2^23 leaves the nearest integer in the low bits.
+      FloatVector shifted = z.add(12582912f);
+      FloatVector n = shifted.sub(12582912f);
+      // ln 2 in two parts, so that the fraction keeps its digits where n is large.
+      FloatVector f =
+          n.fma(FloatVector.broadcast(F, -0.6933594f), x).sub(n.mul(-2.1219444e-4f)).mul(1.442695f);
+      FloatVector p =
+          FloatVector.broadcast(F, 1.5345804e-4f)
+              .fma(f, FloatVector.broadcast(F, 0.0013399931f))
+              .fma(f, FloatVector.broadcast(F, 0.009618489f))
+              .fma(f, FloatVector.broadcast(F, 0.055503286f))
+              .fma(f, FloatVector.broadcast(F, 0.24022646f))
+              .fma(f, FloatVector.broadcast(F, 0.6931472f))
+              .fma(f, FloatVector.broadcast(F, 1f));
+      FloatVector weight =
+          p.reinterpretAsInts()
+              .add(shifted.reinterpretAsInts().lanewise(LSHL, 23))
+              .reinterpretAsFloats();
+      weight = FloatVector.zero(F).blend(weight, counts);
+      weight.intoArray(weights, weightsAt + i);
+      total = total.add(weight);
+    }
+    return total.reduceLanes(ADD);
+  }
+
+  static void addScaled(float[] x, float factor, int count, float[] sums, int sumsAt) {
+    FloatVector by = FloatVector.broadcast(F, factor);
+    for (int i = 0; i < count; i += LANES) {
+      FloatVector.fromArray(F, x, i)
+          .fma(by, FloatVector.fromArray(F, sums, sumsAt + i))
+          .intoArray(sums, sumsAt + i);
+    }
+  }
+
+  static int candidates(
+      float[] weights,
+      int at,
+      int stride,
+      int group,
+      float[] shares,
+      int sharesAt,
+      float floor,
+      int position,
+      int[] positions,
+      float[] masses,
+      int count) {
+    int n = count;
+    IntVector lane = IntVector.zero(I).addIndex(1);
+    for (int t = 0; t < 64; t += LANES) {
+      FloatVector mass = FloatVector.zero(F);
+      for (int g = 0; g < group; g++) {
+        mass =
+            FloatVector.fromArray(F, weights, g * stride + at + t)
+                .fma(FloatVector.broadcast(F, shares[sharesAt + g]), mass);
+      }
+      VectorMask<Float> taken = mass.compare(GE, floor);
+      if (taken.anyTrue()) {
+        mass.compress(taken).intoArray(masses, n);
+        lane.add(position + t).compress(taken.cast(I)).intoArray(positions, n);
+        n += taken.trueCount();
+      }
+    }
+    return n;
+  }
+}

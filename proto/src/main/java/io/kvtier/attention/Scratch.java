@@ -1,0 +1,69 @@
+package io.kvtier.attention;
+
+import static io.kvtier.page.PageLayout.TOKENS;
+
+/**
+ * What the kernels write to on their way, for one head dimension and group; one thread at a time.
+ */
+public final class Scratch {
+  private static final int CHUNK = 32;
+
+  /** Full codes of a page: {@code [headDim / 2][64]}, two dimensions a byte. */
+  final byte[] codes;
+
+  /** One token's full codes, eight dimensions a word: {@code [wordRoom]}, zeros at the end. */
+  final int[] words;
+
+  /** Sums of table entries: {@code [group][64]}. */
+  final short[] sums;
+
+  /** fp16 values as fp32: scales or a mean. */
+  final float[] halves;
+
+  /** Weights times scales, {@code [group][64]}. */
+  final float[] scaled;
+
+  /** Scores, {@code [group][64]}. */
+  final float[] scores;
+
+  /** Keeps the compiler from dropping reads. */
+  long touched;
+
+  private final int headDim;
+
+  public Scratch(int group, int headDim) {
+    this.headDim = headDim;
+    this.codes = new byte[headDim / 2 * TOKENS];
+    this.words = new int[wordRoom(headDim)];
+    this.sums = new short[group * TOKENS];
+    this.halves = new float[Math.max(TOKENS, headDim)];
+    this.scores = new float[group * TOKENS];
+    this.scaled = new float[group * TOKENS];
+  }
+
+  /** Elements of a rotated accumulator: head dim rounded up to whole chunks of 32 dimensions. */
+  public int width() {
+    return width(headDim);
+  }
+
+  /** As {@link #width()}, for a head dimension. */
+  public static int width(int headDim) {
+    return (headDim + CHUNK - 1) & -CHUNK;
+  }
+
+  /** Words of eight dimensions, in whole vectors. */
+  static int wordRoom(int headDim) {
+    return (headDim / 8 + 15) & -16;
+  }
+
+  /**
+   * Brings a rotated accumulator into the order of dimensions: where the last chunk is half a one,
+   * its upper eight dimensions were accumulated 16 places after its lower eight.
+   */
+  public void order(float[] sums, int at) {
+    int last = headDim & -CHUNK;
+    if (last < headDim) {
+      System.arraycopy(sums, at + last + 16, sums, at + last + 8, 8);
+    }
+  }
+}

@@ -1,0 +1,285 @@
+package io.kvtier.attention;
+
+import static io.kvtier.page.PageLayout.TOKENS;
+
+/**
+ * The kernels on the vector unit, of whatever width it has. The loops are in {@link SketchKernels},
+ * {@link CodeKernels} and {@link RowKernels}.
+ */
+final class VectorKernels implements Kernels {
+  static final VectorKernels INSTANCE = new VectorKernels();
+
+  /** So many tokens of a page are scored sooner one by one than with their neighbours. */
+  private static final int FEW_TOKENS = 3;
+
+  private VectorKernels() {}
+
+  @Override
+  public void fillTables(GroupQuery query, int g) {
+    SketchKernels.fillTables(query, g);
+  }
+
+  @Override
+  public void sketchScores(
+      GroupQuery query, HeadOffsets at, long sketch, int planes, Scratch scratch, float[] scores) {
+    sum(query, at, sketch, planes, scratch);
+    float factor = planes == 1 ? GroupQuery.SIGN_ALONE / GroupQuery.SIGN_WEIGHT : 1;
+    for (int g = 0; g < query.group(); g++) {
+      float coarse = planes == 1 ? 0 : query.bias[2 * g + 1];
+      float step = query.step[g] * factor;
+      float bias = query.bias[2 * g] * factor + coarse;
+      SketchKernels.scores(scratch.sums, g, step, bias, scratch.halves, scratch.scaled[g], scores);
+    }
+  }
+
+  /** Leaves table sums in the scratch, mean scores in its scaled, key scales in its halves. */
+  private static void sum(
+      GroupQuery query, HeadOffsets at, long sketch, int planes, Scratch scratch) {
+    int rows = planes * at.headDim() / 8;
+    for (int g = 0; g < query.group(); g += query.blockAt(g)) {
+      if (query.blockAt(g) == 4) {
+        SketchKernels.sumFour(query, g, sketch + at.planes(), rows, scratch.sums);
+      } else {
+        SketchKernels.sumOne(query, g, sketch + at.planes(), rows, scratch.sums);
+      }
+    }
+    ScoreKernels.meanScores(query, sketch + at.keyMean(), scratch.scaled);
+    ScoreKernels.halves(sketch + at.keyScales(), TOKENS, scratch.halves);
+  }
+
+  @Override
+  public void sketchWeights(
+      GroupQuery query,
+      HeadOffsets at,
+      long sketch,
+      int planes,
+      Scratch scratch,
+      float[] references,
+      int referencesAt,
+      float[] weights,
+      int weightsAt,
+      int stride,
+      float[] totals,
+      int pageAt) {
+    sum(query, at, sketch, planes, scratch);
+    float factor = planes == 1 ? GroupQuery.SIGN_ALONE / GroupQuery.SIGN_WEIGHT : 1;
+    for (int g = 0; g < query.group(); g++) {
+      float coarse = planes == 1 ? 0 : query.bias[2 * g + 1];
+      float step = query.step[g] * factor;
+      float bias = query.bias[2 * g] * factor + coarse;
+      float mean = scratch.scaled[g] - references[referencesAt + g];
+      SketchKernels.weights(
+          scratch.sums,
+          g * TOKENS,
+          step,
+          bias,
+          scratch.halves,
+          mean,
+          weights,
+          g * stride + weightsAt,
+          totals,
+          pageAt + g);
+    }
+  }
+
+  @Override
+  public void exactScores(
+      GroupQuery query,
+      HeadOffsets at,
+      long sketch,
+      long codes,
+      long tokens,
+      Scratch scratch,
+      float[] scores) {
+    boolean few = Long.bitCount(tokens) <= FEW_TOKENS;
+    if (few) {
+      scoreEach(query, at, sketch, codes, tokens, scratch, scores);
+    } else {
+      CodeKernels.joinPlanes(at, sketch, codes, scratch.codes);
+    }
+    ScoreKernels.meanScores(query, sketch + at.keyMean(), scratch.scaled);
+    ScoreKernels.halves(sketch + at.keyScales(), TOKENS, scratch.halves);
+    for (int from = 0; from < TOKENS; from += TOKENS / 2) {
+      int to = from + TOKENS / 2;
+      if (!few && (int) (tokens >>> from) != 0) {
+        scorePart(query, from, to, scratch, scores);
+      }
+      for (int g = 0; g < query.group(); g++) {
+        int scoresAt = g * TOKENS;
+        ScoreKernels.scale(scores, scoresAt, from, to, tokens, scratch.halves, scratch.scaled[g]);
+      }
+    }
+  }
+
+  private static void scorePart(
+      GroupQuery query, int from, int to, Scratch scratch, float[] scores) {
+    for (int g = 0; g < query.group(); g += query.blockAt(g)) {
+      if (query.blockAt(g) == 4) {
+        CodeKernels.scoreFour(query, g, scratch.codes, from, to, scores);
+      } else {
+        CodeKernels.scoreOne(query, g, scratch.codes, from, to, scores);
+      }
+    }
+  }
+
+  private static void scoreEach(
+      GroupQuery query,
+      HeadOffsets at,
+      long sketch,
+      long codes,
+      long tokens,
+      Scratch scratch,
+      float[] scores) {
+    for (long left = tokens; left != 0; left &= left - 1) {
+      int token = Long.numberOfTrailingZeros(left);
+      CodeKernels.gather(at, sketch, codes, token, scratch.words);
+      for (int g = 0; g < query.group(); g += query.blockAt(g)) {
+        int scoresAt = g * TOKENS + token;
+        if (query.blockAt(g) == 4) {
+          CodeKernels.scoreWordsFour(query, g, scratch.words, scores, scoresAt);
+        } else {
+          scores[scoresAt] = CodeKernels.scoreWords(query, g, scratch.words);
+        }
+      }
+    }
+  }
+
+  @Override
+  public void touch(long address, int length, Scratch scratch) {
+    scratch.touched += ScoreKernels.touch(address, length);
+  }
+
+  @Override
+  public float max(float[] scores, int at, int count) {
+    return ScoreKernels.max(scores, at, count);
+  }
+
+  @Override
+  public float weigh(
+      float[] scores, int at, float reference, float[] weights, int weightsAt, int count) {
+    return ScoreKernels.weigh(scores, at, reference, weights, weightsAt, count);
+  }
+
+  @Override
+  public void addValues(
+      HeadOffsets at, long codes, int group, float[] weights, Scratch scratch, float[] sums) {
+    ScoreKernels.halves(codes + at.valueScales(), TOKENS, scratch.halves);
+    CodeKernels.scaleWeights(weights, group, scratch.halves, scratch.scaled);
+    addRows(at, codes, 0, TOKENS, group, scratch, sums);
+  }
+
+  @Override
+  public void addValueRow(
+      HeadOffsets at,
+      long codes,
+      int token,
+      int group,
+      float[] weights,
+      Scratch scratch,
+      float[] sums) {
+    float scale = ScoreKernels.half(codes + at.valueScales() + 2L * token);
+    for (int g = 0; g < group; g++) {
+      scratch.scaled[g * TOKENS + token] = weights[g * TOKENS + token] * scale;
+    }
+    addRows(at, codes, token, token + 1, group, scratch, sums);
+  }
+
+  private static void addRows(
+      HeadOffsets at, long codes, int from, int to, int group, Scratch scratch, float[] sums) {
+    long rows = codes + at.valueCodes();
+    int g = 0;
+    for (; group - g >= 4; g += 4) {
+      CodeKernels.addFour(rows, at.headDim(), from, to, scratch.scaled, g, sums);
+    }
+    for (; g < group; g++) {
+      CodeKernels.addOne(rows, at.headDim(), from, to, scratch.scaled, g, sums);
+    }
+  }
+
+  @Override
+  public void addMeans(
+      long[] pages,
+      int from,
+      int to,
+      int meanAt,
+      int headDim,
+      int group,
+      float[] weights,
+      int weightsAt,
+      float[] sums) {
+    int g = 0;
+    for (; group - g >= 4; g += 4) {
+      for (int i = 0; i < headDim; i += KernelLanes.LANES) {
+        int sumsAt = g * headDim + i;
+        CodeKernels.addMeansFour(
+            pages, from, to, meanAt + 2 * i, weights, weightsAt + g, group, sums, sumsAt, headDim);
+      }
+    }
+    for (; g < group; g++) {
+      for (int i = 0; i < headDim; i += KernelLanes.LANES) {
+        int sumsAt = g * headDim + i;
+        CodeKernels.addMeansOne(
+            pages, from, to, meanAt + 2 * i, weights, weightsAt + g, group, sums, sumsAt);
+      }
+    }
+  }
+
+  @Override
+  public void rowScores(
+      GroupQuery query,
+      long rows,
+      int stride,
+      int elementBytes,
+      int count,
+      float[] scores,
+      int scoresAt,
+      int scoresStride) {
+    for (int g = 0; g < query.group(); g++) {
+      int at = g * scoresStride + scoresAt;
+      if (elementBytes == Short.BYTES) {
+        RowKernels.scoreBf16(query, g, rows, stride, count, scores, at);
+      } else {
+        RowKernels.scoreFp32(query, g, rows, stride, count, scores, at);
+      }
+    }
+  }
+
+  @Override
+  public void addRows(
+      long rows,
+      int stride,
+      int elementBytes,
+      int count,
+      int group,
+      int headDim,
+      float[] weights,
+      int weightsAt,
+      int weightsStride,
+      float[] sums) {
+    for (int g = 0; g < group; g++) {
+      int at = g * weightsStride + weightsAt;
+      if (elementBytes == Short.BYTES) {
+        RowKernels.addBf16(rows, stride, count, headDim, weights, at, sums, g * headDim);
+      } else {
+        RowKernels.addFp32(rows, stride, count, headDim, weights, at, sums, g * headDim);
+      }
+    }
+  }
+
+  @Override
+  public int candidates(
+      float[] weights,
+      int at,
+      int stride,
+      int group,
+      float[] shares,
+      int sharesAt,
+      float floor,
+      int position,
+      int[] positions,
+      float[] masses,
+      int count) {
+    return ScoreKernels.candidates(
+        weights, at, stride, group, shares, sharesAt, floor, position, positions, masses, count);
+  }
+}

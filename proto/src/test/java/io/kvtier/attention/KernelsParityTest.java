@@ -1,0 +1,159 @@
+package io.kvtier.attention;
+
+import static io.kvtier.page.PageLayout.TOKENS;
+import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.assertThatThrownBy;
+import static org.junit.jupiter.api.Assumptions.assumeTrue;
+
+import io.kvtier.codec.Vectors;
+import java.lang.reflect.InvocationTargetException;
+import java.lang.reflect.Proxy;
+import java.util.function.UnaryOperator;
+import java.util.stream.Stream;
+import org.junit.jupiter.api.BeforeEach;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.Arguments;
+import org.junit.jupiter.params.provider.CsvSource;
+import org.junit.jupiter.params.provider.MethodSource;
+
+/** The vector kernels give what the scalar ones give, and what is broken is seen to be. */
+class KernelsParityTest {
+  @BeforeEach
+  void vectorsAreThere() {
+    assumeTrue(Vectors.enabled(), Vectors::description);
+  }
+
+  @ParameterizedTest
+  @CsvSource({
+    "16, 1", "64, 1", "64, 4", "80, 2", "80, 5", "96, 3", "96, 8", "128, 1", "128, 4", "128, 7",
+    "256, 4", "256, 6"
+  })
+  void everyKernelAgrees(int headDim, int group) {
+    for (KernelCase.Kind kind : KernelCase.Kind.values()) {
+      try (KernelCase given = new KernelCase(headDim, group, kind)) {
+        given.requireParity(VectorKernels.INSTANCE);
+      }
+    }
+  }
+
+  static Stream<Arguments> plantedBugs() {
+    return Stream.of(
+        bug("fillTables", "the table of another query", args -> with(args, 1, 0)),
+        bug("sketchScores", "a row of planes off", args -> moved(args, 1, 64, 0, 0, 0)),
+        bug("sketchScores", "scales of the next token", args -> moved(args, 1, 0, 2, 0, 0)),
+        bug("sketchScores", "one plane for two", args -> with(args, 3, 3 - (int) args[3])),
+        bug("sketchWeights", "a mean read one element late", args -> moved(args, 1, 0, 0, 2, 0)),
+        bug("sketchWeights", "the next page's place", args -> with(args, 8, (int) args[8] + 1)),
+        bug("sketchWeights", "another reference", args -> with(args, 6, 0)),
+        bug("exactScores", "fine planes a row off", args -> moved(args, 1, 0, 0, 0, 64)),
+        bug("exactScores", "tokens not wanted", args -> with(args, 4, ~(long) args[4])),
+        bug("weigh", "another reference", args -> with(args, 2, (float) args[2] + .01f)),
+        bug("max", "the last score forgotten", args -> with(args, 2, (int) args[2] - 1)),
+        bug("addValues", "rows one token late", args -> values(args, 0, 1)),
+        bug("addValues", "scales one token late", args -> values(args, 2, 0)),
+        bug("addValueRow", "the next token", args -> with(args, 2, ((int) args[2] + 1) % TOKENS)),
+        bug("addMeans", "a page left out", args -> with(args, 2, (int) args[2] - 1)),
+        bug("addMeans", "weights of the next page", args -> with(args, 7, (int) args[7] + 1)),
+        bug("rowScores", "rows one element late", args -> with(args, 1, (long) args[1] + 2)),
+        bug("addRows", "the first row left out", args -> with(args, 7, (int) args[7] + 1)),
+        bug("candidates", "a floor too high", args -> with(args, 6, (float) args[6] * 2)),
+        bug("candidates", "shares of another query", args -> with(args, 5, (int) args[5] + 1)),
+        bug("candidates", "positions of another page", args -> with(args, 7, (int) args[7] + 1)));
+  }
+
+  private static Arguments bug(String kernel, String what, UnaryOperator<Object[]> change) {
+    return Arguments.of(kernel, what, change);
+  }
+
+  private static Object[] with(Object[] args, int index, Object value) {
+    args[index] = value;
+    return args;
+  }
+
+  private static Object[] moved(
+      Object[] args, int index, int planes, int scales, int mean, int fine) {
+    HeadOffsets at = (HeadOffsets) args[index];
+    return with(
+        args,
+        index,
+        new HeadOffsets(
+            at.headDim(),
+            at.planes() + planes,
+            at.keyScales() + scales,
+            at.keyMean() + mean,
+            at.valueMean(),
+            at.fine() + fine,
+            at.valueCodes(),
+            at.valueScales()));
+  }
+
+  private static Object[] values(Object[] args, int scales, int rows) {
+    HeadOffsets at = (HeadOffsets) args[0];
+    return with(
+        args,
+        0,
+        new HeadOffsets(
+            at.headDim(),
+            at.planes(),
+            at.keyScales(),
+            at.keyMean(),
+            at.valueMean(),
+            at.fine(),
+            at.valueCodes() + rows * at.headDim() / 2,
+            at.valueScales() + scales));
+  }
+
+  /** A kernel that reads or writes the wrong place: what a slip in an index does. */
+  @ParameterizedTest(name = "{0}: {1}")
+  @MethodSource("plantedBugs")
+  void aPlantedBugIsCaught(String kernel, String what, UnaryOperator<Object[]> change) {
+    Kernels planted =
+        (Kernels)
+            Proxy.newProxyInstance(
+                Kernels.class.getClassLoader(),
+                new Class<?>[] {Kernels.class},
+                (proxy, method, args) -> {
+                  Object[] given = method.getName().equals(kernel) ? change.apply(args) : args;
+                  try {
+                    return method.invoke(VectorKernels.INSTANCE, given);
+                  } catch (InvocationTargetException e) {
+                    throw e.getCause();
+                  }
+                });
+    try (KernelCase given = new KernelCase(128, 5, KernelCase.Kind.GAUSSIAN)) {
+      assertThatThrownBy(() -> given.requireParity(planted))
+          .isInstanceOf(AssertionError.class)
+          .hasMessageContaining(kernel);
+    }
+  }
+
+  /** The rounding of the tables stays below what it is said to. */
+  @ParameterizedTest
+  @CsvSource({"64, 4", "80, 1", "128, 4", "256, 2"})
+  void tablesAddLittleToTheSketchsError(int headDim, int group) {
+    try (KernelCase given = new KernelCase(headDim, group, KernelCase.Kind.GAUSSIAN)) {
+      for (int planes = 1; planes <= 2; planes++) {
+        double both = Math.hypot(1, given.tableError(planes));
+        assertThat(both).as("error with %d planes", planes).isBetween(1.0, 1.015);
+      }
+    }
+  }
+
+  @Test
+  void noKernelAllocatesOnceCompiled() {
+    var threads =
+        (com.sun.management.ThreadMXBean) java.lang.management.ManagementFactory.getThreadMXBean();
+    try (KernelCase given = new KernelCase(128, 4, KernelCase.Kind.GAUSSIAN)) {
+      long allocated = Long.MAX_VALUE;
+      for (int round = 0; round < 60 && allocated > 0; round++) {
+        long before = threads.getCurrentThreadAllocatedBytes();
+        for (int i = 0; i < 1000; i++) {
+          given.runAll(VectorKernels.INSTANCE);
+        }
+        allocated = threads.getCurrentThreadAllocatedBytes() - before;
+      }
+      assertThat(allocated).as("bytes in 1000 calls of every kernel").isLessThan(1000);
+    }
+  }
+}
