@@ -30,6 +30,16 @@ public final class MassHistogram {
     return Math.clamp(bucket, 0, BUCKETS - 1);
   }
 
+  /** The smallest mass that {@link #bucketOf} puts into a bucket; +∞ beyond the last. */
+  static float lowest(int bucket) {
+    if (bucket <= 0) {
+      return 0;
+    }
+    return bucket >= BUCKETS
+        ? Float.POSITIVE_INFINITY
+        : Float.intBitsToFloat((bucket + LOWEST) << SHIFT);
+  }
+
   public void add(float mass) {
     int bucket = bucketOf(mass);
     counts[bucket]++;

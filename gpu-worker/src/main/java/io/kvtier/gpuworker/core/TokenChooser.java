@@ -4,8 +4,8 @@ package io.kvtier.gpuworker.core;
  * Chooses the dominant tokens of one KV head for one step: the fewest whose estimated residual mass
  * is within what the policy leaves to the estimate, within its bounds. A fixed number is unsafe:
  * the number needed for the same residual varies a thousandfold between steps of one head. Two
- * passes over the tokens, no sort; ties at the threshold go to the earlier position, so the choice
- * is deterministic. One thread.
+ * passes over the candidates, no sort; ties at the threshold go to the earlier position, so the
+ * choice is deterministic. One thread.
  */
 public final class TokenChooser {
   /**
@@ -20,24 +20,21 @@ public final class TokenChooser {
   /**
    * Chooses by mass.
    *
-   * @param masses {@code [tokens]}: estimated share of the attention, pooled over the group; not
-   *     negative. 0: not to be chosen
-   * @param chosen receives the indices chosen, rising; at least {@code min(tokens,
+   * @param candidates at least the policy's most of largest mass, of all tokens; a mass is the
+   *     estimated share of the attention, pooled over the group
+   * @param total mass of all tokens, candidates or not
+   * @param chosen receives the candidates' indices chosen, rising; at least {@code min(candidates,
    *     policy.tokensMax())} long
-   * @return how many were chosen: 0 if what lies on these tokens is negligible, else at least the
+   * @return how many were chosen: 0 if what lies on all tokens is negligible, else at least the
    *     policy's least
    */
-  public int choose(HeadPolicy policy, float[] masses, int tokens, int[] chosen) {
-    histogram.clear();
-    double total = 0;
-    for (int t = 0; t < tokens; t++) {
-      if (masses[t] > 0) {
-        histogram.add(masses[t]);
-        total += masses[t];
-      }
-    }
+  public int choose(HeadPolicy policy, Candidates candidates, double total, int[] chosen) {
     if (total <= policy.residualMass() * NEGLIGIBLE) {
       return 0;
+    }
+    histogram.clear();
+    for (int i = 0; i < candidates.count; i++) {
+      histogram.add(candidates.masses[i]);
     }
     int bucket = MassHistogram.BUCKETS;
     int count = 0;
@@ -49,7 +46,7 @@ public final class TokenChooser {
       count += histogram.count(bucket);
       residual -= histogram.mass(bucket);
     }
-    return collect(policy, masses, tokens, bucket, count, chosen);
+    return collect(policy, candidates, bucket, count, chosen);
   }
 
   /**
@@ -57,16 +54,14 @@ public final class TokenChooser {
    * allows.
    */
   private int collect(
-      HeadPolicy policy, float[] masses, int tokens, int bucket, int count, int[] chosen) {
+      HeadPolicy policy, Candidates candidates, int bucket, int count, int[] chosen) {
     int above = count - (bucket < MassHistogram.BUCKETS ? histogram.count(bucket) : 0);
     int atThreshold = Math.min(count, policy.tokensMax()) - above;
     int n = 0;
-    for (int t = 0; t < tokens; t++) {
-      if (masses[t] > 0) {
-        int own = MassHistogram.bucketOf(masses[t]);
-        if (own > bucket || (own == bucket && atThreshold-- > 0)) {
-          chosen[n++] = t;
-        }
+    for (int i = 0; i < candidates.count; i++) {
+      int own = MassHistogram.bucketOf(candidates.masses[i]);
+      if (own > bucket || (own == bucket && atThreshold-- > 0)) {
+        chosen[n++] = i;
       }
     }
     return n;

@@ -2,6 +2,7 @@ package io.kvtier.gpuworker.cpu;
 
 import static io.kvtier.page.PageLayout.TOKENS;
 
+import io.kvtier.attention.HeadOffsets;
 import io.kvtier.codec.CodedRows;
 import io.kvtier.codec.PageEncoder;
 import io.kvtier.gpuworker.core.HeadPolicy;
@@ -17,6 +18,7 @@ import io.kvtier.page.PageLayout;
 import io.kvtier.page.Section;
 import java.util.ArrayDeque;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.List;
 import org.agrona.DirectBuffer;
 import org.agrona.concurrent.UnsafeBuffer;
@@ -27,26 +29,42 @@ final class CpuLayer implements DeviceLayer {
   private final int layer;
   private final LayerShape shape;
   private final DeviceMemory memory;
-  private final SlotLayout slots;
+  private final int sketchStride;
   private final ExactRows exact;
   private final List<ResidentPage> pages = new ArrayList<>();
   private final List<List<DeviceSlot>> codes = new ArrayList<>();
+  private final Workshop workshop;
+  private final HeadOffsets[] offsets;
+
+  /** Where the pages' sketches lie: the kernels must not look up objects page by page. */
+  private long[] sketchAddresses = new long[0];
+
+  /** {@code [kvHeads][pages]}, as far as codes are held. */
+  private final long[][] codesAddresses;
+
   private int tokens;
   private long codedBytes;
   private @Nullable PageOut pageOut;
   private @Nullable CodedRows codedRows;
 
-  CpuLayer(int layer, LayerShape shape, DeviceMemory memory) {
-    this(layer, shape, memory, new ExactRows(shape, memory));
+  CpuLayer(int layer, LayerShape shape, DeviceMemory memory, Workshop workshop) {
+    this(layer, shape, memory, workshop, new ExactRows(shape, memory));
   }
 
-  private CpuLayer(int layer, LayerShape shape, DeviceMemory memory, ExactRows exact) {
+  private CpuLayer(
+      int layer, LayerShape shape, DeviceMemory memory, Workshop workshop, ExactRows exact) {
     this.layer = layer;
     this.shape = shape;
     this.memory = memory;
-    this.slots = new SlotLayout(shape.layout());
+    this.sketchStride = shape.layout().lengthOf(LayerShape.SKETCH);
+    this.workshop = workshop;
     this.exact = exact;
+    this.offsets = new HeadOffsets[shape.kvHeads()];
+    this.codesAddresses = new long[shape.kvHeads()][0];
     for (int head = 0; head < shape.kvHeads(); head++) {
+      int sketchAt = head * sketchStride;
+      offsets[head] =
+          HeadOffsets.inSlots(shape.layout(), LayerShape.SKETCH, sketchAt, LayerShape.CODES);
       codes.add(new ArrayList<>());
     }
   }
@@ -70,20 +88,44 @@ final class CpuLayer implements DeviceLayer {
     return shape;
   }
 
-  SlotLayout slots() {
-    return slots;
-  }
-
   ExactRows exact() {
     return exact;
   }
 
-  UnsafeBuffer sketch(int page) {
+  private UnsafeBuffer sketch(int page) {
     return pages.get(page).sketch().buffer();
   }
 
-  DeviceSlot codes(int kvHead, int page) {
-    return codes.get(kvHead).get(page);
+  /** Where a head's sections lie from {@link #sketchAddress} and {@link #codesAddress}. */
+  HeadOffsets offsets(int kvHead) {
+    return offsets[kvHead];
+  }
+
+  /** Addresses of the pages' sketches; the first {@link #pages} are valid. */
+  long[] sketchAddresses() {
+    return sketchAddresses;
+  }
+
+  long sketchAddress(int page) {
+    return sketchAddresses[page];
+  }
+
+  long codesAddress(int kvHead, int page) {
+    return codesAddresses[kvHead][page];
+  }
+
+  private void addPage(ResidentPage page) {
+    sketchAddresses = put(sketchAddresses, pages.size(), page.sketch().buffer().addressOffset());
+    pages.add(page);
+  }
+
+  private static long[] put(long[] addresses, int index, long address) {
+    long[] room =
+        index < addresses.length
+            ? addresses
+            : Arrays.copyOf(addresses, Math.max(16, index + index / 2));
+    room[index] = address;
+    return room;
   }
 
   @Override
@@ -145,9 +187,9 @@ final class CpuLayer implements DeviceLayer {
     PageKey key = sink.key(pageIndex);
     DeviceSlot sketch = reserved.remove();
     for (int head = 0; head < shape.kvHeads(); head++) {
-      copySections(out.page, head, LayerShape.SKETCH, sketch, head * slots.sketchStride);
+      copySections(out.page, head, LayerShape.SKETCH, sketch, head * sketchStride);
     }
-    pages.add(new ResidentPage(key, sketch));
+    addPage(new ResidentPage(key, sketch));
     codedBytes += sketch.length();
     for (int head = 0; head < policies.size(); head++) {
       if (policies.get(head).dense()) {
@@ -185,6 +227,8 @@ final class CpuLayer implements DeviceLayer {
 
   @Override
   public void addCodes(int kvHead, DeviceSlot slot) {
+    codesAddresses[kvHead] =
+        put(codesAddresses[kvHead], codes.get(kvHead).size(), slot.buffer().addressOffset());
     codes.get(kvHead).add(slot);
     codedBytes += slot.length();
   }
@@ -200,12 +244,12 @@ final class CpuLayer implements DeviceLayer {
 
   @Override
   public LayerPass newPass(List<HeadPolicy> policies) {
-    return new CpuPass(this, policies);
+    return new CpuPass(this, policies, workshop);
   }
 
   @Override
   public void profile(float[] query, int at, int position, MassHistogram[] masses) {
-    new SketchProfile(this).profile(query, at, position, masses);
+    new SketchProfile(this, workshop).profile(query, at, position, masses);
   }
 
   @Override
@@ -239,7 +283,7 @@ final class CpuLayer implements DeviceLayer {
       int kvHead, int position, UnsafeBuffer code, float[] keys, float[] values, int at) {
     int token = position % TOKENS;
     UnsafeBuffer sketch = sketch(position / TOKENS);
-    int base = kvHead * slots.sketchStride;
+    int base = kvHead * sketchStride;
     CodedRows rows = codedRows;
     if (rows == null) {
       rows = new CodedRows(shape.layout(), LayerShape.SKETCH, LayerShape.CODES);
@@ -251,11 +295,11 @@ final class CpuLayer implements DeviceLayer {
 
   @Override
   public DeviceLayer fork() {
-    CpuLayer fork = new CpuLayer(layer, shape, memory, exact.copy(memory));
-    pages.forEach(page -> fork.pages.add(page.share()));
+    CpuLayer fork = new CpuLayer(layer, shape, memory, workshop, exact.copy(memory));
+    pages.forEach(page -> fork.addPage(page.share()));
     for (int head = 0; head < shape.kvHeads(); head++) {
       for (DeviceSlot slot : codes.get(head)) {
-        fork.codes.get(head).add(slot.retain());
+        fork.addCodes(head, slot.retain());
       }
     }
     fork.tokens = tokens;

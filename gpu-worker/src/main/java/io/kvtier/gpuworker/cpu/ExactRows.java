@@ -100,6 +100,32 @@ final class ExactRows {
     }
   }
 
+  int rowBytes() {
+    return rowBytes;
+  }
+
+  /** Address of a head's keys of sink 0. */
+  long sinkKeys(int kvHead) {
+    return sinks.buffer().addressOffset() + headOffset(kvHead);
+  }
+
+  long sinkValues(int kvHead) {
+    return sinkKeys(kvHead) + (long) shape.sinkTokens() * rowBytes;
+  }
+
+  /** Address of a head's keys of the window's oldest row. */
+  long windowKeys(int kvHead) {
+    return window.buffer().addressOffset() + headOffset(kvHead);
+  }
+
+  long windowValues(int kvHead) {
+    return windowKeys(kvHead) + (long) shape.windowCapacity() * rowBytes;
+  }
+
+  private int headOffset(int kvHead) {
+    return kvHead * shape.headDim() * shape.exactBytes();
+  }
+
   void readSink(int row, int kvHead, float[] keys, float[] values, int at) {
     read(sinks, row, shape.sinkTokens(), kvHead, keys, values, at);
   }

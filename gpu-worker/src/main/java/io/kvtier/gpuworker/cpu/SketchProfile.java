@@ -2,98 +2,98 @@ package io.kvtier.gpuworker.cpu;
 
 import static io.kvtier.page.PageLayout.TOKENS;
 
-import io.kvtier.codec.Rotation;
+import io.kvtier.attention.GroupQuery;
+import io.kvtier.attention.Kernels;
 import io.kvtier.gpuworker.core.MassHistogram;
+import io.kvtier.gpuworker.cpu.Workshop.Tools;
 import io.kvtier.gpuworker.device.LayerShape;
+import java.util.Arrays;
 
 /**
  * Estimates from the sketch how a query's attention is spread over the tokens that are not exact.
- * One thread.
+ * Heads are shared out over the threads.
  */
 final class SketchProfile {
   private final CpuLayer layer;
   private final LayerShape shape;
-  private final SketchScan scan;
-  private final GroupQuery query;
-  private final float[] scores;
-  private final float[] keys;
-  private final float[] values;
+  private final Workshop workshop;
+  private final Kernels kernels;
 
-  SketchProfile(CpuLayer layer) {
+  SketchProfile(CpuLayer layer, Workshop workshop) {
     this.layer = layer;
     this.shape = layer.shape();
-    this.scan = new SketchScan(layer);
-    this.query = new GroupQuery(shape, new Rotation(shape.headDim()));
-    this.scores = new float[shape.group() * layer.pages() * TOKENS];
-    this.keys = new float[shape.headDim()];
-    this.values = new float[shape.headDim()];
+    this.workshop = workshop;
+    this.kernels = workshop.kernels();
   }
 
   void profile(float[] queries, int at, int position, MassHistogram[] masses) {
+    workshop
+        .team()
+        .run(
+            shape.kvHeads(),
+            head -> {
+              Tools tools = workshop.takeTools(shape);
+              profileHead(head, queries, at, position, masses, tools);
+              workshop.giveBack(shape, tools);
+            });
+  }
+
+  private void profileHead(
+      int head, float[] queries, int at, int position, MassHistogram[] masses, Tools tools) {
     int group = shape.group();
-    int paged = layer.pages() * TOKENS;
-    for (int head = 0; head < shape.kvHeads(); head++) {
-      query.load(queries, at + head * group * shape.headDim());
-      scorePages(head, paged);
-      for (int g = 0; g < group; g++) {
-        MassHistogram histogram = masses[head * group + g];
-        histogram.clear();
-        fill(histogram, g, head, paged, position);
-      }
-    }
-  }
-
-  private void scorePages(int head, int paged) {
-    int base = head * layer.slots().sketchStride;
+    int stride = layer.pages() * TOKENS;
+    GroupQuery query = new GroupQuery(group, shape.headDim());
+    query.load(queries, at + head * group * shape.headDim(), layer.pages() > 0, kernels);
+    float[] scores = new float[group * stride];
     for (int page = 0; page < layer.pages(); page++) {
-      scan.loadSketch(layer.sketch(page), base);
-      for (int g = 0; g < shape.group(); g++) {
-        int queryAt = g * shape.headDim();
-        float mean =
-            scan.meanDot(query.plain, queryAt, layer.sketch(page), base + layer.slots().keyMeanAt);
-        scan.score(query.rotated, queryAt, mean, scores, g * paged + page * TOKENS);
+      long sketch = layer.sketchAddress(page);
+      kernels.sketchScores(query, layer.offsets(head), sketch, 2, tools.scratch, tools.scores);
+      for (int g = 0; g < group; g++) {
+        System.arraycopy(tools.scores, g * TOKENS, scores, g * stride + page * TOKENS, TOKENS);
       }
     }
+    for (int g = 0; g < group; g++) {
+      float exact = exactLse(head, query, g, position);
+      MassHistogram histogram = masses[head * group + g];
+      histogram.clear();
+      fill(histogram, scores, g * stride, Math.min(stride, position + 1), exact);
+    }
   }
 
-  private void fill(MassHistogram histogram, int g, int head, int paged, int position) {
+  /** Log-sum-exp of the exact rows that the query sees. */
+  private float exactLse(int head, GroupQuery query, int g, int position) {
+    ExactRows exact = layer.exact();
+    int paged = layer.pages() * TOKENS;
+    int window = Math.clamp(position + 1 - paged, 0, exact.windowCount());
+    int sinks = paged > 0 ? exact.sinkCount() : 0;
+    int stride = (window + sinks + 15) & -16;
+    float[] scores = new float[shape.group() * stride];
+    Arrays.fill(scores, Float.NEGATIVE_INFINITY);
+    int bytes = shape.exactBytes();
+    long sinkKeys = exact.sinkKeys(head);
+    long windowKeys = exact.windowKeys(head);
+    kernels.rowScores(query, sinkKeys, exact.rowBytes(), bytes, sinks, scores, 0, stride);
+    kernels.rowScores(query, windowKeys, exact.rowBytes(), bytes, window, scores, sinks, stride);
+    float max = kernels.max(scores, g * stride, stride);
+    if (max == Float.NEGATIVE_INFINITY) {
+      return max;
+    }
+    float total = kernels.weigh(scores, g * stride, max, scores, g * stride, stride);
+    return max + (float) Math.log(total);
+  }
+
+  private void fill(MassHistogram histogram, float[] scores, int at, int to, float exact) {
     int from = layer.exact().sinkCount();
-    int to = Math.min(paged, position + 1);
-    double max = Double.NEGATIVE_INFINITY;
+    if (to <= from) {
+      return;
+    }
+    float max = Math.max(exact, kernels.max(scores, at + from, to - from));
+    Arrays.fill(scores, at, at + from, Float.NEGATIVE_INFINITY);
+    Arrays.fill(scores, at + to, at + ((to + 15) & -16), Float.NEGATIVE_INFINITY);
+    double total =
+        Math.exp(exact - max) + kernels.weigh(scores, at, max, scores, at, (to + 15) & -16);
     for (int t = from; t < to; t++) {
-      max = Math.max(max, scores[g * paged + t]);
+      histogram.add((float) (scores[at + t] / total));
     }
-    int windowRows = Math.min(layer.exact().windowCount(), position + 1 - paged);
-    double[] exactScores = new double[Math.max(0, windowRows) + (paged > 0 ? from : 0)];
-    int n = 0;
-    for (int row = 0; row < windowRows; row++) {
-      layer.exact().readWindow(row, head, keys, values, 0);
-      exactScores[n++] = dot(g);
-    }
-    for (int row = 0; n < exactScores.length; row++) {
-      layer.exact().readSink(row, head, keys, values, 0);
-      exactScores[n++] = dot(g);
-    }
-    double total = 0;
-    for (double score : exactScores) {
-      max = Math.max(max, score);
-    }
-    for (double score : exactScores) {
-      total += Math.exp(score - max);
-    }
-    for (int t = from; t < to; t++) {
-      total += Math.exp(scores[g * paged + t] - max);
-    }
-    for (int t = from; t < to; t++) {
-      histogram.add((float) (Math.exp(scores[g * paged + t] - max) / total));
-    }
-  }
-
-  private double dot(int g) {
-    double dot = 0;
-    for (int i = 0; i < shape.headDim(); i++) {
-      dot += query.plain[g * shape.headDim() + i] * keys[i];
-    }
-    return dot;
   }
 }

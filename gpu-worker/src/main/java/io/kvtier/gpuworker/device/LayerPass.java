@@ -39,12 +39,13 @@ public interface LayerPass {
   int chosenTotal();
 
   /**
-   * Second half, once for each needed pair, in any order: attends to the pair's chosen tokens.
+   * Second half, in any number of calls, over which each needed pair comes once, in any order:
+   * attends to the pairs' chosen tokens.
    *
-   * @param index of the pair
-   * @param codes the pair's codes, held by the caller during the call
+   * @param pairs indices of needed pairs, {@code count} of them
+   * @param codes their codes, held by the caller during the call
    */
-  void attendNeeded(int index, DeviceSlot codes);
+  void attendNeeded(int[] pairs, DeviceSlot[] codes, int count);
 
   /**
    * Ends the second half: attends dense heads, estimates what was not chosen, and merges all parts.
@@ -53,4 +54,10 @@ public interface LayerPass {
    * @param lse receives {@code [qHeads]} from {@code lseAt} on: natural log-sum-exp of all scores
    */
   void finish(float[] output, int outputAt, float[] lse, int lseAt);
+
+  /**
+   * Lets go of the scratch memory of a pass that is not finished; what was chosen can still be
+   * read. {@link #finish} does so by itself.
+   */
+  void release();
 }

@@ -62,17 +62,21 @@ final class LayerStep {
     int stagingSlots = stagingSlots(shape, target.device.tokens());
     List<PageKey> pageKeys = target.device.pageKeys();
     LayerPass pass = target.pass();
-    for (int t = 0; t < tokens; t++) {
-      long startNs = System.nanoTime();
-      pass.choose(queries, t * queryLength, keys, values, t + 1);
-      StepCodes codes = new StepCodes(layer, hotSet, fetcher, stagingSlots, timeoutNs);
-      codes.give(pass, pageKeys, pass::attendNeeded);
-      pass.finish(tally.output, t * queryLength, tally.lse, t * shape.qHeads());
-      tally.add(
-          codes,
-          pass.chosenTotal(),
-          System.nanoTime() - startNs,
-          deviceBytes.getAsLong() + codes.stagedBytes());
+    try {
+      for (int t = 0; t < tokens; t++) {
+        long startNs = System.nanoTime();
+        pass.choose(queries, t * queryLength, keys, values, t + 1);
+        StepCodes codes = new StepCodes(layer, hotSet, fetcher, stagingSlots, timeoutNs);
+        codes.give(pass, pageKeys, pass::attendNeeded);
+        pass.finish(tally.output, t * queryLength, tally.lse, t * shape.qHeads());
+        tally.add(
+            codes,
+            pass.chosenTotal(),
+            System.nanoTime() - startNs,
+            deviceBytes.getAsLong() + codes.stagedBytes());
+      }
+    } finally {
+      pass.release();
     }
     return tally.result(target.prefetched.getAndSet(0), fetcher.bytesFetched() - bytesBefore);
   }

@@ -40,6 +40,7 @@ final class Prefetcher {
       }
       LayerPass pass = target.hintPass();
       pass.choose(hint, at, new float[0], new float[0], 0);
+      pass.release();
       keys = target.device.pageKeys();
       for (int i = 0; i < pass.neededCount(); i++) {
         HotSet.Key key = new HotSet.Key(layer, pass.neededPage(i), pass.neededHead(i));

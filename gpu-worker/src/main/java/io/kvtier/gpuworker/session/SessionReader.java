@@ -84,6 +84,7 @@ public final class SessionReader {
       HeadPolicy policy = new HeadPolicy(false, tokensMax, tokensMax, 0);
       LayerPass pass = device.newPass(Collections.nCopies(shape.kvHeads(), policy));
       pass.choose(query, 0, new float[0], new float[0], 0);
+      pass.release();
       List<HeadRows> heads = new ArrayList<>();
       List<List<Integer>> chosen = new ArrayList<>();
       for (int head = 0; head < shape.kvHeads(); head++) {
@@ -93,7 +94,11 @@ public final class SessionReader {
           .give(
               pass,
               device.pageKeys(),
-              (index, codes) -> readChosen(device, pass, index, codes, heads, chosen));
+              (pairs, codes, count) -> {
+                for (int i = 0; i < count; i++) {
+                  readChosen(device, pass, pairs[i], codes[i], heads, chosen);
+                }
+              });
       return heads;
     } finally {
       target.lock.unlock();

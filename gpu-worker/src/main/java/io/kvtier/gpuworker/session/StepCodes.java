@@ -15,10 +15,10 @@ import java.util.concurrent.TimeUnit;
 import java.util.concurrent.TimeoutException;
 
 /**
- * Gives a pass the codes it needs, pair by pair: first those in the hot set, then, in batches that
- * bound what is on the device at once, those that have to be fetched, last those that a prefetch is
- * bringing. A pair is held only while it is used; what was fetched is offered to the hot set. One
- * thread, one query.
+ * Gives a pass the codes it needs: first those in the hot set, then, in batches that bound what is
+ * on the device at once, those that have to be fetched, last those that a prefetch is bringing.
+ * Codes are held only while they are used; what was fetched is offered to the hot set. One thread,
+ * one query.
  */
 final class StepCodes {
   private final int layer;
@@ -31,9 +31,9 @@ final class StepCodes {
   private int hits;
   private int fetched;
 
-  /** Takes up the codes of one needed pair; they are valid during the call. */
+  /** Takes up the codes of needed pairs; they are valid during the call. */
   interface Taker {
-    void take(int index, DeviceSlot codes);
+    void take(int[] pairs, DeviceSlot[] codes, int count);
   }
 
   /**
@@ -60,23 +60,64 @@ final class StepCodes {
   void give(LayerPass pass, List<PageKey> keys, Taker taker) {
     List<Integer> missing = new ArrayList<>();
     List<Integer> coming = new ArrayList<>();
-    for (int i = 0; i < pass.neededCount(); i++) {
-      CompletableFuture<DeviceSlot> found = hotSet.find(key(pass, i));
-      if (found != null && !found.isDone()) {
-        coming.add(i);
-      } else if (found == null || !giveFound(found, i, taker)) {
-        missing.add(i);
+    Batch found = new Batch(pass.neededCount());
+    try {
+      for (int i = 0; i < pass.neededCount(); i++) {
+        CompletableFuture<DeviceSlot> future = hotSet.find(key(pass, i));
+        if (future != null && !future.isDone()) {
+          coming.add(i);
+        } else if (future == null || !hold(future, i, found)) {
+          missing.add(i);
+        }
       }
+      found.give(taker);
+    } finally {
+      found.release();
     }
     fetch(pass, keys, missing, taker);
     missing.clear();
-    for (int i : coming) {
-      CompletableFuture<DeviceSlot> found = hotSet.find(key(pass, i));
-      if (found == null || !giveFound(found, i, taker)) {
-        missing.add(i);
+    Batch late = new Batch(coming.size());
+    try {
+      for (int i : coming) {
+        CompletableFuture<DeviceSlot> future = hotSet.find(key(pass, i));
+        if (future == null || !hold(future, i, late)) {
+          missing.add(i);
+        }
       }
+      late.give(taker);
+    } finally {
+      late.release();
     }
     fetch(pass, keys, missing, taker);
+  }
+
+  /** Pairs with their codes, held until released. */
+  private static final class Batch {
+    private final int[] pairs;
+    private final DeviceSlot[] codes;
+    private int count;
+
+    Batch(int room) {
+      this.pairs = new int[room];
+      this.codes = new DeviceSlot[room];
+    }
+
+    void add(int pair, DeviceSlot held) {
+      pairs[count] = pair;
+      codes[count++] = held;
+    }
+
+    void give(Taker taker) {
+      if (count > 0) {
+        taker.take(pairs, codes, count);
+      }
+    }
+
+    void release() {
+      for (int i = 0; i < count; i++) {
+        codes[i].release();
+      }
+    }
   }
 
   private HotSet.Key key(LayerPass pass, int index) {
@@ -84,14 +125,14 @@ final class StepCodes {
   }
 
   /**
-   * False if the slot was evicted meanwhile, or its prefetch failed or takes too long: it is
-   * missing like any other then.
+   * Adds the pair's codes to a batch. False if the slot was evicted meanwhile, or its prefetch
+   * failed or takes too long: it is missing like any other then.
    */
-  private boolean giveFound(CompletableFuture<DeviceSlot> found, int index, Taker taker) {
+  private boolean hold(CompletableFuture<DeviceSlot> future, int index, Batch batch) {
     DeviceSlot slot;
     long startNs = System.nanoTime();
     try {
-      slot = found.get(timeoutNs, TimeUnit.NANOSECONDS);
+      slot = future.get(timeoutNs, TimeUnit.NANOSECONDS);
     } catch (InterruptedException e) {
       Thread.currentThread().interrupt();
       throw new KvtierException(Code.UNAVAILABLE, "interrupted while codes are being fetched", e);
@@ -104,11 +145,7 @@ final class StepCodes {
     if (!slot.tryRetain()) {
       return false;
     }
-    try {
-      taker.take(index, slot);
-    } finally {
-      slot.release();
-    }
+    batch.add(index, slot);
     hits++;
     return true;
   }
@@ -136,13 +173,17 @@ final class StepCodes {
     }
     stagedBytes = Math.max(stagedBytes, bytes);
     fetched += slots.size();
+    Batch given = new Batch(slots.size());
+    for (int i = 0; i < slots.size(); i++) {
+      given.add(batch.get(i), slots.get(i));
+    }
     try {
+      given.give(taker);
       for (int i = 0; i < slots.size(); i++) {
-        taker.take(batch.get(i), slots.get(i));
         hotSet.admit(key(pass, batch.get(i)), slots.get(i));
       }
     } finally {
-      slots.forEach(DeviceSlot::release);
+      given.release();
     }
   }
 

@@ -7,6 +7,55 @@ import java.util.SplittableRandom;
 import org.junit.jupiter.api.Test;
 
 class TokenChooserTest {
+  /** Offers every token as the kernels do, and turns the choice into positions. */
+  private static int choose(HeadPolicy policy, float[] masses, int tokens, int[] chosen) {
+    Candidates candidates = collect(policy.tokensMax(), masses, 0, tokens);
+    int count = new TokenChooser().choose(policy, candidates, total(masses), chosen);
+    for (int i = 0; i < count; i++) {
+      chosen[i] = candidates.positions[chosen[i]];
+    }
+    return count;
+  }
+
+  private static Candidates collect(int keep, float[] masses, int from, int to) {
+    Candidates candidates = new Candidates();
+    candidates.clear(keep, to - from);
+    for (int t = from; t < to; t++) {
+      if (masses[t] >= candidates.floor) {
+        candidates.makeRoom();
+        candidates.positions[candidates.count] = t;
+        candidates.masses[candidates.count++] = masses[t];
+      }
+    }
+    return candidates;
+  }
+
+  /** What was dropped on the way, and how tokens were split, must not show in the choice. */
+  @Test
+  void candidatesOfRangesGiveTheChoiceThatAllTokensGive() {
+    for (long seed = 0; seed < 100; seed++) {
+      SplittableRandom random = new SplittableRandom(seed);
+      int tokens = 20_000 + random.nextInt(20_000);
+      float[] masses = masses(random, tokens, 1 + random.nextInt(6));
+      int max = 1 + random.nextInt(300);
+      HeadPolicy policy = new HeadPolicy(false, 1, max, random.nextFloat() * .1f);
+      Candidates all = collect(tokens, masses, 0, tokens);
+      int split = random.nextInt(tokens);
+      Candidates few = collect(max, masses, 0, split);
+      few.addAll(collect(max, masses, split, tokens));
+      assertThat(few.count).as("seed " + seed).isLessThan(all.count / 2);
+      int[] expected = new int[tokens];
+      int[] actual = new int[tokens];
+      int count = new TokenChooser().choose(policy, all, 1, expected);
+      assertThat(new TokenChooser().choose(policy, few, 1, actual)).isEqualTo(count);
+      for (int i = 0; i < count; i++) {
+        assertThat(few.positions[actual[i]])
+            .as("seed " + seed)
+            .isEqualTo(all.positions[expected[i]]);
+      }
+    }
+  }
+
   @Test
   void choosesTheFewestLargestThatLeaveTheResidual() {
     for (long seed = 0; seed < 200; seed++) {
@@ -15,7 +64,7 @@ class TokenChooserTest {
       float[] masses = masses(random, tokens, 1 + random.nextInt(8));
       HeadPolicy policy = policy(random, tokens);
       int[] chosen = new int[tokens];
-      int count = new TokenChooser().choose(policy, masses, tokens, chosen);
+      int count = choose(policy, masses, tokens, chosen);
       String as = "seed " + seed;
       assertThat(count)
           .as(as)
@@ -84,10 +133,9 @@ class TokenChooserTest {
     float[] masses = new float[100];
     java.util.Arrays.fill(masses, 1e-6f);
     int[] chosen = new int[100];
-    TokenChooser chooser = new TokenChooser();
-    assertThat(chooser.choose(new HeadPolicy(false, 64, 100, .01f), masses, 100, chosen)).isZero();
+    assertThat(choose(new HeadPolicy(false, 64, 100, .01f), masses, 100, chosen)).isZero();
     masses[3] = .0011f;
-    assertThat(chooser.choose(new HeadPolicy(false, 64, 100, .01f), masses, 100, chosen))
+    assertThat(choose(new HeadPolicy(false, 64, 100, .01f), masses, 100, chosen))
         .isGreaterThanOrEqualTo(64);
   }
 
@@ -98,7 +146,7 @@ class TokenChooserTest {
     masses[90] = .5f;
     int[] chosen = new int[100];
     HeadPolicy policy = new HeadPolicy(false, 64, 100, 0);
-    assertThat(new TokenChooser().choose(policy, masses, 100, chosen)).isEqualTo(2);
+    assertThat(choose(policy, masses, 100, chosen)).isEqualTo(2);
     assertThat(Arrays.copyOf(chosen, 2)).containsExactly(7, 90);
   }
 

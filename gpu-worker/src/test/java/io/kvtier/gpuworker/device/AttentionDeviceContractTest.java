@@ -242,10 +242,20 @@ abstract class AttentionDeviceContractTest {
     return attended;
   }
 
-  /** Last pair first: the order must not matter. */
+  /** Last pair first, in two calls: neither order nor batches must matter. */
   private static void attendAll(LayerPass pass, DeviceSlot[] codes) {
-    for (int i = codes.length - 1; i >= 0; i--) {
-      pass.attendNeeded(i, codes[i]);
+    int half = codes.length / 2;
+    int[] pairs = new int[codes.length];
+    DeviceSlot[] given = new DeviceSlot[codes.length];
+    for (int round = 0; round < 2; round++) {
+      int count = 0;
+      for (int i = codes.length - 1; i >= 0; i--) {
+        if ((i < half) == (round == 1)) {
+          pairs[count] = i;
+          given[count++] = codes[i];
+        }
+      }
+      pass.attendNeeded(pairs, given, count);
     }
   }
 

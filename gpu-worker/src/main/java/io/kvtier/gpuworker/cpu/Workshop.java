@@ -1,0 +1,110 @@
+package io.kvtier.gpuworker.cpu;
+
+import io.kvtier.attention.Kernels;
+import io.kvtier.attention.Scratch;
+import io.kvtier.gpuworker.device.LayerShape;
+import io.kvtier.page.PageLayout;
+import java.util.Deque;
+import java.util.concurrent.ConcurrentHashMap;
+import java.util.concurrent.ConcurrentLinkedDeque;
+import java.util.concurrent.ConcurrentMap;
+import java.util.function.Supplier;
+
+/**
+ * What all sessions of the processor share: the kernels, the threads, and scratch memory, which is
+ * lent out and used again, so that there is as much of it as passes run at once and not as layers
+ * exist. Safe for any number of threads.
+ */
+final class Workshop implements AutoCloseable {
+  private final Kernels kernels;
+  private final Team team;
+  private final ConcurrentMap<Size, Deque<Tools>> tools = new ConcurrentHashMap<>();
+  private final ConcurrentMap<Size, Deque<PassMemory[]>> memories = new ConcurrentHashMap<>();
+
+  /** What scratch depends on. */
+  private record Size(int kvHeads, int group, int headDim) {
+    static Size of(LayerShape shape) {
+      return new Size(shape.kvHeads(), shape.group(), shape.headDim());
+    }
+  }
+
+  /** What one task writes to. */
+  static final class Tools {
+    final Scratch scratch;
+
+    /** {@code [group][64]}. */
+    final float[] scores;
+
+    /** {@code [group][64]}. */
+    final float[] weights;
+
+    /** {@code [group]}. */
+    final float[] pageWeights;
+
+    /** {@code [headDim]}. */
+    final float[] output;
+
+    Tools(int group, int headDim) {
+      this.scratch = new Scratch(group, headDim);
+      this.scores = new float[group * PageLayout.TOKENS];
+      this.weights = new float[group * PageLayout.TOKENS];
+      this.pageWeights = new float[group];
+      this.output = new float[headDim];
+    }
+  }
+
+  Workshop(Kernels kernels, int threads) {
+    this.kernels = kernels;
+    this.team = new Team(threads);
+  }
+
+  Kernels kernels() {
+    return kernels;
+  }
+
+  Team team() {
+    return team;
+  }
+
+  Tools takeTools(LayerShape shape) {
+    return take(tools, shape, () -> new Tools(shape.group(), shape.headDim()));
+  }
+
+  void giveBack(LayerShape shape, Tools lent) {
+    give(tools, shape, lent);
+  }
+
+  /** Memory for a pass, {@code [kvHeads]}. */
+  PassMemory[] takeMemory(LayerShape shape) {
+    return take(
+        memories,
+        shape,
+        () -> {
+          PassMemory[] heads = new PassMemory[shape.kvHeads()];
+          java.util.Arrays.setAll(heads, head -> new PassMemory());
+          return heads;
+        });
+  }
+
+  void giveBack(LayerShape shape, PassMemory[] lent) {
+    give(memories, shape, lent);
+  }
+
+  private static <T> T take(
+      ConcurrentMap<Size, Deque<T>> store, LayerShape shape, Supplier<T> maker) {
+    Deque<T> free = store.get(Size.of(shape));
+    T found = free == null ? null : free.pollFirst();
+    return found == null ? maker.get() : found;
+  }
+
+  private static <T> void give(ConcurrentMap<Size, Deque<T>> store, LayerShape shape, T lent) {
+    store.computeIfAbsent(Size.of(shape), size -> new ConcurrentLinkedDeque<>()).addFirst(lent);
+  }
+
+  @Override
+  public void close() {
+    team.close();
+    tools.clear();
+    memories.clear();
+  }
+}
