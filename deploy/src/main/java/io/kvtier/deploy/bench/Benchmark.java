@@ -13,8 +13,8 @@ public interface Benchmark {
   /** One line for people. */
   String description();
 
-  /** Measures; hears of no interruption, so keep it within a minute. */
-  List<BenchRow> run(Progress progress);
+  /** Measures; hears of no interruption, so keep it within a few minutes. */
+  List<BenchRow> run(BenchSettings settings, Progress progress);
 
   /** Hears how far a run is, on the caller's thread. */
   interface Progress {

@@ -32,7 +32,7 @@ public final class CodecBenchmark implements Benchmark {
   }
 
   @Override
-  public List<BenchRow> run(Progress progress) {
+  public List<BenchRow> run(BenchSettings settings, Progress progress) {
     PageLayout layout = new PageLayout(Codec.ROT4, Codec.ROT4, KV_HEADS, HEAD_DIM);
     PageIdentity identity = new PageIdentity(new Fingerprint(1, 1), 0, 0, TOKENS);
     UnsafeBuffer page = new UnsafeBuffer(new byte[layout.pageLength()]);
@@ -57,9 +57,8 @@ public final class CodecBenchmark implements Benchmark {
           System.arraycopy(values, 0, valueCopy, 0, ELEMENTS);
         };
     encode.run();
-    int total = 2 * Turns.rounds();
-    double[] encoded = Turns.medianSeconds(encode, copy, progress, "encode", 0, total);
-    double[] decoded = Turns.medianSeconds(decode, copy, progress, "decode", Turns.rounds(), total);
+    double[] encoded = Turns.medianSeconds(encode, copy, progress, "encode");
+    double[] decoded = Turns.medianSeconds(decode, copy, progress, "decode");
     return List.of(
         row("rot4 encode / memcpy", encoded, ">= 0.3"),
         row("rot4 decode / memcpy", decoded, ">= 0.5"));

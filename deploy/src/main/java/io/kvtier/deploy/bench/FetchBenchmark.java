@@ -41,7 +41,7 @@ public final class FetchBenchmark implements Benchmark {
   }
 
   @Override
-  public List<BenchRow> run(Progress progress) {
+  public List<BenchRow> run(BenchSettings settings, Progress progress) {
     PageLayout layout = new PageLayout(Codec.ROT4, Codec.ROT4, 8, 128);
     CacheTierConfig config =
         new CacheTierConfig(EndpointConfig.loopback(), 64L << 20, Optional.empty());
@@ -55,7 +55,7 @@ public final class FetchBenchmark implements Benchmark {
       Runnable fetch =
           () -> client.get(keys, (page, index) -> page.copyTo(target, index * layout.pageLength()));
       Runnable copy = () -> System.arraycopy(source, 0, target, 0, source.length);
-      double[] seconds = Turns.medianSeconds(fetch, copy, progress, "batch", 0, Turns.rounds());
+      double[] seconds = Turns.medianSeconds(fetch, copy, progress, "batch");
       double ours = source.length / 1e9 / seconds[0];
       double reference = source.length / 1e9 / seconds[1];
       return List.of(

@@ -1,6 +1,7 @@
 package io.kvtier.deploy.bench;
 
 import java.util.Arrays;
+import java.util.function.DoubleSupplier;
 
 /**
  * Times two things in turns, so that what else the machine does falls on both alike, and takes the
@@ -13,36 +14,36 @@ final class Turns {
 
   private Turns() {}
 
+  /** Seconds a call, of ours and of the reference. */
+  static double[] medianSeconds(
+      Runnable ours, Runnable reference, Benchmark.Progress progress, String what) {
+    return medianSeconds(ours, () -> secondsPerCall(reference), progress, what);
+  }
+
   /**
-   * Seconds a call, of ours and of the reference.
+   * Seconds a call, of ours and of a reference that measures itself.
    *
-   * @param done rounds done before, for the progress
-   * @param total rounds of the whole benchmark
+   * @param reference gives the seconds of one call each time
    */
   static double[] medianSeconds(
-      Runnable ours,
-      Runnable reference,
-      Benchmark.Progress progress,
-      String what,
-      int done,
-      int total) {
+      Runnable ours, DoubleSupplier reference, Benchmark.Progress progress, String what) {
     double[] oursSeconds = new double[ROUNDS];
     double[] referenceSeconds = new double[ROUNDS];
     for (int round = -WARMUP_ROUNDS; round < ROUNDS; round++) {
       double a = secondsPerCall(ours);
-      double b = secondsPerCall(reference);
+      double b = reference.getAsDouble();
       if (round >= 0) {
         oursSeconds[round] = a;
         referenceSeconds[round] = b;
       }
-      progress.at(done + round + WARMUP_ROUNDS + 1, total, what);
+      progress.at(round + WARMUP_ROUNDS + 1, WARMUP_ROUNDS + ROUNDS, what);
     }
     return new double[] {median(oursSeconds), median(referenceSeconds)};
   }
 
-  /** Rounds of one comparison, warm-up included. */
-  static int rounds() {
-    return WARMUP_ROUNDS + ROUNDS;
+  /** Seconds a call of ours alone. */
+  static double medianSeconds(Runnable ours, Benchmark.Progress progress, String what) {
+    return medianSeconds(ours, () -> 0.0, progress, what)[0];
   }
 
   private static double secondsPerCall(Runnable call) {

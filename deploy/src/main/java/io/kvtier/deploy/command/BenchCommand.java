@@ -6,13 +6,16 @@ import com.github.freva.asciitable.ColumnData;
 import com.github.freva.asciitable.HorizontalAlign;
 import io.kvtier.KvtierException;
 import io.kvtier.deploy.bench.BenchRow;
+import io.kvtier.deploy.bench.BenchSettings;
 import io.kvtier.deploy.bench.Benchmark;
 import io.kvtier.deploy.bench.CodecBenchmark;
 import io.kvtier.deploy.bench.FetchBenchmark;
+import io.kvtier.deploy.bench.KernelsBenchmark;
 import java.io.IOException;
 import java.nio.file.Path;
 import java.util.List;
 import java.util.Locale;
+import java.util.Optional;
 import java.util.concurrent.Callable;
 import java.util.function.Function;
 import java.util.stream.Collectors;
@@ -29,13 +32,24 @@ import picocli.CommandLine.Parameters;
     mixinStandardHelpOptions = true)
 public final class BenchCommand implements Callable<Integer> {
   private static final List<Benchmark> BENCHMARKS =
-      List.of(new CodecBenchmark(), new FetchBenchmark());
+      List.of(new CodecBenchmark(), new KernelsBenchmark(), new FetchBenchmark());
 
   @Parameters(index = "0", arity = "0..1", description = "which one")
   private @Nullable String name;
 
   @Option(names = "--json", description = "file to write the rows to as JSON")
   private @Nullable Path json;
+
+  @Option(
+      names = "--tokens",
+      defaultValue = "131072",
+      description = "longest context of the kernels (default: ${DEFAULT-VALUE})")
+  private int tokens;
+
+  @Option(
+      names = "--peer",
+      description = "measure beside another system, fetched if need be: kernels know ggml")
+  private @Nullable String peer;
 
   @Override
   public Integer call() throws IOException {
@@ -48,10 +62,11 @@ public final class BenchCommand implements Callable<Integer> {
     if (json != null) {
       Rows.requireWritable(json);
     }
+    BenchSettings settings = new BenchSettings(tokens, Optional.ofNullable(peer));
     List<BenchRow> rows;
     Benchmark benchmark = find(name);
     try (Bar bar = new Bar(benchmark.name())) {
-      rows = benchmark.run(bar::at);
+      rows = benchmark.run(settings, bar::at);
     }
     System.out.println(table(rows));
     if (json != null) {
@@ -93,6 +108,11 @@ public final class BenchCommand implements Callable<Integer> {
         .header(header)
         .headerAlign(HorizontalAlign.RIGHT)
         .dataAlign(HorizontalAlign.RIGHT)
-        .with(row -> String.format(Locale.ROOT, "%.3g", value.apply(row)));
+        .with(row -> text(value.apply(row)));
+  }
+
+  /** Three digits; nothing where there is no number. */
+  private static String text(double value) {
+    return Double.isNaN(value) ? "" : String.format(Locale.ROOT, "%.3g", value);
   }
 }
