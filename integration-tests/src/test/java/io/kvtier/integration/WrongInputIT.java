@@ -250,7 +250,7 @@ class WrongInputIT {
     refuses(Code.INVALID, () -> SessionOptions.of(Synthetic.geometry(), 1 << 20 | 1), "1048577");
     SessionOptions odd =
         SessionOptions.of(Synthetic.geometry().toBuilder().setHeadDim(63).build(), 10);
-    refuses(Code.INVALID, () -> at.client.open(odd), "63", "even");
+    refuses(Code.INVALID, () -> at.client.open(odd), "63", "multiple of 16");
     refuses(Code.NOT_FOUND, () -> at.client.get(WrongPrefills.UNKNOWN_ID), "dead");
     refuses(Code.INVALID, () -> good.load(0, 0, TOKENS + 1), "200", "199");
     refuses(Code.INVALID, () -> good.load(-1, 0, 1), "4294967295");
