@@ -9,6 +9,7 @@ import io.kvtier.deploy.bench.BenchRow;
 import io.kvtier.deploy.bench.BenchSettings;
 import io.kvtier.deploy.bench.Benchmark;
 import io.kvtier.deploy.bench.CodecBenchmark;
+import io.kvtier.deploy.bench.ErrorBenchmark;
 import io.kvtier.deploy.bench.FetchBenchmark;
 import io.kvtier.deploy.bench.KernelsBenchmark;
 import java.io.IOException;
@@ -32,7 +33,7 @@ import picocli.CommandLine.Parameters;
     mixinStandardHelpOptions = true)
 public final class BenchCommand implements Callable<Integer> {
   private static final List<Benchmark> BENCHMARKS =
-      List.of(new CodecBenchmark(), new KernelsBenchmark(), new FetchBenchmark());
+      List.of(new CodecBenchmark(), new KernelsBenchmark(), new ErrorBenchmark(), new FetchBenchmark());
 
   @Parameters(index = "0", arity = "0..1", description = "which one")
   private @Nullable String name;

@@ -2,18 +2,18 @@ package io.kvtier.gpuworker.device;
 
 import io.kvtier.KvtierException;
 import io.kvtier.KvtierException.Code;
-import org.agrona.UnsafeApi;
 import org.agrona.concurrent.UnsafeBuffer;
 
 /**
  * A device's memory for sessions, bounded and counted to the byte. Slots start at multiples of 64
- * bytes; a slot's memory goes back to the system's allocator at its last release. Safe for any
- * number of threads.
+ * bytes, those of one length beside each other ({@link Slabs}); what slabs hold beyond their slots,
+ * at most one of 4 MiB a length, is not counted. Safe for any number of threads.
  */
 public final class DeviceMemory implements AutoCloseable {
   private static final int ALIGNMENT = 64;
 
   private final long bytesMax;
+  private final Slabs slabs = new Slabs();
   private long bytesUsed;
   private boolean closed;
 
@@ -29,15 +29,18 @@ public final class DeviceMemory implements AutoCloseable {
    */
   public DeviceSlot allocate(int length) {
     int rounded = (length + ALIGNMENT - 1) & -ALIGNMENT;
-    reserve(rounded);
-    // The allocator aligns to less than a cache line; the slack is not counted, as its own headers
-    // are not.
-    long memory = UnsafeApi.allocateMemory((long) rounded + ALIGNMENT);
-    long aligned = (memory + ALIGNMENT - 1) & -ALIGNMENT;
-    return new DeviceSlot(this, memory, new UnsafeBuffer(aligned, rounded));
+    Slabs.Piece piece = take(rounded);
+    return new DeviceSlot(this, piece, new UnsafeBuffer(piece.address(), rounded));
   }
 
-  private synchronized void reserve(int bytes) {
+  private synchronized Slabs.Piece take(int length) {
+    requireRoom(length);
+    Slabs.Piece piece = slabs.take(length);
+    bytesUsed += length;
+    return piece;
+  }
+
+  private void requireRoom(int bytes) {
     if (closed) {
       throw new KvtierException(Code.UNAVAILABLE, "the device is closed");
     }
@@ -48,13 +51,13 @@ public final class DeviceMemory implements AutoCloseable {
                   + " start the worker with more device bytes")
               .formatted(bytesUsed, bytesMax, bytes));
     }
-    bytesUsed += bytes;
   }
 
-  void free(long memory, int length) {
-    UnsafeApi.freeMemory(memory);
-    synchronized (this) {
-      bytesUsed -= length;
+  synchronized void free(Slabs.Piece piece, int length) {
+    bytesUsed -= length;
+    slabs.give(piece);
+    if (closed) {
+      slabs.trim();
     }
   }
 
@@ -70,5 +73,6 @@ public final class DeviceMemory implements AutoCloseable {
   @Override
   public synchronized void close() {
     closed = true;
+    slabs.trim();
   }
 }

@@ -10,13 +10,13 @@ import org.agrona.concurrent.UnsafeBuffer;
  */
 public final class DeviceSlot {
   private final DeviceMemory owner;
-  private final long memory;
+  private final Slabs.Piece piece;
   private final UnsafeBuffer buffer;
   private final AtomicInteger holders = new AtomicInteger(1);
 
-  DeviceSlot(DeviceMemory owner, long memory, UnsafeBuffer buffer) {
+  DeviceSlot(DeviceMemory owner, Slabs.Piece piece, UnsafeBuffer buffer) {
     this.owner = owner;
-    this.memory = memory;
+    this.piece = piece;
     this.buffer = buffer;
   }
 
@@ -54,7 +54,7 @@ public final class DeviceSlot {
   public void release() {
     int count = holders.decrementAndGet();
     if (count == 0) {
-      owner.free(memory, buffer.capacity());
+      owner.free(piece, buffer.capacity());
     } else if (count < 0) {
       throw new IllegalStateException("slot released more often than held");
     }
