@@ -30,6 +30,9 @@ public final class Candidates {
   /** Smaller masses need not be offered; above 0. */
   public float floor;
 
+  /** No mass below this is among the {@code keep} largest of all, wherever it lies. */
+  public float floorOfAll;
+
   /**
    * Empties it.
    *
@@ -40,6 +43,7 @@ public final class Candidates {
     this.keep = keep;
     this.count = 0;
     this.floor = Float.MIN_NORMAL;
+    this.floorOfAll = 0;
     int room = (int) Math.min(offered, Math.max(ROOM_MIN, 4L * keep)) + SLACK;
     if (positions.length < room) {
       positions = new int[room];
@@ -47,14 +51,25 @@ public final class Candidates {
     }
   }
 
-  /** Makes room for {@link #SLACK} more. */
-  public void makeRoom() {
-    if (count + SLACK > positions.length) {
-      compact();
-      if (count + SLACK > positions.length) {
-        grow(count + SLACK);
-      }
+  /** Makes room for {@link #SLACK} more. True if the floors have risen. */
+  public boolean makeRoom() {
+    if (count + SLACK <= positions.length) {
+      return false;
     }
+    boolean risen = count > keep;
+    compact();
+    if (count + SLACK > positions.length) {
+      grow(count + SLACK);
+    }
+    return risen;
+  }
+
+  /**
+   * Raises the floor to what {@link #floorOfAll} of others says; unlike the own floor it drops
+   * nothing that could win a tie.
+   */
+  public void raise(float other) {
+    floor = Math.max(floor, other);
   }
 
   /** Takes over what another collected of later positions. */
@@ -100,5 +115,6 @@ public final class Candidates {
     }
     count = n;
     floor = Math.max(floor, MassHistogram.lowest(bucket));
+    floorOfAll = MassHistogram.lowest(threshold);
   }
 }

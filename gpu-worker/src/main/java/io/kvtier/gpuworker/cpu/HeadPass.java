@@ -209,8 +209,8 @@ final class HeadPass {
         memory.references,
         range * group,
         memory.weights,
-        page * TOKENS,
-        memory.stride,
+        page * group * TOKENS,
+        TOKENS,
         memory.pageTotals,
         page * group);
   }
@@ -235,7 +235,7 @@ final class HeadPass {
     memory.references[slot] = higher;
     for (int before = range * RANGE; before < page; before++) {
       memory.pageTotals[before * group + g] *= shrink;
-      int from = g * memory.stride + before * TOKENS;
+      int from = (before * group + g) * TOKENS;
       for (int t = from; t < from + TOKENS; t++) {
         memory.weights[t] *= shrink;
       }
@@ -246,7 +246,7 @@ final class HeadPass {
   /** Sinks are attended exactly; their codes in page 0 must not count again. */
   private void leaveSinksOut(PassMemory memory) {
     for (int g = 0; g < group; g++) {
-      int from = g * memory.stride;
+      int from = g * TOKENS;
       Arrays.fill(memory.weights, from, from + layer.exact().sinkCount(), 0);
       float total = 0;
       for (int t = from; t < from + TOKENS; t++) {
@@ -286,13 +286,17 @@ final class HeadPass {
       for (int g = 0; g < group; g++) {
         most += memory.pageTotals[page * group + g] * memory.shares[range * group + g];
       }
+      candidates.raise(Float.intBitsToFloat(memory.floorBits.get()));
       if (most >= candidates.floor) {
-        candidates.makeRoom();
+        if (candidates.makeRoom()) {
+          int bits = Float.floatToRawIntBits(candidates.floorOfAll);
+          memory.floorBits.accumulateAndGet(bits, Math::max);
+        }
         candidates.count =
             kernels.candidates(
                 memory.weights,
-                page * TOKENS,
-                memory.stride,
+                page * group * TOKENS,
+                TOKENS,
                 group,
                 memory.shares,
                 range * group,
@@ -359,7 +363,7 @@ final class HeadPass {
     for (int g = 0; g < group; g++) {
       float estimated = 0;
       for (int i = from; i < to; i++) {
-        estimated += memory.weights[g * memory.stride + chosen[i]];
+        estimated += memory.weights[(page * group + g) * TOKENS + chosen[i] % TOKENS];
       }
       int slot = page * group + g;
       memory.pageTotals[slot] = Math.max(0, memory.pageTotals[slot] - estimated);
@@ -367,17 +371,24 @@ final class HeadPass {
   }
 
   private void attendPage(int page, long codes, long tokens, GroupSum sum, Tools tools) {
-    float[] weights = tools.weights;
+    boolean few = Long.bitCount(tokens) <= ROWS_MAX;
+    if (few) {
+      touchEarly(page, codes, tokens, tools);
+    }
     kernels.exactScores(
         query, at, layer.sketchAddress(page), codes, tokens, tools.scratch, tools.scores);
+    // Scores beyond the tokens are -∞ and need no weight where rows are added one by one.
+    int from = few ? Long.numberOfTrailingZeros(tokens) & -16 : 0;
+    int to = few ? TOKENS - (Long.numberOfLeadingZeros(tokens) & -16) : TOKENS;
+    float[] weights = tools.weights;
     for (int g = 0; g < group; g++) {
-      sum.raise(g, kernels.max(tools.scores, g * TOKENS, TOKENS));
-      float total =
-          kernels.weigh(tools.scores, g * TOKENS, sum.max[g], weights, g * TOKENS, TOKENS);
+      int first = g * TOKENS + from;
+      sum.raise(g, kernels.max(tools.scores, first, to - from));
+      float total = kernels.weigh(tools.scores, first, sum.max[g], weights, first, to - from);
       sum.total[g] += total;
       tools.pageWeights[g] = total;
     }
-    if (Long.bitCount(tokens) <= ROWS_MAX) {
+    if (few) {
       for (long left = tokens; left != 0; left &= left - 1) {
         int token = Long.numberOfTrailingZeros(left);
         kernels.addValueRow(at, codes, token, group, weights, tools.scratch, sum.rotated);
@@ -395,6 +406,21 @@ final class HeadPass {
         tools.pageWeights,
         0,
         sum.means);
+  }
+
+  /**
+   * Asks for what will be needed after the keys, so that memory's latency is waited for once: the
+   * scales and means of the page, the values of its tokens.
+   */
+  private void touchEarly(int page, long codes, long tokens, Tools tools) {
+    int headDim = shape.headDim();
+    long sketch = layer.sketchAddress(page);
+    kernels.touch(sketch + at.keyScales(), 2 * (TOKENS + 2 * headDim), tools.scratch);
+    kernels.touch(codes + at.valueScales(), 2 * TOKENS, tools.scratch);
+    for (long left = tokens; left != 0; left &= left - 1) {
+      long row = codes + at.valueCodes() + Long.numberOfTrailingZeros(left) * (headDim / 2L);
+      kernels.touch(row, headDim / 2, tools.scratch);
+    }
   }
 
   /** So many rows are added up one by one sooner than the whole page. */

@@ -3,6 +3,7 @@ package io.kvtier.gpuworker.cpu;
 import static io.kvtier.page.PageLayout.TOKENS;
 
 import io.kvtier.gpuworker.core.Candidates;
+import java.util.concurrent.atomic.AtomicInteger;
 
 /**
  * What a pass writes between its halves, for one KV head: the sketch's weights of every paged
@@ -10,11 +11,8 @@ import io.kvtier.gpuworker.core.Candidates;
  * at a time by {@link Workshop}. One pass at a time; its tasks write different ranges.
  */
 final class PassMemory {
-  /** {@code [group][stride]}: e^(sketch score - the range's reference). */
+  /** {@code [pages][group][64]}: e^(sketch score - the range's reference). */
   float[] weights = new float[0];
-
-  /** Tokens from one query's weights to the next's. */
-  int stride;
 
   /**
    * {@code [pages][group]}: a page's weights added up, those of tokens attended otherwise left out.
@@ -33,13 +31,16 @@ final class PassMemory {
   /** {@code [ranges]}. */
   Candidates[] candidates = new Candidates[0];
 
-  /** Grows to so many pages. */
+  /** The largest {@link Candidates#floorOfAll} of any range, as bits: masses are not negative. */
+  final AtomicInteger floorBits = new AtomicInteger();
+
+  /** Makes ready for so many pages. */
   void reserve(int pages, int ranges, int group) {
-    if (stride < pages * TOKENS || weights.length < group * stride) {
-      int room = Math.max(pages, Math.min(2 * stride / TOKENS, pages + pages / 4));
-      stride = room * TOKENS;
-      weights = new float[group * stride];
-      pageTotals = new float[group * room];
+    floorBits.set(0);
+    if (pageTotals.length < pages * group) {
+      int room = pages + pages / 4;
+      weights = new float[room * group * TOKENS];
+      pageTotals = new float[room * group];
     }
     if (candidates.length < ranges) {
       references = new float[ranges * group];
