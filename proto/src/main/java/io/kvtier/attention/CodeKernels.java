@@ -1,7 +1,6 @@
 package io.kvtier.attention;
 
 import static io.kvtier.page.PageLayout.TOKENS;
-import static jdk.incubator.vector.VectorOperators.ADD;
 import static jdk.incubator.vector.VectorOperators.BITWISE_BLEND;
 import static jdk.incubator.vector.VectorOperators.LSHL;
 import static jdk.incubator.vector.VectorOperators.LSHR;
@@ -193,11 +192,15 @@ final class CodeKernels {
         at += room;
       }
     }
-    return sum.reduceLanes(ADD);
+    return KernelLanes.sum(sum);
   }
 
-  /** As {@link #scoreWords} for queries {@code g} to {@code g + 3}. */
-  static void scoreWordsFour(GroupQuery query, int g, int[] words, float[] scores, int scoresAt) {
+  /**
+   * As {@link #scoreWords} for queries {@code g} to {@code g + 3}.
+   *
+   * @param lanes receives {@code [4][lanes]}, still to be added up
+   */
+  static void scoreWordsFour(GroupQuery query, int g, int[] words, float[] lanes) {
     float[] q = query.across;
     int room = words.length;
     int stride = 8 * room;
@@ -218,10 +221,10 @@ final class CodeKernels {
         at += room;
       }
     }
-    scores[scoresAt] = sum0.reduceLanes(ADD);
-    scores[scoresAt + TOKENS] = sum1.reduceLanes(ADD);
-    scores[scoresAt + 2 * TOKENS] = sum2.reduceLanes(ADD);
-    scores[scoresAt + 3 * TOKENS] = sum3.reduceLanes(ADD);
+    sum0.intoArray(lanes, 0);
+    sum1.intoArray(lanes, LANES);
+    sum2.intoArray(lanes, 2 * LANES);
+    sum3.intoArray(lanes, 3 * LANES);
   }
 
   // ---- values

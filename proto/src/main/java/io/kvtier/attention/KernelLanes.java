@@ -44,6 +44,17 @@ final class KernelLanes {
     }
   }
 
+  /** {@code [4][lanes]}: each lane's number with bit 0, 1, 2, 3 turned over. */
+  private static final int[] PARTNERS = new int[4 * LANES];
+
+  static {
+    for (int bit = 0; 1 << bit < LANES; bit++) {
+      for (int lane = 0; lane < LANES; lane++) {
+        PARTNERS[bit * LANES + lane] = lane ^ 1 << bit;
+      }
+    }
+  }
+
   private KernelLanes() {}
 
   /** Levels of codes 0..15; higher bits of the lanes must be 0. */
@@ -95,5 +106,26 @@ final class KernelLanes {
 
   static FloatVector fp32(long address) {
     return FloatVector.fromMemorySegment(F, OffHeap.ALL, address, LITTLE_ENDIAN);
+  }
+
+  /**
+   * The sum over all lanes: halves are added until one lane is left. {@code reduceLanes(ADD)} has
+   * no defined order, and compiled code gives other last digits than interpreted code.
+   */
+  static float sum(FloatVector v) {
+    FloatVector sum = v;
+    if (LANES == 16) {
+      sum = sum.add(exchange(sum, 3));
+    }
+    sum = sum.add(exchange(sum, 2));
+    sum = sum.add(exchange(sum, 1));
+    return sum.add(exchange(sum, 0)).lane(0);
+  }
+
+  /** The lanes with each swapped for the one whose number differs in one bit. */
+  private static FloatVector exchange(FloatVector v, int bit) {
+    return IntVector.fromArray(I, PARTNERS, bit * LANES)
+        .selectFrom(v.reinterpretAsInts())
+        .reinterpretAsFloats();
   }
 }

@@ -1,7 +1,5 @@
 package io.kvtier.attention;
 
-import static jdk.incubator.vector.VectorOperators.ADD;
-
 import jdk.incubator.vector.FloatVector;
 import jdk.incubator.vector.VectorSpecies;
 
@@ -22,7 +20,7 @@ final class RowKernels {
         FloatVector q = FloatVector.fromArray(F, query.plain, g * headDim + i);
         sum = KernelLanes.bf16(row + 2L * i).fma(q, sum);
       }
-      scores[at + r] = sum.reduceLanes(ADD);
+      scores[at + r] = KernelLanes.sum(sum);
     }
   }
 
@@ -36,7 +34,7 @@ final class RowKernels {
         FloatVector q = FloatVector.fromArray(F, query.plain, g * headDim + i);
         sum = KernelLanes.fp32(row + 4L * i).fma(q, sum);
       }
-      scores[at + r] = sum.reduceLanes(ADD);
+      scores[at + r] = KernelLanes.sum(sum);
     }
   }
 

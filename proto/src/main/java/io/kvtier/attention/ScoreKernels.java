@@ -1,6 +1,5 @@
 package io.kvtier.attention;
 
-import static jdk.incubator.vector.VectorOperators.ADD;
 import static jdk.incubator.vector.VectorOperators.GE;
 import static jdk.incubator.vector.VectorOperators.GT;
 import static jdk.incubator.vector.VectorOperators.LSHL;
@@ -70,14 +69,27 @@ final class ScoreKernels {
    *
    * @param mean address of {@code [headDim]} fp16
    */
-  static void meanScores(GroupQuery query, long mean, float[] scores) {
+  static void meanScores(GroupQuery query, long mean, float[] lanes, float[] scores) {
     int headDim = query.headDim();
     for (int g = 0; g < query.group(); g += query.blockAt(g)) {
       if (query.blockAt(g) == 4) {
-        meanScoresFour(query.plain, g * headDim, headDim, mean, scores, g);
+        meanScoresFour(query.plain, g * headDim, headDim, mean, lanes);
+        sums(lanes, 4, scores, g, 1);
       } else {
         scores[g] = meanScore(query.plain, g * headDim, headDim, mean);
       }
+    }
+  }
+
+  /**
+   * Adds up lanes, several sums at once.
+   *
+   * @param lanes {@code [count][lanes]}
+   * @param sums receives them from {@code at} on, {@code stride} apart
+   */
+  static void sums(float[] lanes, int count, float[] sums, int at, int stride) {
+    for (int i = 0; i < count; i++) {
+      sums[at + i * stride] = KernelLanes.sum(FloatVector.fromArray(F, lanes, i * LANES));
     }
   }
 
@@ -86,11 +98,10 @@ final class ScoreKernels {
     for (int i = 0; i < headDim; i += LANES) {
       sum = FloatVector.fromArray(F, q, at + i).fma(KernelLanes.halves(mean + 2L * i), sum);
     }
-    return sum.reduceLanes(ADD);
+    return KernelLanes.sum(sum);
   }
 
-  private static void meanScoresFour(
-      float[] q, int at, int headDim, long mean, float[] scores, int scoresAt) {
+  private static void meanScoresFour(float[] q, int at, int headDim, long mean, float[] lanes) {
     FloatVector sum0 = FloatVector.zero(F);
     FloatVector sum1 = sum0;
     FloatVector sum2 = sum0;
@@ -103,10 +114,10 @@ final class ScoreKernels {
       sum2 = FloatVector.fromArray(F, q, qAt + 2 * headDim).fma(half, sum2);
       sum3 = FloatVector.fromArray(F, q, qAt + 3 * headDim).fma(half, sum3);
     }
-    scores[scoresAt] = sum0.reduceLanes(ADD);
-    scores[scoresAt + 1] = sum1.reduceLanes(ADD);
-    scores[scoresAt + 2] = sum2.reduceLanes(ADD);
-    scores[scoresAt + 3] = sum3.reduceLanes(ADD);
+    sum0.intoArray(lanes, 0);
+    sum1.intoArray(lanes, LANES);
+    sum2.intoArray(lanes, 2 * LANES);
+    sum3.intoArray(lanes, 3 * LANES);
   }
 
   /**
@@ -173,7 +184,7 @@ final class ScoreKernels {
       weight.intoArray(weights, weightsAt + i);
       total = total.add(weight);
     }
-    return total.reduceLanes(ADD);
+    return KernelLanes.sum(total);
   }
 
   static void addScaled(float[] x, float factor, int count, float[] sums, int sumsAt) {

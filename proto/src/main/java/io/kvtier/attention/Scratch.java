@@ -8,6 +8,9 @@ import static io.kvtier.page.PageLayout.TOKENS;
 public final class Scratch {
   private static final int CHUNK = 32;
 
+  /** Room for a vector of fp32. */
+  static final int LANES_MAX = 16;
+
   /** Full codes of a page: {@code [headDim / 2][64]}, two dimensions a byte. */
   final byte[] codes;
 
@@ -26,6 +29,9 @@ public final class Scratch {
   /** Scores, {@code [group][64]}. */
   final float[] scores;
 
+  /** Sums of lanes before they are added up, {@code [group][16]}. */
+  final float[] lanes;
+
   /** Keeps the compiler from dropping reads. */
   long touched;
 
@@ -38,6 +44,7 @@ public final class Scratch {
     this.sums = new short[group * TOKENS];
     this.halves = new float[Math.max(TOKENS, headDim)];
     this.scores = new float[group * TOKENS];
+    this.lanes = new float[group * LANES_MAX];
     this.scaled = new float[group * TOKENS];
   }
 

@@ -2,7 +2,6 @@ package io.kvtier.attention;
 
 import static io.kvtier.page.PageLayout.TOKENS;
 import static java.nio.ByteOrder.LITTLE_ENDIAN;
-import static jdk.incubator.vector.VectorOperators.ADD;
 import static jdk.incubator.vector.VectorOperators.F2I;
 import static jdk.incubator.vector.VectorOperators.GT;
 import static jdk.incubator.vector.VectorOperators.I2B;
@@ -252,6 +251,7 @@ final class SketchKernels {
    * (relative error 4e-6, far below the sketch's own).
    *
    * @param mean the mean's score less the reference
+   * @param lanes receives the sum of the weights, its lanes still to be added up
    */
   static void weights(
       short[] sums,
@@ -262,8 +262,8 @@ final class SketchKernels {
       float mean,
       float[] weights,
       int weightsAt,
-      float[] totals,
-      int pageAt) {
+      float[] lanes,
+      int lanesAt) {
     FloatVector steps = FloatVector.broadcast(F, step * LOG2_E);
     FloatVector biases = FloatVector.broadcast(F, bias * LOG2_E);
     FloatVector means = FloatVector.broadcast(F, mean * LOG2_E);
@@ -296,6 +296,6 @@ final class SketchKernels {
       weight.intoArray(weights, weightsAt + t);
       total = total.add(weight);
     }
-    totals[pageAt] = total.reduceLanes(ADD);
+    total.intoArray(lanes, lanesAt);
   }
 }

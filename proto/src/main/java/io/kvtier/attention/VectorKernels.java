@@ -43,7 +43,7 @@ final class VectorKernels implements Kernels {
         SketchKernels.sumOne(query, g, sketch + at.planes(), rows, scratch.sums);
       }
     }
-    ScoreKernels.meanScores(query, sketch + at.keyMean(), scratch.scaled);
+    ScoreKernels.meanScores(query, sketch + at.keyMean(), scratch.lanes, scratch.scaled);
     ScoreKernels.halves(sketch + at.keyScales(), TOKENS, scratch.halves);
   }
 
@@ -77,9 +77,10 @@ final class VectorKernels implements Kernels {
           mean,
           weights,
           g * stride + weightsAt,
-          totals,
-          pageAt + g);
+          scratch.lanes,
+          g * KernelLanes.LANES);
     }
+    ScoreKernels.sums(scratch.lanes, query.group(), totals, pageAt, 1);
   }
 
   @Override
@@ -97,7 +98,7 @@ final class VectorKernels implements Kernels {
     } else {
       CodeKernels.joinPlanes(at, sketch, codes, scratch.codes);
     }
-    ScoreKernels.meanScores(query, sketch + at.keyMean(), scratch.scaled);
+    ScoreKernels.meanScores(query, sketch + at.keyMean(), scratch.lanes, scratch.scaled);
     ScoreKernels.halves(sketch + at.keyScales(), TOKENS, scratch.halves);
     for (int from = 0; from < TOKENS; from += TOKENS / 2) {
       int to = from + TOKENS / 2;
@@ -136,7 +137,8 @@ final class VectorKernels implements Kernels {
       for (int g = 0; g < query.group(); g += query.blockAt(g)) {
         int scoresAt = g * TOKENS + token;
         if (query.blockAt(g) == 4) {
-          CodeKernels.scoreWordsFour(query, g, scratch.words, scores, scoresAt);
+          CodeKernels.scoreWordsFour(query, g, scratch.words, scratch.lanes);
+          ScoreKernels.sums(scratch.lanes, 4, scores, scoresAt, TOKENS);
         } else {
           scores[scoresAt] = CodeKernels.scoreWords(query, g, scratch.words);
         }

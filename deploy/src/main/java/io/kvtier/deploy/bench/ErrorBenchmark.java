@@ -27,8 +27,8 @@ import org.agrona.concurrent.UnsafeBuffer;
 
 /**
  * What each codec does to the output of attention: the shipped model reads a context, its keys and
- * values go through pages and back, and its last queries attend to both. The error is |o - o'| / |o|
- * of a q head's output, averaged over queries, heads and layers.
+ * values go through pages and back, and its last queries attend to both. The error is |o - o'| /
+ * |o| of a q head's output, averaged over queries, heads and layers.
  */
 public final class ErrorBenchmark implements Benchmark {
   private static final int CONTEXT = 4096;
@@ -115,8 +115,7 @@ public final class ErrorBenchmark implements Benchmark {
           int kvAt = head / config.group() * config.headDim();
           float[] exact = attend(queries, at, keys, values, kvAt, width, visible, config.headDim());
           float[] coded =
-              attend(
-                  queries, at, codedKeys, codedValues, kvAt, width, visible, config.headDim());
+              attend(queries, at, codedKeys, codedValues, kvAt, width, visible, config.headDim());
           sum += relativeError(coded, exact);
           count++;
         }
@@ -135,8 +134,7 @@ public final class ErrorBenchmark implements Benchmark {
       int visible,
       int headDim) {
     float[] output = new float[headDim];
-    ReferenceAttention.attend(
-        queries, at, keys, values, kvAt, width, visible, headDim, output, 0);
+    ReferenceAttention.attend(queries, at, keys, values, kvAt, width, visible, headDim, output, 0);
     return output;
   }
 

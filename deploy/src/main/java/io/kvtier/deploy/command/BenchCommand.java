@@ -33,7 +33,8 @@ import picocli.CommandLine.Parameters;
     mixinStandardHelpOptions = true)
 public final class BenchCommand implements Callable<Integer> {
   private static final List<Benchmark> BENCHMARKS =
-      List.of(new CodecBenchmark(), new KernelsBenchmark(), new ErrorBenchmark(), new FetchBenchmark());
+      List.of(
+          new CodecBenchmark(), new KernelsBenchmark(), new ErrorBenchmark(), new FetchBenchmark());
 
   @Parameters(index = "0", arity = "0..1", description = "which one")
   private @Nullable String name;
