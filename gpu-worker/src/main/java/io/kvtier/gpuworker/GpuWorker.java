@@ -105,6 +105,11 @@ public final class GpuWorker implements AutoCloseable {
     return endpoint.opsUrl();
   }
 
+  /** What attention is computed on, one line for people. */
+  public String deviceName() {
+    return device.name();
+  }
+
   /** Device bytes that sessions hold. */
   public long deviceBytesUsed() {
     return device.memory().bytesUsed();

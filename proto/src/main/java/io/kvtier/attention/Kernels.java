@@ -21,6 +21,9 @@ public interface Kernels {
     return ScalarKernels.INSTANCE;
   }
 
+  /** One line for people: which kernels these are. */
+  String description();
+
   /** Fills one query's tables from its rotated values, step and bias. */
   void fillTables(GroupQuery query, int g);
 

@@ -3,6 +3,7 @@ package io.kvtier.attention;
 import static io.kvtier.page.PageLayout.TOKENS;
 
 import io.kvtier.codec.RotLevels;
+import io.kvtier.codec.Vectors;
 import java.lang.foreign.ValueLayout;
 import java.nio.ByteOrder;
 
@@ -24,6 +25,12 @@ final class ScalarKernels implements Kernels {
   private static final float ESTIMATE_MAX = 86.98997f;
 
   private ScalarKernels() {}
+
+  /** With the reason, where the vector kernels are not to be had. */
+  @Override
+  public String description() {
+    return Vectors.enabled() ? "scalar kernels" : Vectors.description();
+  }
 
   private static int u8(long address) {
     return OffHeap.ALL.get(ValueLayout.JAVA_BYTE, address) & 0xFF;

@@ -2,6 +2,8 @@ package io.kvtier.attention;
 
 import static io.kvtier.page.PageLayout.TOKENS;
 
+import io.kvtier.codec.Vectors;
+
 /**
  * The kernels on the vector unit, of whatever width it has. The loops are in {@link SketchKernels},
  * {@link CodeKernels} and {@link RowKernels}.
@@ -13,6 +15,11 @@ final class VectorKernels implements Kernels {
   private static final int FEW_TOKENS = 3;
 
   private VectorKernels() {}
+
+  @Override
+  public String description() {
+    return Vectors.description();
+  }
 
   @Override
   public void fillTables(GroupQuery query, int g) {

@@ -31,6 +31,7 @@ public final class GpuWorkerCommand implements Callable<Integer> {
                 .withEndpoint(endpoint.config())
                 .withDeviceBytesMax(deviceBytes));
     System.out.printf("gpu-worker ready at %s (pages at %s)%n", worker.target(), worker.opsUrl());
+    System.out.printf("attention on %s%n", worker.deviceName());
     Running.untilSignal(worker);
     return 0;
   }

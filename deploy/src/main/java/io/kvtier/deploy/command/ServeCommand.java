@@ -55,6 +55,7 @@ public final class ServeCommand implements Callable<Integer> {
     System.out.printf(
         "gpu-worker ready at %s (pages at %s)%n",
         service.worker().target(), service.worker().opsUrl());
+    System.out.printf("attention on %s%n", service.worker().deviceName());
     System.out.printf("try: ./kvtier demo --endpoint %s%n", service.coordinator().target());
     Running.untilSignal(service);
     return 0;

@@ -32,7 +32,8 @@ public final class CpuDevice implements AttentionDevice {
 
   @Override
   public String name() {
-    return "cpu";
+    return "cpu, %d threads, %s"
+        .formatted(workshop.team().threads(), workshop.kernels().description());
   }
 
   @Override

@@ -444,7 +444,8 @@ final class HeadPass {
     for (int page = range * RANGE; page < end(range); page++) {
       long tokens = page == 0 ? -1L << layer.exact().sinkCount() : -1L;
       long codes = layer.codesAddress(head, page);
-      kernels.touch(codes, shape.codesBytes(), tools.scratch);
+      int values = at.valueCodes();
+      kernels.touch(codes + values, shape.codesBytes() - values, tools.scratch);
       if (tokens != 0) {
         attendPage(page, codes, tokens, sum, tools);
       }

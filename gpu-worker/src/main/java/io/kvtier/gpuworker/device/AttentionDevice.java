@@ -5,7 +5,7 @@ package io.kvtier.gpuworker.device;
  * one at a time.
  */
 public interface AttentionDevice extends AutoCloseable {
-  /** Name and size for people, for example {@code cpu}. */
+  /** One line for people: what it is and computes with. */
   String name();
 
   /** The memory that all its sessions share. */
