@@ -25,6 +25,9 @@ public record GpuWorkerConfig(
     int sessionsMax,
     long pendingBytesMax,
     Duration tierTimeout) {
+  /** A call may wait for the tier twice, and must answer within its client's 15 s or more. */
+  private static final Duration TIER_TIMEOUT_DEFAULT = Duration.ofSeconds(5);
+
   public GpuWorkerConfig {
     requireInRange("device bytes", deviceBytesMax, 1 << 20, Long.MAX_VALUE);
     requireInRange("sessions max", sessionsMax, 1, 1 << 16);
@@ -37,8 +40,8 @@ public record GpuWorkerConfig(
   }
 
   /**
-   * Everything at its default: loopback, 4 GiB, 256 sessions, 64 MiB pending, 10 s (a third of a
-   * client's own time-out).
+   * Everything at its default: loopback, 4 GiB, 256 sessions, 64 MiB pending, 5 s (of a client's
+   * 30).
    */
   public static GpuWorkerConfig of(String coordinatorTarget, String nodeId) {
     return new GpuWorkerConfig(
@@ -48,7 +51,7 @@ public record GpuWorkerConfig(
         4L << 30,
         256,
         64L << 20,
-        Duration.ofSeconds(10));
+        TIER_TIMEOUT_DEFAULT);
   }
 
   /** The same with other device bytes. */

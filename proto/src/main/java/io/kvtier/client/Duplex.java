@@ -7,6 +7,8 @@ import io.kvtier.KvtierException;
 import io.kvtier.KvtierException.Code;
 import io.kvtier.rpc.Statuses;
 import java.time.Duration;
+import java.util.ArrayDeque;
+import java.util.Queue;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.TimeoutException;
 import org.jspecify.annotations.Nullable;
@@ -16,9 +18,14 @@ import org.jspecify.annotations.Nullable;
  * than the time-out. After any refusal the stream is over.
  */
 final class Duplex<Q, R> implements AutoCloseable {
+  private static final long WRITE_TURN_NS = TimeUnit.MILLISECONDS.toNanos(20);
+
   private final BlockingClientCall<Q, R> call;
   private final String peer;
   private final Duration timeout;
+
+  /** Answers taken in while a request waited, at most one a request sent. */
+  private final Queue<R> kept = new ArrayDeque<>();
 
   Duplex(BlockingClientCall<Q, R> call, String peer, Duration timeout) {
     this.call = call;
@@ -26,18 +33,50 @@ final class Duplex<Q, R> implements AutoCloseable {
     this.timeout = timeout;
   }
 
-  /** Sends a request; waits while the peer is not ready to take more. */
+  /**
+   * Sends a request; waits while the peer is not ready to take more. Answers that come meanwhile
+   * are taken in and kept: the end of a stream, with its reason, comes behind them, and a peer that
+   * has ended the stream is never ready again.
+   */
   void write(Q request) {
+    long deadlineNs = System.nanoTime() + timeout.toNanos();
+    try {
+      while (!writeWithin(request, WRITE_TURN_NS)) {
+        takeIn();
+        if (System.nanoTime() > deadlineNs) {
+          throw refused(new TimeoutException());
+        }
+      }
+    } catch (InterruptedException | StatusException | StatusRuntimeException e) {
+      throw refused(e);
+    }
+  }
+
+  /** False if the peer was not ready. */
+  private boolean writeWithin(Q request, long waitNs) throws InterruptedException, StatusException {
     boolean sent;
     try {
-      sent = call.write(request, timeout.toNanos(), TimeUnit.NANOSECONDS);
-    } catch (InterruptedException | TimeoutException | StatusException | StatusRuntimeException e) {
-      throw refused(e);
+      sent = call.write(request, waitNs, TimeUnit.NANOSECONDS);
+    } catch (TimeoutException notReady) {
+      return false;
     }
     if (!sent) {
       // The peer has ended the stream; reading on tells why.
       while (readOrEnd() != null) {}
       throw new KvtierException(Code.UNAVAILABLE, peer + " ended the stream before its answers");
+    }
+    return true;
+  }
+
+  /** Keeps an answer that is there already. */
+  private void takeIn() throws InterruptedException, StatusException {
+    try {
+      R answer = call.read(1, TimeUnit.MILLISECONDS);
+      if (answer != null) {
+        kept.add(answer);
+      }
+    } catch (TimeoutException none) {
+      // Nothing has come; the caller goes on waiting for room.
     }
   }
 
@@ -52,6 +91,10 @@ final class Duplex<Q, R> implements AutoCloseable {
 
   /** The next response, or null at the end of the stream. */
   @Nullable R readOrEnd() {
+    R earlier = kept.poll();
+    if (earlier != null) {
+      return earlier;
+    }
     try {
       return call.read(timeout.toNanos(), TimeUnit.NANOSECONDS);
     } catch (InterruptedException | TimeoutException | StatusException | StatusRuntimeException e) {
