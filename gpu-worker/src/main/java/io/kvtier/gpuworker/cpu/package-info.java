@@ -1,3 +1,3 @@
-/** The cpu device: scalar kernels over off-heap memory. */
+/** The cpu device: the kernels over off-heap memory, shared out over threads. */
 @org.jspecify.annotations.NullMarked
 package io.kvtier.gpuworker.cpu;
