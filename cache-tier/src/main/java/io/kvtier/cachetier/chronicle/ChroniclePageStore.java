@@ -4,6 +4,7 @@ import static io.kvtier.KvtierException.requireInRange;
 
 import io.kvtier.KvtierException;
 import io.kvtier.KvtierException.Code;
+import io.kvtier.cachetier.ByteBudget;
 import io.kvtier.cachetier.PageReader;
 import io.kvtier.cachetier.PageStore;
 import io.kvtier.cachetier.PutResult;
@@ -16,6 +17,7 @@ import java.nio.file.Path;
 import java.util.Arrays;
 import java.util.concurrent.locks.ReentrantLock;
 import java.util.concurrent.locks.ReentrantReadWriteLock;
+import java.util.function.ObjIntConsumer;
 import java.util.logging.Level;
 import java.util.logging.Logger;
 import java.util.stream.Stream;
@@ -315,6 +317,18 @@ public final class ChroniclePageStore implements PageStore {
         }
       }
       return false;
+    } finally {
+      gate.readLock().unlock();
+    }
+  }
+
+  @Override
+  public void forEach(ObjIntConsumer<PageKey> visitor) {
+    enter();
+    try {
+      for (PageMap map : maps) {
+        map.forEach(key -> visitor.accept(key, map.pageLength()));
+      }
     } finally {
       gate.readLock().unlock();
     }

@@ -11,6 +11,7 @@ import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.nio.file.StandardCopyOption;
+import java.util.function.Consumer;
 import net.openhft.chronicle.hash.Data;
 import net.openhft.chronicle.map.ChronicleMap;
 import net.openhft.chronicle.map.ChronicleMapBuilder;
@@ -185,6 +186,16 @@ final class PageMap implements AutoCloseable {
       }
       context.remove(entry);
       return true;
+    }
+  }
+
+  /** Shows every key, segment by segment, under the segment's lock. */
+  void forEach(Consumer<PageKey> visitor) {
+    for (int segment = 0; segment < map.segments(); segment++) {
+      try (MapSegmentContext<byte[], byte[], ?> context = map.segmentContext(segment)) {
+        context.forEachSegmentEntry(
+            entry -> visitor.accept(PageKey.of(ByteString.copyFrom(entry.key().get()))));
+      }
     }
   }
 

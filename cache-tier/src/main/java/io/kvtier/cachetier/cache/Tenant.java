@@ -1,0 +1,17 @@
+package io.kvtier.cachetier.cache;
+
+/** A tenant that has pages: its quota, and the order in which its own go. */
+final class Tenant {
+  final String name;
+  final long bytesMax;
+  final EvictionOrder order;
+
+  /** Bytes stored or being stored; guarded by the {@link Ledger}. */
+  long used;
+
+  Tenant(String name, long bytesMax, long tierBytesMax) {
+    this.name = name;
+    this.bytesMax = bytesMax;
+    this.order = new EvictionOrder(tierBytesMax);
+  }
+}
