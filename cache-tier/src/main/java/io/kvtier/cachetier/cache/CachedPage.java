@@ -14,6 +14,9 @@ final class CachedPage {
   final long storedNs;
   final long order;
 
+  /** Whether it has been read since it was stored; set once, under its key's lock. */
+  volatile boolean read;
+
   CachedPage(PageKey key, int length, Tenant tenant, long storedNs, long order) {
     this.key = key;
     this.length = length;

@@ -1,78 +1,56 @@
 package io.kvtier.cachetier.cache;
 
-import com.github.benmanes.caffeine.cache.Cache;
-import com.github.benmanes.caffeine.cache.Caffeine;
-import com.github.benmanes.caffeine.cache.Policy;
 import io.kvtier.page.PageKey;
-import java.util.ArrayList;
-import java.util.Iterator;
 import java.util.List;
-import java.util.concurrent.atomic.AtomicLong;
 
 /**
- * The order in which pages that may be evicted go: by frequency and recency, as Caffeine's
- * W-TinyLFU (arXiv 1512.00727) keeps them by weight.
+ * The order in which pages that may be evicted go, by recency and frequency: segmented LRU
+ * (Karedla, Love, Wherry 1994). Pages read since they were stored are apart from those that were
+ * not, and may have up to 4/5 of the bytes; within each segment the page goes first whose last use
+ * is longest ago. So a stream of pages that nobody reads again does not flush those that are read,
+ * and a page just stored is never the next to go while older ones are unread: it has been
+ * acknowledged, where W-TinyLFU would turn it away.
  *
- * <p>Only Caffeine's order is used, not its eviction: it would turn away the newest page where
- * older ones were read as often, and here the newest has just been acknowledged. The cache removes
- * the coldest itself, before a page is added, so the weight stays within the maximum and Caffeine
- * never has a cause to evict.
+ * <p>A page is added and removed under its key's lock alone; the rest is for any thread.
  */
 final class EvictionOrder {
-  private final Cache<PageKey, CachedPage> pages;
-  private final Policy.Eviction<PageKey, CachedPage> policy;
-  private final AtomicLong bytes = new AtomicLong();
+  private static final int READ_SHARE_NUMERATOR = 4;
+  private static final int READ_SHARE_DENOMINATOR = 5;
 
-  EvictionOrder(long bytesMax) {
-    this.pages =
-        Caffeine.newBuilder()
-            .maximumWeight(bytesMax)
-            .weigher((PageKey key, CachedPage page) -> page.length)
-            .executor(Runnable::run)
-            .build();
-    this.policy = pages.policy().eviction().orElseThrow();
-  }
+  private final RecencyList unread = new RecencyList();
+  private final RecencyList read = new RecencyList();
 
   /** Adds a page as just used; no effect if it is there. */
   void add(CachedPage page) {
-    if (pages.asMap().putIfAbsent(page.key, page) == null) {
-      bytes.addAndGet(page.length);
-    }
+    (page.read ? read : unread).add(page);
   }
 
   /** Removes a page; no effect if it is not there. */
   void remove(CachedPage page) {
-    if (pages.asMap().remove(page.key, page)) {
-      bytes.addAndGet(-page.length);
-    }
+    (page.read ? read : unread).remove(page);
   }
 
+  /** A page of the read segment has been used. */
   void touch(PageKey key) {
-    var _ = pages.getIfPresent(key);
+    read.touch(key);
   }
 
-  /** The pages to go first, as many as have so many bytes together, or all. */
+  /** Pages to go first, as many as have so many bytes together or fewer; none: there are none. */
   List<CachedPage> coldest(long bytesWanted) {
-    return policy.coldest(stream -> {
-      List<CachedPage> coldest = new ArrayList<>();
-      Iterator<Policy.CacheEntry<PageKey, CachedPage>> all = stream.iterator();
-      for (long found = 0; found < bytesWanted && all.hasNext(); ) {
-        CachedPage page = all.next().getValue();
-        coldest.add(page);
-        found += page.length;
-      }
-      return coldest;
-    });
+    long readBytes = read.bytes();
+    boolean readHasItsShare =
+        readBytes / READ_SHARE_NUMERATOR >= (readBytes + unread.bytes()) / READ_SHARE_DENOMINATOR;
+    List<CachedPage> coldest = (readHasItsShare ? read : unread).coldest(bytesWanted);
+    return coldest.isEmpty() ? (readHasItsShare ? unread : read).coldest(bytesWanted) : coldest;
   }
 
   /** Sum of the lengths of the pages in the order. */
   long bytes() {
-    return bytes.get();
+    return unread.bytes() + read.bytes();
   }
 
-  /** Pages in the order, by Caffeine's own count. */
+  /** Pages in the order. */
   long count() {
-    pages.cleanUp();
-    return pages.estimatedSize();
+    return unread.count() + read.count();
   }
 }

@@ -146,15 +146,10 @@ public final class PageCache implements PageStore {
                 + name
                 + "'");
       }
-      tenant = new Tenant(name, limits.quotaOf(name), orderBytesMax());
+      tenant = new Tenant(name, limits.quotaOf(name));
       tenants.put(name, tenant);
     }
     return tenant;
-  }
-
-  /** Caffeine must never have a cause to evict, also while a lowered bound is being reached. */
-  private long orderBytesMax() {
-    return Math.max(store.bytesMax(), store.bytesUsed());
   }
 
   /** Stores a page of the default tenant. */
@@ -235,7 +230,7 @@ public final class PageCache implements PageStore {
         return;
       }
       boolean ofTenant = answer == Ledger.Answer.TENANT_FULL;
-      List<CachedPage> victims = ofTenant ? tenant.order.coldest(length) : coldest(length);
+      List<CachedPage> victims = ofTenant ? tenant.order.coldest(length) : coldest(tenant, length);
       if (!victims.isEmpty()) {
         Removal reason = ofTenant ? Removal.QUOTA : Removal.SIZE;
         victims.forEach(page -> evict(page, reason));
@@ -245,15 +240,15 @@ public final class PageCache implements PageStore {
     }
   }
 
-  /** Of the tenant that has the most to give. */
-  private List<CachedPage> coldest(int length) {
-    Tenant most = null;
+  /** Of the tenant that has the most to give; of the one that asks if no other has more. */
+  private List<CachedPage> coldest(Tenant asking, int length) {
+    Tenant most = asking;
     for (Tenant tenant : tenants.values()) {
-      if (most == null || tenant.order.bytes() > most.order.bytes()) {
+      if (tenant.order.bytes() > most.order.bytes()) {
         most = tenant;
       }
     }
-    return most == null ? List.of() : most.order.coldest(length);
+    return most.order.coldest(length);
   }
 
   private KvtierException full(int length) {
@@ -319,8 +314,30 @@ public final class PageCache implements PageStore {
 
   private void touch(PageKey key) {
     CachedPage page = index.get(key);
-    if (page != null) {
+    if (page == null) {
+      return;
+    }
+    if (page.read) {
       page.tenant.order.touch(key);
+    } else {
+      firstRead(page);
+    }
+  }
+
+  /** Moves a page to the segment of those that were read. */
+  private void firstRead(CachedPage page) {
+    ReentrantLock stripe = stripeOf(page.key);
+    stripe.lock();
+    try {
+      if (index.get(page.key) == page && !page.read) {
+        ledger.begun();
+        page.tenant.order.remove(page);
+        page.read = true;
+        place(page);
+        ledger.ended();
+      }
+    } finally {
+      stripe.unlock();
     }
   }
 

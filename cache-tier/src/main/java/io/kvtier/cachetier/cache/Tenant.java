@@ -4,14 +4,13 @@ package io.kvtier.cachetier.cache;
 final class Tenant {
   final String name;
   final long bytesMax;
-  final EvictionOrder order;
+  final EvictionOrder order = new EvictionOrder();
 
   /** Bytes stored or being stored; guarded by the {@link Ledger}. */
   long used;
 
-  Tenant(String name, long bytesMax, long tierBytesMax) {
+  Tenant(String name, long bytesMax) {
     this.name = name;
     this.bytesMax = bytesMax;
-    this.order = new EvictionOrder(tierBytesMax);
   }
 }
