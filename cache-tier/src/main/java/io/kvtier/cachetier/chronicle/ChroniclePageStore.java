@@ -118,9 +118,10 @@ public final class ChroniclePageStore implements PageStore {
     this.bytesLaidOut = directory.layOut(bytesMax);
     boolean clean = directory.takeCleanMark();
     Recovery found = Recovery.NONE;
+    RecoveryProgress progress = new RecoveryProgress();
     try {
       for (int length : directory.mapLengths()) {
-        found = found.plus(clean ? adopt(length) : recover(length));
+        found = found.plus(clean ? adopt(length) : recover(length, progress));
       }
       if (maps.length == 0) {
         PageMap.warmUp(directory.unfinished("warm-up"));
@@ -130,6 +131,17 @@ public final class ChroniclePageStore implements PageStore {
       throw e;
     }
     this.recovery = found;
+    tellWhatWasFound(clean, progress);
+  }
+
+  private void tellWhatWasFound(boolean clean, RecoveryProgress progress) {
+    if (!clean && maps.length > 0) {
+      LOG.log(
+          recovery.pagesDropped() == 0 ? Level.INFO : Level.WARNING,
+          "the last stop was not clean: of {0} bytes of pages verified, {1} pages are kept and {2}"
+              + " torn ones removed",
+          new Object[] {progress.bytes(), recovery.pagesKept(), recovery.pagesDropped()});
+    }
   }
 
   private long entriesMax(int pageLength) {
@@ -145,7 +157,7 @@ public final class ChroniclePageStore implements PageStore {
    * What cannot be repaired is removed: the tier is a cache, and one that does not start serves
    * nobody.
    */
-  private Recovery recover(int length) throws IOException {
+  private Recovery recover(int length, RecoveryProgress progress) throws IOException {
     Path file = directory.mapFile(length);
     PageMap map;
     try {
@@ -156,7 +168,7 @@ public final class ChroniclePageStore implements PageStore {
       Files.delete(file);
       return Recovery.NONE;
     }
-    Recovery found = map.dropFlawed();
+    Recovery found = map.dropFlawed(progress);
     keepUnlessEmpty(map);
     return found;
   }

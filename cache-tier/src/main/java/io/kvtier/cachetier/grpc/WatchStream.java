@@ -24,8 +24,8 @@ import org.jspecify.annotations.Nullable;
  * {@link #wake} runs on the watchers' thread.
  */
 final class WatchStream {
-  private static final int KEYS_PER_MESSAGE = 4096;
-  private static final int BUFFERED_BYTES = 1 << 20;
+  private static final int KEYS_PER_MESSAGE = 1024;
+  private static final int BUFFERED_BYTES = 1 << 16;
 
   private final ServerCallStreamObserver<WatchResponse> out;
   private final EventLog events;
@@ -110,7 +110,7 @@ final class WatchStream {
       message.addKeys(keys.next().toByteString());
     }
     if (!keys.hasNext()) {
-      message.setSnapshotEnds(true).setConsistentAt(events.last());
+      message.setSnapshotEnds(true);
       snapshot = null;
     }
   }
