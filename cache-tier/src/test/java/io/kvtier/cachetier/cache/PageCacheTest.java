@@ -19,6 +19,7 @@ import io.kvtier.page.PageKey;
 import java.nio.file.Path;
 import java.time.Duration;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.HashMap;
 import java.util.HashSet;
 import java.util.List;
@@ -36,6 +37,8 @@ import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.Timeout;
 import org.junit.jupiter.api.io.TempDir;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.ValueSource;
 
 /** What goes when room is needed, what never goes, and what is told of it. */
 @Timeout(value = 120, threadMode = Timeout.ThreadMode.SEPARATE_THREAD)
@@ -477,6 +480,79 @@ final class PageCacheTest {
     cache.expire();
     assertThat(cache.evictable()).isEqualTo(cache.pages());
     assertThat(cache.leases().keysPinned()).isZero();
+  }
+
+  /** Also a page that another thread has just chosen to evict. */
+  @Test
+  void whatALeaseFindsStaysHoweverManyEvict() throws Exception {
+    open(8, CacheLimits.none());
+    long seed = System.nanoTime();
+    System.out.println("whatALeaseFindsStaysHoweverManyEvict seed " + seed);
+    AtomicLong found = new AtomicLong();
+    AtomicLong owners = new AtomicLong();
+    inThreads(
+        6,
+        seed,
+        random -> {
+          boolean leases = owners.getAndIncrement() < 3;
+          String owner = "owner-" + owners.get();
+          for (int i = 0; i < 30_000; i++) {
+            int index = random.nextInt(12);
+            if (!leases) {
+              put("t" + random.nextInt(2), index);
+            } else if (cache.lease(owner, 0, 0, SECOND, keys(index)).stored()[0]) {
+              found.incrementAndGet();
+              assertThat(cache.contains(key(index))).isTrue();
+              assertThat(cache.delete(key(index))).isFalse();
+              assertThat(cache.contains(key(index))).isTrue();
+              cache.release(owner, 0, List.of());
+            } else {
+              cache.release(owner, 0, keys(index));
+            }
+          }
+        });
+    assertThat(found.get()).isGreaterThan(1000);
+    assertConsistent(2);
+  }
+
+  @ParameterizedTest
+  @ValueSource(booleans = {true, false})
+  void readersSeeWholePagesWhilePagesAreEvicted(boolean memory) throws Exception {
+    cache.close();
+    long bytesMax = 12L * LENGTH;
+    cache =
+        cache(
+            memory ? new MemoryPageStore(bytesMax) : ChroniclePageStore.open(home, bytesMax),
+            CacheLimits.none());
+    long seed = System.nanoTime();
+    System.out.println("readersSeeWholePagesWhilePagesAreEvicted seed " + seed);
+    AtomicLong hits = new AtomicLong();
+    inThreads(
+        6,
+        seed,
+        random -> {
+          for (int i = 0; i < 10_000; i++) {
+            int index = random.nextInt(24);
+            if (random.nextInt(3) == 0) {
+              put("t" + random.nextInt(2), index);
+              continue;
+            }
+            byte[] expected = bytes(index, LENGTH);
+            Boolean whole =
+                cache.read(
+                    key(index),
+                    (page, at, length) -> {
+                      byte[] seen = new byte[length];
+                      page.getBytes(at, seen);
+                      return Arrays.equals(seen, expected);
+                    });
+            assertThat(whole).isNotEqualTo(false);
+            hits.addAndGet(whole == null ? 0 : 1);
+          }
+        });
+    assertThat(hits.get()).isPositive();
+    assertThat(cache.removed(Removal.SIZE)).isGreaterThan(1000);
+    assertConsistent(2);
   }
 
   private interface Work {
