@@ -37,6 +37,9 @@ import org.jspecify.annotations.Nullable;
  * disk; the rest is dropped. In the last two cases opening repairs the maps and verifies every page
  * ({@link #recovery}).
  *
+ * <p>Files are sparse: a disk that others fill up refuses puts ({@code EXHAUSTED}) until it has
+ * room again; what is stored stays readable.
+ *
  * <p>Locks, in the order they are taken: the gate (shared by calls, exclusive to {@code close}),
  * the key's stripe (so that two puts of one key in different lengths cannot both succeed),
  * Chronicle's lock of the key's segment.
@@ -50,6 +53,7 @@ public final class ChroniclePageStore implements PageStore {
 
   private static final Logger LOG = Logger.getLogger(ChroniclePageStore.class.getName());
   private static final int STRIPES = 256;
+  private static final long DISK_BYTES_AFTER_FAULT = 32 << 20;
 
   private final ReentrantReadWriteLock gate = new ReentrantReadWriteLock();
   private final ReentrantLock[] stripes = new ReentrantLock[STRIPES];
@@ -63,6 +67,12 @@ public final class ChroniclePageStore implements PageStore {
   private volatile PageMap[] maps = {};
 
   private volatile boolean closed;
+
+  /** Whether a write has failed since there was room on the disk. */
+  private volatile boolean diskFaulted;
+
+  /** Whether a write has ever failed: the maps are to be recovered at the next start. */
+  private volatile boolean toRecover;
 
   /**
    * Opens the pages of a directory, which is made if it does not exist.
@@ -234,13 +244,44 @@ public final class ChroniclePageStore implements PageStore {
     }
     boolean inserted = false;
     try {
+      requireRoomOnDisk();
       mapFor(length).insert(key, page);
       inserted = true;
+    } catch (InternalError e) {
+      // How the virtual machine reports a mapped page that the disk has no block for.
+      diskFaulted = true;
+      toRecover = true;
+      LOG.log(Level.SEVERE, "a page cannot be written to " + directory.path(), e);
+      throw diskFull(e);
     } finally {
       if (!inserted) {
         budget.giveBack(length);
       }
     }
+  }
+
+  /**
+   * After a write that the disk had no room for, nothing is tried before it has some: each failed
+   * insertion costs a place in its map until the map is recovered.
+   */
+  private void requireRoomOnDisk() {
+    if (!diskFaulted) {
+      return;
+    }
+    if (directory.usableBytes() < DISK_BYTES_AFTER_FAULT) {
+      throw diskFull(null);
+    }
+    diskFaulted = false;
+  }
+
+  private KvtierException diskFull(@Nullable Throwable cause) {
+    String message =
+        "disk of data directory %s is full or failing: %d bytes are free, pages are taken again from"
+                .formatted(directory.path(), directory.usableBytes())
+            + " %d on".formatted(DISK_BYTES_AFTER_FAULT);
+    return cause == null
+        ? new KvtierException(Code.EXHAUSTED, message)
+        : new KvtierException(Code.EXHAUSTED, message, cause);
   }
 
   private PageMap mapFor(int length) {
@@ -386,7 +427,9 @@ public final class ChroniclePageStore implements PageStore {
       closed = true;
       try (directory) {
         closeMaps();
-        directory.leaveCleanMark();
+        if (!toRecover) {
+          directory.leaveCleanMark();
+        }
       } catch (IOException e) {
         throw new UncheckedIOException("data directory cannot be closed: " + directory.path(), e);
       }
