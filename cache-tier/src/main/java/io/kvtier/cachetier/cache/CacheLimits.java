@@ -18,8 +18,11 @@ import java.util.regex.Pattern;
  *     {@link PageStore#PAGE_BYTES_MAX}
  * @param quotas bounds of the bytes of tenants by name, at least {@link PageStore#PAGE_BYTES_MAX}
  *     each
+ * @param evicts whether unleased pages make room for new ones; otherwise a put that does not fit is
+ *     refused
  */
-public record CacheLimits(Optional<Duration> ttl, long tenantBytesMax, Map<String, Long> quotas) {
+public record CacheLimits(
+    Optional<Duration> ttl, long tenantBytesMax, Map<String, Long> quotas, boolean evicts) {
   /** The tenant of callers who name none, and of all pages found at the start. */
   public static final String DEFAULT_TENANT = "default";
 
@@ -44,7 +47,12 @@ public record CacheLimits(Optional<Duration> ttl, long tenantBytesMax, Map<Strin
     });
   }
 
-  /** No time to live, no quotas. */
+  /** Unleased pages make room. */
+  public CacheLimits(Optional<Duration> ttl, long tenantBytesMax, Map<String, Long> quotas) {
+    this(ttl, tenantBytesMax, quotas, true);
+  }
+
+  /** No time to live, no quotas; unleased pages make room. */
   public static CacheLimits none() {
     return new CacheLimits(Optional.empty(), Long.MAX_VALUE, Map.of());
   }

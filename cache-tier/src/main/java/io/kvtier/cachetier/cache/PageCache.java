@@ -32,8 +32,9 @@ import org.jspecify.annotations.Nullable;
 /**
  * A store that makes room. A put that does not fit evicts the coldest unleased pages first: its
  * tenant's own where the tenant's quota is reached, otherwise those of the tenant that has the most
- * bytes to give. It is refused only if everything that could go is leased. What is stored never
- * exceeds the store's bound; a page is charged to the tenant that stored it first.
+ * bytes to give. It is refused only if everything that could go is leased, or if nothing is to be
+ * evicted. What is stored never exceeds the store's bound; a page is charged to the tenant that
+ * stored it first.
  *
  * <p>The index of pages is on the heap, about 400 bytes a page, and is rebuilt from the store's
  * keys when the cache is made. Leases, tenants and ages are not kept over a restart: pages found
@@ -230,7 +231,10 @@ public final class PageCache implements PageStore {
         return;
       }
       boolean ofTenant = answer == Ledger.Answer.TENANT_FULL;
-      List<CachedPage> victims = ofTenant ? tenant.order.coldest(length) : coldest(tenant, length);
+      List<CachedPage> victims =
+          !limits.evicts()
+              ? List.of()
+              : ofTenant ? tenant.order.coldest(length) : coldest(tenant, length);
       if (!victims.isEmpty()) {
         Removal reason = ofTenant ? Removal.QUOTA : Removal.SIZE;
         victims.forEach(page -> evict(page, reason));
@@ -252,19 +256,25 @@ public final class PageCache implements PageStore {
   }
 
   private KvtierException full(int length) {
-    return new KvtierException(
-        Code.EXHAUSTED,
-        "tier is full: %d of %d bytes; all of them are leased: a page of %d fits once leases are"
-                .formatted(ledger.used(), ledger.bytesMax(), length)
-            + " released or end");
+    return full("tier", ledger.used(), ledger.bytesMax(), length);
   }
 
   private KvtierException full(Tenant tenant, int length) {
+    return full("tenant '" + tenant.name + "'", ledger.used(tenant), tenant.bytesMax, length);
+  }
+
+  private KvtierException full(String what, long used, long bytesMax, int length) {
     return new KvtierException(
         Code.EXHAUSTED,
-        "tenant '%s' is full: %d of %d bytes; all of them are leased: a page of %d fits once leases"
-                .formatted(tenant.name, ledger.used(tenant), tenant.bytesMax, length)
-            + " are released or end");
+        "%s is full: %d of %d bytes; %s: a page of %d does not fit"
+            .formatted(
+                what,
+                used,
+                bytesMax,
+                limits.evicts()
+                    ? "all of them are leased, until leases are released or end"
+                    : "nothing is evicted, delete pages or raise the bound",
+                length));
   }
 
   /** Removes a page unless it is leased or has gone already. */

@@ -169,6 +169,7 @@ public final class ChroniclePageStore implements PageStore {
    */
   private Recovery recover(int length, RecoveryProgress progress) throws IOException {
     Path file = directory.mapFile(length);
+    LOG.log(Level.INFO, "the last stop was not clean: repairing {0}", file);
     PageMap map;
     try {
       map = PageMap.recover(file, length, entriesMax(length));

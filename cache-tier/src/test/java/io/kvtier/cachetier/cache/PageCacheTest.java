@@ -184,11 +184,25 @@ final class PageCacheTest {
     assertFull(
         "default",
         12,
-        "tier is full: 10240 of 10240 bytes; all of them are leased: a page of 1024 fits once"
-            + " leases are released or end");
+        "tier is full: 10240 of 10240 bytes; all of them are leased, until leases are released or"
+            + " end: a page of 1024 does not fit");
     cache.release("b", 0, keys(7));
     put(12);
     assertHolds(0, 1, 4, 5, 6, 8, 9, 10, 11, 12);
+  }
+
+  @Test
+  void aTierThatEvictsNothingRefusesWhatDoesNotFit() {
+    open(2, new CacheLimits(Optional.empty(), Long.MAX_VALUE, Map.of(), false));
+    put(0, 1);
+    assertFull(
+        "default",
+        2,
+        "tier is full: 2048 of 2048 bytes; nothing is evicted, delete pages or raise the bound: a"
+            + " page of 1024 does not fit");
+    cache.delete(key(0));
+    put(2);
+    assertHolds(1, 2);
   }
 
   @Test

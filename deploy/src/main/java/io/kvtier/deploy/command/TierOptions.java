@@ -54,6 +54,11 @@ final class TierOptions {
   private Map<String, Long> quotas = new LinkedHashMap<>();
 
   @Option(
+      names = "--no-evict",
+      description = "refuses pages that do not fit instead of evicting unleased ones")
+  private boolean keepAll;
+
+  @Option(
       names = "--scrub-rate",
       defaultValue = "16m",
       converter = ByteSize.class,
@@ -76,7 +81,7 @@ final class TierOptions {
         tierBytes,
         Optional.ofNullable(data),
         memory,
-        new CacheLimits(Optional.ofNullable(ttl), tenantBytes, quotas),
+        new CacheLimits(Optional.ofNullable(ttl), tenantBytes, quotas, !keepAll),
         LeaseLimits.defaults(),
         scrubRate,
         verification);

@@ -40,6 +40,7 @@ final class TierOptionsTest {
                 "--tenant-bytes=20m",
                 "--quota=a=1g",
                 "--quota=team-b=32m",
+                "--no-evict",
                 "--scrub-rate=0",
                 "--verify=reader"))
         .isEqualTo(
@@ -51,7 +52,8 @@ final class TierOptionsTest {
                 new CacheLimits(
                     Optional.of(Duration.ofHours(12)),
                     20 << 20,
-                    Map.of("a", 1L << 30, "team-b", 32L << 20)),
+                    Map.of("a", 1L << 30, "team-b", 32L << 20),
+                    false),
                 LeaseLimits.defaults(),
                 0,
                 Verification.READER));
