@@ -1,8 +1,20 @@
 package io.kvtier.cachetier;
 
+import io.grpc.ServerInterceptors;
+import io.kvtier.cachetier.cache.PageCache;
 import io.kvtier.cachetier.chronicle.ChroniclePageStore;
 import io.kvtier.cachetier.grpc.PagesGrpcService;
+import io.kvtier.cachetier.grpc.Tenants;
+import io.kvtier.cachetier.grpc.Watchers;
+import io.kvtier.cachetier.lease.LeaseTable;
+import io.kvtier.cachetier.memory.MemoryPageStore;
+import io.kvtier.cachetier.metrics.RecoveryMeters;
+import io.kvtier.cachetier.metrics.RemovalMeters;
+import io.kvtier.cachetier.metrics.ScrubMeters;
 import io.kvtier.cachetier.metrics.TierMeter;
+import io.kvtier.cachetier.metrics.TimedPageStore;
+import io.kvtier.cachetier.upkeep.Upkeep;
+import io.kvtier.cachetier.watch.EventLog;
 import io.kvtier.rpc.Closing;
 import io.kvtier.rpc.Endpoint;
 import io.micrometer.prometheusmetrics.PrometheusConfig;
@@ -11,13 +23,18 @@ import java.util.List;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
 import java.util.concurrent.ThreadFactory;
+import java.util.concurrent.ThreadLocalRandom;
 
 /**
- * A running cache tier: a page store, the Pages service over it, its meters and its listeners. Owns
- * them all; {@link #close} ends them in reverse order, is idempotent and safe on any thread.
+ * A running cache tier: a page store as a cache, its upkeep, the Pages service over it, its meters
+ * and its listeners. Owns them all; {@link #close} ends them in reverse order, is idempotent and
+ * safe on any thread.
  */
 public final class CacheTier implements AutoCloseable {
   private static final int THREADS_MIN = 2;
+
+  /** Events kept for watchers: a GiB of pages of 64 KiB, four times over. */
+  private static final int EVENTS_MAX = 1 << 16;
 
   private final PageStore store;
   private final Endpoint endpoint;
@@ -38,25 +55,60 @@ public final class CacheTier implements AutoCloseable {
   public static CacheTier start(CacheTierConfig config) {
     Closing parts = new Closing();
     try {
-      ChroniclePageStore store =
-          parts.add(
-              config
-                  .dataDirectory()
-                  .map(directory -> ChroniclePageStore.open(directory, config.bytesMax()))
-                  .orElseGet(() -> ChroniclePageStore.openTemporary(config.bytesMax())));
       PrometheusMeterRegistry meters = new PrometheusMeterRegistry(PrometheusConfig.DEFAULT);
       parts.add(meters::close);
-      PageService service = new PageService(store);
-      TierMeter.bindAll(meters, service.counts(), store, store.recovery());
+      PageCache cache = parts.add(openCache(config, meters));
+      PageService service = new PageService(cache, config.verification());
+      TierMeter.bindAll(meters, service.counts(), cache);
+      Upkeep upkeep = parts.add(new Upkeep(cache, config.scrubBytesPerSecond()));
+      upkeep.scrub().ifPresent(scrub -> ScrubMeters.bind(meters, scrub));
+      Watchers watchers = new Watchers(cache);
+      PagesGrpcService calls = new PagesGrpcService(service, cache, watchers);
       Endpoint endpoint =
           parts.add(
               Endpoint.start(
-                  config.endpoint(), List.of(new PagesGrpcService(service)), meters, workers()));
-      return new CacheTier(store, endpoint, parts);
+                  config.endpoint(),
+                  List.of(() -> ServerInterceptors.intercept(calls, new Tenants())),
+                  meters,
+                  workers()));
+      // Before the endpoint, which waits for its calls to end.
+      parts.add(watchers);
+      return new CacheTier(cache, endpoint, parts);
     } catch (RuntimeException e) {
       parts.closeAfter(e);
       throw e;
     }
+  }
+
+  private static PageCache openCache(CacheTierConfig config, PrometheusMeterRegistry meters) {
+    PageStore store = openStore(config, meters);
+    try {
+      // Positive, and other than before any restart.
+      long instance = ThreadLocalRandom.current().nextLong(1, 1L << 62);
+      return new PageCache(
+          new TimedPageStore(store, meters),
+          config.limits(),
+          new LeaseTable(config.leases(), instance),
+          new EventLog(EVENTS_MAX, instance),
+          new RemovalMeters(meters),
+          System::nanoTime);
+    } catch (RuntimeException e) {
+      store.close();
+      throw e;
+    }
+  }
+
+  private static PageStore openStore(CacheTierConfig config, PrometheusMeterRegistry meters) {
+    if (config.memory()) {
+      return new MemoryPageStore(config.bytesMax());
+    }
+    ChroniclePageStore store =
+        config
+            .dataDirectory()
+            .map(directory -> ChroniclePageStore.open(directory, config.bytesMax()))
+            .orElseGet(() -> ChroniclePageStore.openTemporary(config.bytesMax()));
+    RecoveryMeters.bind(meters, store.recovery());
+    return store;
   }
 
   /**

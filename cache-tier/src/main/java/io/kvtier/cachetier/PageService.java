@@ -6,6 +6,8 @@ import io.kvtier.KvtierException;
 import io.kvtier.cachetier.Read.Hit;
 import io.kvtier.cachetier.Read.Miss;
 import io.kvtier.cachetier.Read.MissReason;
+import io.kvtier.cachetier.cache.CacheLimits;
+import io.kvtier.cachetier.cache.PageCache;
 import io.kvtier.page.PageKey;
 import io.kvtier.page.PageLayout;
 import io.kvtier.page.Pages;
@@ -20,10 +22,21 @@ import org.jspecify.annotations.Nullable;
  */
 public final class PageService {
   private final PageStore store;
+  private final @Nullable PageCache cache;
+  private final Verification verification;
   private final PageCounts counts = new PageCounts();
 
+  /** Serves a bare store, which knows no tenants; the tier verifies. */
   public PageService(PageStore store) {
     this.store = store;
+    this.cache = null;
+    this.verification = Verification.TIER;
+  }
+
+  public PageService(PageCache cache, Verification verification) {
+    this.store = cache;
+    this.cache = cache;
+    this.verification = verification;
   }
 
   /** What has been done so far. */
@@ -31,13 +44,18 @@ public final class PageService {
     return counts;
   }
 
+  /** Verifies a page and stores a copy of it for the default tenant. */
+  public PutResult put(PageKey key, DirectBuffer page, int offset, int length) {
+    return put(CacheLimits.DEFAULT_TENANT, key, page, offset, length);
+  }
+
   /**
-   * Verifies a page and stores a copy of it.
+   * Verifies a page and stores a copy of it, charged to a tenant.
    *
    * @throws KvtierException INVALID, with the flaw, if the page is not sound or does not belong
    *     under the key; EXHAUSTED if the store is full
    */
-  public PutResult put(PageKey key, DirectBuffer page, int offset, int length) {
+  public PutResult put(String tenant, PageKey key, DirectBuffer page, int offset, int length) {
     requireInRange("page length", length, 1, PageStore.PAGE_BYTES_MAX);
     Flaw flaw = Pages.verify(key, page, offset, length);
     if (flaw != Flaw.NONE) {
@@ -46,19 +64,24 @@ public final class PageService {
               + " checksums that belongs under its key",
           key, length, flaw);
     }
-    PutResult result = store.put(key, page, offset, length);
+    PutResult result =
+        cache == null
+            ? store.put(key, page, offset, length)
+            : cache.put(tenant, key, page, offset, length);
     counts.put(result, length);
     return result;
   }
 
-  /** Verifies a page in place, and only then lets the reader look at it. */
+  /**
+   * Verifies a page in place, if that is the tier's task, and only then lets the reader look at it.
+   */
   public <R> Read<R> get(PageKey key, PageReader<R> reader) {
     return served(
         key,
         store.read(
             key,
             (page, offset, length) -> {
-              if (Pages.verify(key, page, offset, length) != Flaw.NONE) {
+              if (verifies() && Pages.verify(key, page, offset, length) != Flaw.NONE) {
                 return new Miss<R>(MissReason.CORRUPT);
               }
               Hit<R> hit = new Hit<>(reader.read(page, offset, length));
@@ -69,7 +92,7 @@ public final class PageService {
 
   /**
    * Copies some sections of a page, by head, then by section id, without padding. Verifies the
-   * header and what is asked, nothing else.
+   * header and, if that is the tier's task, what is asked; nothing else.
    *
    * @throws KvtierException INVALID if the page has no such head or section
    */
@@ -84,13 +107,17 @@ public final class PageService {
               }
               PageLayout layout = PageLayout.of(page, offset);
               selection.requireWithin(layout);
-              if (!sound(page, offset, layout, selection)) {
+              if (verifies() && !sound(page, offset, layout, selection)) {
                 return new Miss<byte[]>(MissReason.CORRUPT);
               }
               byte[] data = selection.gather(page, offset, layout);
               counts.hit(data.length);
               return new Hit<>(data);
             }));
+  }
+
+  private boolean verifies() {
+    return verification == Verification.TIER;
   }
 
   private static boolean sound(
@@ -122,7 +149,7 @@ public final class PageService {
     return store.contains(key);
   }
 
-  /** Removes a page; false if there was none. */
+  /** Removes a page; false if there was none, or it is leased. */
   public boolean delete(PageKey key) {
     return store.delete(key);
   }

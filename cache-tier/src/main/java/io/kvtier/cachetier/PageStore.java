@@ -2,6 +2,7 @@ package io.kvtier.cachetier;
 
 import io.kvtier.KvtierException;
 import io.kvtier.page.PageKey;
+import java.util.function.ObjIntConsumer;
 import org.agrona.DirectBuffer;
 import org.jspecify.annotations.Nullable;
 
@@ -43,6 +44,12 @@ public interface PageStore extends AutoCloseable {
    * is removed; so a page stored anew since the caller's last look is judged by itself.
    */
   boolean deleteIf(PageKey key, PageReader<Boolean> condition);
+
+  /**
+   * Shows the key and the length of every page that is stored from before the call until after it;
+   * of others some. The visitor is called under a lock: it must not call the store.
+   */
+  void forEach(ObjIntConsumer<PageKey> visitor);
 
   /** Pages stored. */
   long pages();

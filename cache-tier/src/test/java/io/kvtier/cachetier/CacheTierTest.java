@@ -17,13 +17,18 @@ import io.grpc.reflection.v1.ServerReflectionResponse;
 import io.grpc.stub.StreamObserver;
 import io.kvtier.KvtierException;
 import io.kvtier.KvtierException.Code;
+import io.kvtier.cachetier.cache.CacheLimits;
+import io.kvtier.cachetier.lease.LeaseLimits;
 import io.kvtier.rpc.Channels;
 import io.kvtier.rpc.EndpointConfig;
 import io.kvtier.v1.GetRequest;
+import io.kvtier.v1.LeaseRequest;
 import io.kvtier.v1.Miss;
 import io.kvtier.v1.PagesGrpc;
 import io.kvtier.v1.PutRequest;
 import io.kvtier.v1.PutResponse;
+import io.kvtier.v1.WatchRequest;
+import io.kvtier.v1.WatchResponse;
 import java.io.IOException;
 import java.net.InetAddress;
 import java.net.ServerSocket;
@@ -34,6 +39,9 @@ import java.net.http.HttpResponse;
 import java.net.http.HttpResponse.BodyHandlers;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.time.Duration;
+import java.util.Iterator;
+import java.util.Map;
 import java.util.Optional;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.TimeUnit;
@@ -146,6 +154,12 @@ final class CacheTierTest {
               "kvtier_tier_used_bytes %s".formatted((double) length),
               "kvtier_tier_max_bytes 1.6777216E7",
               "kvtier_tier_stored_pages 1.0",
+              "kvtier_tier_leases 0.0",
+              "kvtier_tier_leases_leaked_keys 0.0",
+              "kvtier_tier_removed_pages_total{reason=\"size\"} 0.0",
+              "kvtier_tier_removed_age_seconds_count{reason=\"size\"} 0",
+              "kvtier_tier_store_seconds_count{operation=\"put\"} 1",
+              "kvtier_tier_scrub_flawed_pages_total 0.0",
               "kvtier_tier_recovered_pages 0.0",
               "kvtier_tier_dropped_pages 0.0");
     }
@@ -165,6 +179,76 @@ final class CacheTierTest {
       Channels.close(channel);
       assertThat(fetch(tier.opsUrl() + "/metrics").lines())
           .contains("kvtier_tier_recovered_pages 1.0");
+    }
+  }
+
+  /** Everything that the tier does by itself, by its own clock. */
+  @Test
+  void aTierInMemoryLeasesExpiresAndScrubs() throws Exception {
+    CacheTierConfig config =
+        new CacheTierConfig(
+            EndpointConfig.loopback(),
+            BYTES_MAX,
+            Optional.empty(),
+            true,
+            new CacheLimits(Optional.of(Duration.ofSeconds(1)), Long.MAX_VALUE, Map.of()),
+            LeaseLimits.defaults(),
+            1 << 20,
+            Verification.TIER);
+    try (CacheTier tier = CacheTier.start(config)) {
+      ManagedChannel channel = Channels.open(tier.target());
+      try {
+        putOne(channel);
+        PagesGrpc.PagesBlockingStub stub =
+            PagesGrpc.newBlockingStub(channel).withDeadlineAfter(60, TimeUnit.SECONDS);
+        LeaseRequest request =
+            LeaseRequest.newBuilder()
+                .setOwner("test")
+                .setTtlMs(1500)
+                .addKeys(key(0).toByteString())
+                .build();
+        long begun = System.nanoTime();
+        assertThat(stub.lease(request).getStoredList()).containsExactly(true);
+        awaitMetric(tier, "kvtier_tier_stored_pages 0.0");
+        assertThat(System.nanoTime() - begun).isGreaterThan(1_500_000_000L);
+        assertThat(fetch(tier.opsUrl() + "/metrics").lines())
+            .contains(
+                "kvtier_tier_leases_expired_leases_total 1.0",
+                "kvtier_tier_pinned_keys 0.0",
+                "kvtier_tier_removed_pages_total{reason=\"ttl\"} 1.0",
+                "kvtier_tier_removed_age_seconds_count{reason=\"ttl\"} 1")
+            .noneMatch(line -> line.equals("kvtier_tier_scrub_verified_pages_total 0.0"))
+            .noneMatch(line -> line.startsWith("kvtier_tier_recovered"));
+      } finally {
+        Channels.close(channel);
+      }
+    }
+  }
+
+  private static void awaitMetric(CacheTier tier, String line)
+      throws IOException, InterruptedException {
+    while (fetch(tier.opsUrl() + "/metrics").lines().noneMatch(line::equals)) {
+      Thread.onSpinWait();
+    }
+  }
+
+  @Test
+  void aWatchDoesNotDelayAClose() {
+    CacheTier tier = CacheTier.start(config());
+    ManagedChannel channel = Channels.open(tier.target());
+    try {
+      Iterator<WatchResponse> watch =
+          PagesGrpc.newBlockingStub(channel)
+              .withDeadlineAfter(60, TimeUnit.SECONDS)
+              .watch(WatchRequest.getDefaultInstance());
+      assertThat(watch.next().getSnapshotEnds()).isTrue();
+      long begun = System.nanoTime();
+      tier.close();
+      assertThat(System.nanoTime() - begun).as("no draining").isLessThan(4_000_000_000L);
+      assertThatThrownBy(watch::hasNext).hasMessage("UNAVAILABLE: the tier is stopping");
+    } finally {
+      tier.close();
+      Channels.close(channel);
     }
   }
 
@@ -200,6 +284,23 @@ final class CacheTierTest {
             () -> new CacheTierConfig(EndpointConfig.loopback(), bytesMax, Optional.empty()))
         .isInstanceOf(KvtierException.class)
         .hasMessage("tier bytes max is %d; it must be 16777216..70368744177664", bytesMax);
+  }
+
+  @Test
+  void memoryKeepsNoDirectory() {
+    assertThatThrownBy(() ->
+            new CacheTierConfig(
+                EndpointConfig.loopback(),
+                BYTES_MAX,
+                Optional.of(home),
+                true,
+                CacheLimits.none(),
+                LeaseLimits.defaults(),
+                0,
+                Verification.TIER))
+        .isInstanceOf(KvtierException.class)
+        .hasMessage(
+            "data directory is %s, and pages are to be in plain memory: give one of the two", home);
   }
 
   @Test

@@ -3,6 +3,7 @@ package io.kvtier.cachetier;
 import io.kvtier.page.PageKey;
 import java.util.Map;
 import java.util.concurrent.ConcurrentHashMap;
+import java.util.function.ObjIntConsumer;
 import org.agrona.DirectBuffer;
 import org.agrona.concurrent.UnsafeBuffer;
 import org.jspecify.annotations.Nullable;
@@ -64,6 +65,11 @@ public final class FlippingPageStore implements PageStore {
       flippedAt.remove(key);
     }
     return deleted;
+  }
+
+  @Override
+  public void forEach(ObjIntConsumer<PageKey> visitor) {
+    store.forEach(visitor);
   }
 
   @Override

@@ -11,7 +11,13 @@ import io.kvtier.KvtierException.Code;
 import io.kvtier.cachetier.Read.Hit;
 import io.kvtier.cachetier.Read.Miss;
 import io.kvtier.cachetier.Read.MissReason;
+import io.kvtier.cachetier.cache.CacheLimits;
+import io.kvtier.cachetier.cache.PageCache;
+import io.kvtier.cachetier.cache.Removal;
 import io.kvtier.cachetier.chronicle.ChroniclePageStore;
+import io.kvtier.cachetier.lease.LeaseLimits;
+import io.kvtier.cachetier.lease.LeaseTable;
+import io.kvtier.cachetier.watch.EventLog;
 import io.kvtier.page.Codec;
 import io.kvtier.page.PageHeaderFlyweight;
 import io.kvtier.page.PageKey;
@@ -181,6 +187,40 @@ final class PageServiceTest {
       }
       assertThat(at).isEqualTo(data.length);
     }
+  }
+
+  /** The switch: the tier looks at nothing that is the reader's to verify, and the scrub does. */
+  @Test
+  void whereTheReaderVerifiesTheTierServesWhatItHas() {
+    PageCache cache =
+        new PageCache(
+            store,
+            CacheLimits.none(),
+            new LeaseTable(LeaseLimits.defaults(), 1),
+            new EventLog(16, 1),
+            (reason, ageNs, length) -> {},
+            () -> 0);
+    PageService reader = new PageService(cache, Verification.READER);
+    PageService tier = new PageService(cache, Verification.TIER);
+    SectionSelection sketch = new SectionSelection(0b10, 0, Section.K_SIGN.bit());
+    int at = ROT4.offset(1, Section.K_SIGN);
+    reader.put(KEY, page(ROT4, LAYER, 1), 0, LENGTH);
+    store.flip(KEY, at);
+    Read<Integer> flawed = reader.get(KEY, (page, offset, length) -> (int) page.getByte(at));
+    assertThat(flawed).isEqualTo(new Hit<>(page(ROT4, LAYER, 1).getByte(at) ^ 1));
+    assertThat(reader.getSections(KEY, sketch)).isInstanceOf(Hit.class);
+    store.flip(KEY, PageHeaderFlyweight.TABLE_OFFSET);
+    assertThat(reader.getSections(KEY, sketch))
+        .as("what tells where sections are is verified")
+        .isEqualTo(new Miss<byte[]>(MissReason.CORRUPT));
+    assertThat(cache.removed(Removal.CORRUPT)).isEqualTo(1);
+    reader.put(KEY, page(ROT4, LAYER, 1), 0, LENGTH);
+    store.flip(KEY, at);
+    assertThat(tier.get(KEY, (page, offset, length) -> length))
+        .isEqualTo(new Miss<Integer>(MissReason.CORRUPT));
+    assertThatThrownBy(() -> reader.put(KEY, new UnsafeBuffer(new byte[LENGTH]), 0, LENGTH))
+        .as("puts are verified in any case")
+        .hasMessageContaining("has a flaw: MAGIC");
   }
 
   @ParameterizedTest

@@ -31,6 +31,9 @@ class ArchitectureTest {
     "io.kvtier.coordinator.membership..",
     "io.kvtier.coordinator.plan..",
     "io.kvtier.cachetier",
+    "io.kvtier.cachetier.cache..",
+    "io.kvtier.cachetier.lease..",
+    "io.kvtier.cachetier.watch..",
     "io.kvtier.integration.planted.pure.."
   };
 

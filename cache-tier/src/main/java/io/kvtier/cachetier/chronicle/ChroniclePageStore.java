@@ -4,6 +4,7 @@ import static io.kvtier.KvtierException.requireInRange;
 
 import io.kvtier.KvtierException;
 import io.kvtier.KvtierException.Code;
+import io.kvtier.cachetier.ByteBudget;
 import io.kvtier.cachetier.PageReader;
 import io.kvtier.cachetier.PageStore;
 import io.kvtier.cachetier.PutResult;
@@ -16,6 +17,7 @@ import java.nio.file.Path;
 import java.util.Arrays;
 import java.util.concurrent.locks.ReentrantLock;
 import java.util.concurrent.locks.ReentrantReadWriteLock;
+import java.util.function.ObjIntConsumer;
 import java.util.logging.Level;
 import java.util.logging.Logger;
 import java.util.stream.Stream;
@@ -35,6 +37,9 @@ import org.jspecify.annotations.Nullable;
  * disk; the rest is dropped. In the last two cases opening repairs the maps and verifies every page
  * ({@link #recovery}).
  *
+ * <p>Files are sparse: a disk that others fill up refuses puts ({@code EXHAUSTED}) until it has
+ * room again; what is stored stays readable.
+ *
  * <p>Locks, in the order they are taken: the gate (shared by calls, exclusive to {@code close}),
  * the key's stripe (so that two puts of one key in different lengths cannot both succeed),
  * Chronicle's lock of the key's segment.
@@ -48,6 +53,7 @@ public final class ChroniclePageStore implements PageStore {
 
   private static final Logger LOG = Logger.getLogger(ChroniclePageStore.class.getName());
   private static final int STRIPES = 256;
+  private static final long DISK_BYTES_AFTER_FAULT = 32 << 20;
 
   private final ReentrantReadWriteLock gate = new ReentrantReadWriteLock();
   private final ReentrantLock[] stripes = new ReentrantLock[STRIPES];
@@ -61,6 +67,12 @@ public final class ChroniclePageStore implements PageStore {
   private volatile PageMap[] maps = {};
 
   private volatile boolean closed;
+
+  /** Whether a write has failed since there was room on the disk. */
+  private volatile boolean diskFaulted;
+
+  /** Whether a write has ever failed: the maps are to be recovered at the next start. */
+  private volatile boolean toRecover;
 
   /**
    * Opens the pages of a directory, which is made if it does not exist.
@@ -116,9 +128,10 @@ public final class ChroniclePageStore implements PageStore {
     this.bytesLaidOut = directory.layOut(bytesMax);
     boolean clean = directory.takeCleanMark();
     Recovery found = Recovery.NONE;
+    RecoveryProgress progress = new RecoveryProgress();
     try {
       for (int length : directory.mapLengths()) {
-        found = found.plus(clean ? adopt(length) : recover(length));
+        found = found.plus(clean ? adopt(length) : recover(length, progress));
       }
       if (maps.length == 0) {
         PageMap.warmUp(directory.unfinished("warm-up"));
@@ -128,6 +141,17 @@ public final class ChroniclePageStore implements PageStore {
       throw e;
     }
     this.recovery = found;
+    tellWhatWasFound(clean, progress);
+  }
+
+  private void tellWhatWasFound(boolean clean, RecoveryProgress progress) {
+    if (!clean && maps.length > 0) {
+      LOG.log(
+          recovery.pagesDropped() == 0 ? Level.INFO : Level.WARNING,
+          "the last stop was not clean: of {0} bytes of pages verified, {1} pages are kept and {2}"
+              + " torn ones removed",
+          new Object[] {progress.bytes(), recovery.pagesKept(), recovery.pagesDropped()});
+    }
   }
 
   private long entriesMax(int pageLength) {
@@ -143,8 +167,9 @@ public final class ChroniclePageStore implements PageStore {
    * What cannot be repaired is removed: the tier is a cache, and one that does not start serves
    * nobody.
    */
-  private Recovery recover(int length) throws IOException {
+  private Recovery recover(int length, RecoveryProgress progress) throws IOException {
     Path file = directory.mapFile(length);
+    LOG.log(Level.INFO, "the last stop was not clean: repairing {0}", file);
     PageMap map;
     try {
       map = PageMap.recover(file, length, entriesMax(length));
@@ -154,7 +179,7 @@ public final class ChroniclePageStore implements PageStore {
       Files.delete(file);
       return Recovery.NONE;
     }
-    Recovery found = map.dropFlawed();
+    Recovery found = map.dropFlawed(progress);
     keepUnlessEmpty(map);
     return found;
   }
@@ -220,13 +245,44 @@ public final class ChroniclePageStore implements PageStore {
     }
     boolean inserted = false;
     try {
+      requireRoomOnDisk();
       mapFor(length).insert(key, page);
       inserted = true;
+    } catch (InternalError e) {
+      // How the virtual machine reports a mapped page that the disk has no block for.
+      diskFaulted = true;
+      toRecover = true;
+      LOG.log(Level.SEVERE, "a page cannot be written to " + directory.path(), e);
+      throw diskFull(e);
     } finally {
       if (!inserted) {
         budget.giveBack(length);
       }
     }
+  }
+
+  /**
+   * After a write that the disk had no room for, nothing is tried before it has some: each failed
+   * insertion costs a place in its map until the map is recovered.
+   */
+  private void requireRoomOnDisk() {
+    if (!diskFaulted) {
+      return;
+    }
+    if (directory.usableBytes() < DISK_BYTES_AFTER_FAULT) {
+      throw diskFull(null);
+    }
+    diskFaulted = false;
+  }
+
+  private KvtierException diskFull(@Nullable Throwable cause) {
+    String message =
+        "disk of data directory %s is full or failing: %d bytes are free, pages are taken again from"
+                .formatted(directory.path(), directory.usableBytes())
+            + " %d on".formatted(DISK_BYTES_AFTER_FAULT);
+    return cause == null
+        ? new KvtierException(Code.EXHAUSTED, message)
+        : new KvtierException(Code.EXHAUSTED, message, cause);
   }
 
   private PageMap mapFor(int length) {
@@ -320,6 +376,18 @@ public final class ChroniclePageStore implements PageStore {
     }
   }
 
+  @Override
+  public void forEach(ObjIntConsumer<PageKey> visitor) {
+    enter();
+    try {
+      for (PageMap map : maps) {
+        map.forEach(key -> visitor.accept(key, map.pageLength()));
+      }
+    } finally {
+      gate.readLock().unlock();
+    }
+  }
+
   /** Passes the gate; the caller releases it. */
   private void enter() {
     gate.readLock().lock();
@@ -360,7 +428,9 @@ public final class ChroniclePageStore implements PageStore {
       closed = true;
       try (directory) {
         closeMaps();
-        directory.leaveCleanMark();
+        if (!toRecover) {
+          directory.leaveCleanMark();
+        }
       } catch (IOException e) {
         throw new UncheckedIOException("data directory cannot be closed: " + directory.path(), e);
       }

@@ -2,6 +2,7 @@ package io.kvtier.cachetier.chronicle;
 
 import com.google.protobuf.ByteString;
 import io.kvtier.KvtierException;
+import io.kvtier.KvtierException.Code;
 import io.kvtier.cachetier.PageReader;
 import io.kvtier.cachetier.Recovery;
 import io.kvtier.page.PageKey;
@@ -11,6 +12,13 @@ import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.nio.file.StandardCopyOption;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.concurrent.ExecutionException;
+import java.util.concurrent.ExecutorService;
+import java.util.concurrent.Executors;
+import java.util.concurrent.Future;
+import java.util.function.Consumer;
 import net.openhft.chronicle.hash.Data;
 import net.openhft.chronicle.map.ChronicleMap;
 import net.openhft.chronicle.map.ChronicleMapBuilder;
@@ -188,20 +196,52 @@ final class PageMap implements AutoCloseable {
     }
   }
 
-  /** Verifies every page and removes those that are flawed. */
-  Recovery dropFlawed() {
-    long[] keptAndDropped = new long[2];
+  /** Shows every key, segment by segment, under the segment's lock. */
+  void forEach(Consumer<PageKey> visitor) {
     for (int segment = 0; segment < map.segments(); segment++) {
       try (MapSegmentContext<byte[], byte[], ?> context = map.segmentContext(segment)) {
-        context.forEachSegmentEntry(entry -> {
-          if (sound(entry)) {
-            keptAndDropped[0]++;
-          } else {
-            keptAndDropped[1]++;
-            entry.doRemove();
-          }
-        });
+        context.forEachSegmentEntry(
+            entry -> visitor.accept(PageKey.of(ByteString.copyFrom(entry.key().get()))));
       }
+    }
+  }
+
+  /** Verifies every page and removes those that are flawed, on as many threads as may help. */
+  Recovery dropFlawed(RecoveryProgress progress) {
+    int threads = Math.min(map.segments(), Runtime.getRuntime().availableProcessors());
+    try (ExecutorService pool =
+        Executors.newFixedThreadPool(
+            threads, Thread.ofPlatform().name("kvtier-recovery-", 0).daemon().factory())) {
+      List<Future<Recovery>> parts = new ArrayList<>();
+      for (int segment = 0; segment < map.segments(); segment++) {
+        int part = segment;
+        parts.add(pool.submit(() -> dropFlawed(part, progress)));
+      }
+      Recovery all = Recovery.NONE;
+      for (Future<Recovery> part : parts) {
+        all = all.plus(part.get());
+      }
+      return all;
+    } catch (ExecutionException e) {
+      throw new IllegalStateException("pages of length " + pageLength + " not verified", e);
+    } catch (InterruptedException e) {
+      Thread.currentThread().interrupt();
+      throw new KvtierException(Code.UNAVAILABLE, "interrupted while verifying pages", e);
+    }
+  }
+
+  private Recovery dropFlawed(int segment, RecoveryProgress progress) {
+    long[] keptAndDropped = new long[2];
+    try (MapSegmentContext<byte[], byte[], ?> context = map.segmentContext(segment)) {
+      context.forEachSegmentEntry(entry -> {
+        if (sound(entry)) {
+          keptAndDropped[0]++;
+        } else {
+          keptAndDropped[1]++;
+          entry.doRemove();
+        }
+        progress.verified(pageLength);
+      });
     }
     return new Recovery(keptAndDropped[0], keptAndDropped[1]);
   }

@@ -135,6 +135,11 @@ final class StoreDirectory implements AutoCloseable {
     }
   }
 
+  /** Bytes that the disk has free for this process. */
+  long usableBytes() {
+    return path.toFile().getUsableSpace();
+  }
+
   /** Removes files that a crash left half made. */
   void removeUnfinished() throws IOException {
     for (Path file : files()) {

@@ -9,6 +9,7 @@ import io.kvtier.cachetier.PageService;
 import io.kvtier.cachetier.Read;
 import io.kvtier.cachetier.Read.Hit;
 import io.kvtier.cachetier.Read.MissReason;
+import io.kvtier.cachetier.cache.PageCache;
 import io.kvtier.page.PageKey;
 import io.kvtier.v1.ContainsRequest;
 import io.kvtier.v1.ContainsResponse;
@@ -18,15 +19,22 @@ import io.kvtier.v1.GetRequest;
 import io.kvtier.v1.GetResponse;
 import io.kvtier.v1.GetSectionsRequest;
 import io.kvtier.v1.GetSectionsResponse;
+import io.kvtier.v1.LeaseRequest;
+import io.kvtier.v1.LeaseResponse;
 import io.kvtier.v1.Miss;
 import io.kvtier.v1.PageSections;
 import io.kvtier.v1.PagesGrpc;
 import io.kvtier.v1.PutRequest;
 import io.kvtier.v1.PutResponse;
+import io.kvtier.v1.ReleaseRequest;
+import io.kvtier.v1.ReleaseResponse;
+import io.kvtier.v1.WatchRequest;
+import io.kvtier.v1.WatchResponse;
 import java.util.Iterator;
 import java.util.List;
 import java.util.stream.IntStream;
 import org.agrona.DirectBuffer;
+import org.jspecify.annotations.Nullable;
 
 /**
  * The Pages service. Refusals are thrown; the endpoint makes statuses of them. Must run on platform
@@ -37,9 +45,48 @@ public final class PagesGrpcService extends PagesGrpc.PagesImplBase {
   private static final int ANSWER_BYTES = 1 << 20;
 
   private final PageService pages;
+  private final @Nullable LeaseCalls leases;
+  private final @Nullable Watchers watchers;
 
+  /** Without leases and watches. */
   public PagesGrpcService(PageService pages) {
     this.pages = pages;
+    this.leases = null;
+    this.watchers = null;
+  }
+
+  /** With all calls; the watchers are the caller's to close. */
+  public PagesGrpcService(PageService pages, PageCache cache, Watchers watchers) {
+    this.pages = pages;
+    this.leases = new LeaseCalls(cache);
+    this.watchers = watchers;
+  }
+
+  @Override
+  public void lease(LeaseRequest request, StreamObserver<LeaseResponse> out) {
+    if (leases == null) {
+      super.lease(request, out);
+    } else {
+      leases.lease(request, out);
+    }
+  }
+
+  @Override
+  public void release(ReleaseRequest request, StreamObserver<ReleaseResponse> out) {
+    if (leases == null) {
+      super.release(request, out);
+    } else {
+      leases.release(request, out);
+    }
+  }
+
+  @Override
+  public void watch(WatchRequest request, StreamObserver<WatchResponse> out) {
+    if (watchers == null) {
+      super.watch(request, out);
+    } else {
+      watchers.watch(request, (ServerCallStreamObserver<WatchResponse>) out);
+    }
   }
 
   @Override

@@ -18,6 +18,7 @@ import org.agrona.DirectBuffer;
 final class PutStream implements StreamObserver<PutRequest> {
   private final PageService pages;
   private final ServerCallStreamObserver<PutResponse> acks;
+  private final String tenant = Tenants.current();
   private boolean owesRequest;
 
   private PutStream(PageService pages, ServerCallStreamObserver<PutResponse> acks) {
@@ -38,7 +39,7 @@ final class PutStream implements StreamObserver<PutRequest> {
   public void onNext(PutRequest request) {
     PageKey key = PageKey.of(request.getKey());
     DirectBuffer page = PageRequests.page(request.getPage());
-    PutResult result = pages.put(key, page, 0, page.capacity());
+    PutResult result = pages.put(tenant, key, page, 0, page.capacity());
     acks.onNext(
         PutResponse.newBuilder()
             .setKey(request.getKey())

@@ -1,15 +1,16 @@
 package io.kvtier.cachetier.metrics;
 
 import io.kvtier.cachetier.PageCounts;
-import io.kvtier.cachetier.PageStore;
-import io.kvtier.cachetier.Recovery;
+import io.kvtier.cachetier.cache.PageCache;
+import io.kvtier.cachetier.cache.Removal;
 import io.micrometer.core.instrument.FunctionCounter;
 import io.micrometer.core.instrument.Gauge;
 import io.micrometer.core.instrument.MeterRegistry;
+import java.util.concurrent.TimeUnit;
 
 /**
- * Every meter of a cache tier: its name, its unit, its tag (empty: none) and its meaning. Counters
- * run from the start of the process.
+ * Every meter of a cache tier that is a count: its name, its unit, its tag (empty: none) and its
+ * meaning. Counters run from the start of the process.
  */
 public enum TierMeter {
   HITS(Kind.COUNTER, "kvtier.tier.hits", "pages", "", "Reads that were served"),
@@ -24,25 +25,31 @@ public enum TierMeter {
   BYTES_USED(Kind.GAUGE, "kvtier.tier.used", "bytes", "", "Sum of the lengths of the pages stored"),
   BYTES_MAX(Kind.GAUGE, "kvtier.tier.max", "bytes", "", "Bound of the bytes used"),
   PAGES(Kind.GAUGE, "kvtier.tier.stored", "pages", "", "Pages stored"),
-  PAGES_RECOVERED(
+  LEASES(Kind.GAUGE, "kvtier.tier.leases", "leases", "", "Leases that run"),
+  LEASES_EXPIRED(
+      Kind.COUNTER, "kvtier.tier.leases.expired", "leases", "", "Leases that ended by themselves"),
+  PAGES_PINNED(Kind.GAUGE, "kvtier.tier.pinned", "keys", "", "Keys that leases pin"),
+  LEASES_LEAKED(
       Kind.GAUGE,
-      "kvtier.tier.recovered",
-      "pages",
+      "kvtier.tier.leases.leaked",
+      "keys",
       "",
-      "Pages found sound when the store opened after an unclean stop"),
-  PAGES_DROPPED(
-      Kind.GAUGE,
-      "kvtier.tier.dropped",
-      "pages",
-      "",
-      "Pages found torn, and removed, when the store opened after an unclean stop");
+      "Pins of leases that ended seconds ago; anything but 0 is a fault"),
+  REMOVED_SIZE(Kind.COUNTER, "kvtier.tier.removed", "pages", "reason=size", "Pages removed"),
+  REMOVED_QUOTA(Kind.COUNTER, "kvtier.tier.removed", "pages", "reason=quota", "Pages removed"),
+  REMOVED_TTL(Kind.COUNTER, "kvtier.tier.removed", "pages", "reason=ttl", "Pages removed"),
+  REMOVED_CORRUPT(Kind.COUNTER, "kvtier.tier.removed", "pages", "reason=corrupt", "Pages removed"),
+  REMOVED_ASKED(Kind.COUNTER, "kvtier.tier.removed", "pages", "reason=asked", "Pages removed");
 
   private enum Kind {
     COUNTER,
     GAUGE
   }
 
-  private record Sources(PageCounts counts, PageStore store, Recovery recovery) {}
+  private record Sources(PageCounts counts, PageCache cache) {}
+
+  /** Long enough for the tier to have looked for leases that are over. */
+  private static final long LEAK_GRACE_NS = TimeUnit.SECONDS.toNanos(5);
 
   private final Kind kind;
   private final String meterName;
@@ -81,9 +88,8 @@ public enum TierMeter {
   }
 
   /** Registers all meters; they read their values when they are asked. */
-  public static void bindAll(
-      MeterRegistry meters, PageCounts counts, PageStore store, Recovery recovery) {
-    Sources sources = new Sources(counts, store, recovery);
+  public static void bindAll(MeterRegistry meters, PageCounts counts, PageCache cache) {
+    Sources sources = new Sources(counts, cache);
     for (TierMeter meter : values()) {
       meter.bind(meters, sources);
     }
@@ -118,11 +124,18 @@ public enum TierMeter {
       case PUTS_EXISTED -> from.counts.putsExisted();
       case BYTES_IN -> from.counts.bytesIn();
       case BYTES_OUT -> from.counts.bytesOut();
-      case BYTES_USED -> from.store.bytesUsed();
-      case BYTES_MAX -> from.store.bytesMax();
-      case PAGES -> from.store.pages();
-      case PAGES_RECOVERED -> from.recovery.pagesKept();
-      case PAGES_DROPPED -> from.recovery.pagesDropped();
+      case BYTES_USED -> from.cache.bytesUsed();
+      case BYTES_MAX -> from.cache.bytesMax();
+      case PAGES -> from.cache.pages();
+      case LEASES -> from.cache.leases().leases();
+      case LEASES_EXPIRED -> from.cache.leases().expired();
+      case PAGES_PINNED -> from.cache.leases().keysPinned();
+      case LEASES_LEAKED -> from.cache.leakedLeases(LEAK_GRACE_NS);
+      case REMOVED_SIZE -> from.cache.removed(Removal.SIZE);
+      case REMOVED_QUOTA -> from.cache.removed(Removal.QUOTA);
+      case REMOVED_TTL -> from.cache.removed(Removal.TTL);
+      case REMOVED_CORRUPT -> from.cache.removed(Removal.CORRUPT);
+      case REMOVED_ASKED -> from.cache.removed(Removal.ASKED);
     };
   }
 }

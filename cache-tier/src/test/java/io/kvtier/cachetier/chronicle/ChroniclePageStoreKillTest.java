@@ -11,28 +11,31 @@ import java.io.IOException;
 import java.io.InputStreamReader;
 import java.lang.management.ManagementFactory;
 import java.nio.MappedByteBuffer;
+import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.SplittableRandom;
+import java.util.stream.Stream;
 import org.agrona.concurrent.UnsafeBuffer;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.Timeout;
 import org.junit.jupiter.api.io.TempDir;
 
 /**
- * Kills a process that writes and deletes. Afterwards the store opens within the time limit; every
- * page whose put had returned is there, byte for byte; every page whose delete had returned is not;
- * of those in flight each is there whole or not at all; and the store takes pages again.
+ * Kills a process that puts, evicts and deletes, {@code -Dkvtier.kill.rounds} times. Afterwards the
+ * store opens within the time limit; every page whose put had returned is there, byte for byte;
+ * every page whose delete had returned is not; of those in flight each is there whole or not at
+ * all; and the store takes pages again.
  */
 final class ChroniclePageStoreKillTest {
   private static final int ROUNDS = Integer.getInteger("kvtier.kill.rounds", 3);
-  private static final int LINES_MAX = 150;
+  private static final int LINES_MAX = 400;
 
   @TempDir Path home;
 
   @Test
-  @Timeout(value = 300, threadMode = Timeout.ThreadMode.SEPARATE_THREAD)
+  @Timeout(value = 1800, threadMode = Timeout.ThreadMode.SEPARATE_THREAD)
   void whatWasAcknowledgedSurvivesTheProcess() throws Exception {
     long seed = System.nanoTime();
     System.out.println("whatWasAcknowledgedSurvivesTheProcess seed " + seed);
@@ -42,7 +45,19 @@ final class ChroniclePageStoreKillTest {
       Path states = home.resolve("states-" + round);
       killAfter(1 + random.nextInt(LINES_MAX), directory, states);
       check(round, directory, DoomedWriter.states(states));
+      remove(directory);
+      Files.delete(states);
     }
+  }
+
+  /** A hundred rounds need not fill the disk. */
+  private static void remove(Path directory) throws IOException {
+    try (Stream<Path> files = Files.list(directory)) {
+      for (Path file : files.toList()) {
+        Files.delete(file);
+      }
+    }
+    Files.delete(directory);
   }
 
   private static void killAfter(int lines, Path directory, Path states)
@@ -72,6 +87,7 @@ final class ChroniclePageStoreKillTest {
 
   private static void check(int round, Path directory, MappedByteBuffer states) {
     int stored = 0;
+    int gone = 0;
     int inFlight = 0;
     int inFlightThere = 0;
     long begun = System.nanoTime();
@@ -88,8 +104,10 @@ final class ChroniclePageStoreKillTest {
             assertThat(there).as("acknowledged page %d is there", index).isTrue();
             stored++;
           }
-          case DoomedWriter.DELETED ->
-              assertThat(there).as("deleted page %d is there", index).isFalse();
+          case DoomedWriter.DELETED -> {
+            assertThat(there).as("deleted page %d is there", index).isFalse();
+            gone++;
+          }
           default -> {
             inFlight++;
             inFlightThere += there ? 1 : 0;
@@ -97,8 +115,8 @@ final class ChroniclePageStoreKillTest {
         }
       }
       System.out.printf(
-          "round %d: open %d ms, stored %d, in flight %d of which there %d, %s%n",
-          round, openMs, stored, inFlight, inFlightThere, store.recovery());
+          "round %d: open %d ms, stored %d, removed %d, in flight %d of which there %d, %s%n",
+          round, openMs, stored, gone, inFlight, inFlightThere, store.recovery());
       assertThat(stored).isPositive();
       assertThat(inFlight).isLessThanOrEqualTo(2);
       assertThat(store.pages()).isEqualTo(stored + inFlightThere);

@@ -1,6 +1,7 @@
 package io.kvtier.cachetier.chronicle;
 
 import static io.kvtier.cachetier.TestPages.ROT4;
+import static io.kvtier.cachetier.TestPages.bytes;
 import static io.kvtier.cachetier.TestPages.key;
 import static io.kvtier.cachetier.TestPages.page;
 import static org.assertj.core.api.Assertions.assertThat;
@@ -35,6 +36,32 @@ final class ChroniclePageStoreTest extends PageStoreContractTest {
   @Override
   protected PageStore open(Path directory, long bytesMax) {
     return ChroniclePageStore.open(directory, bytesMax);
+  }
+
+  @Test
+  void pagesSurviveAReopen() {
+    for (int round = 0; round < 3; round++) {
+      try (PageStore store = open(directory, BYTES_MAX)) {
+        for (int i = 0; i < 20 * round; i++) {
+          assertThat(get(store, key(i))).isEqualTo(bytes(i, 640 + 64 * (i % 3)));
+        }
+        for (int i = 20 * round; i < 20 * round + 20; i++) {
+          put(store, i, 640 + 64 * (i % 3));
+        }
+        assertThat(store.pages()).isEqualTo(20 * round + 20);
+      }
+    }
+    long used;
+    try (PageStore store = open(directory, BYTES_MAX)) {
+      used = store.bytesUsed();
+    }
+    try (PageStore store = open(directory, used - 640)) {
+      assertThat(store.bytesUsed()).as("a lower bound keeps what is stored").isEqualTo(used);
+      assertFull(store, 1000, 640);
+      store.delete(key(0));
+      store.delete(key(1));
+      assertThat(put(store, 1000, 640)).isEqualTo(PutResult.STORED);
+    }
   }
 
   private static void fill(PageStore store, int pages) {

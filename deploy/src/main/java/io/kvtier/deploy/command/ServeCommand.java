@@ -4,10 +4,7 @@ import io.kvtier.cachetier.CacheTierConfig;
 import io.kvtier.coordinator.CoordinatorConfig;
 import io.kvtier.deploy.service.AllInOne;
 import io.kvtier.rpc.EndpointConfig;
-import java.nio.file.Path;
-import java.util.Optional;
 import java.util.concurrent.Callable;
-import org.jspecify.annotations.Nullable;
 import picocli.CommandLine.Command;
 import picocli.CommandLine.Mixin;
 import picocli.CommandLine.Option;
@@ -27,24 +24,12 @@ public final class ServeCommand implements Callable<Integer> {
       description = "device memory for sessions (default: ${DEFAULT-VALUE})")
   private long deviceBytes;
 
-  @Option(
-      names = "--tier-bytes",
-      defaultValue = "4g",
-      converter = ByteSize.class,
-      description = "bytes of pages in the cache tier (default: ${DEFAULT-VALUE})")
-  private long tierBytes;
-
-  @Option(
-      names = "--data",
-      description =
-          "directory of the cache tier's file (default: a temporary one, removed at the end)")
-  private @Nullable Path data;
+  @Mixin private final TierOptions options = new TierOptions();
 
   @Override
   public Integer call() throws InterruptedException {
     CoordinatorConfig coordinator = CoordinatorConfig.defaults().withEndpoint(endpoint.config());
-    CacheTierConfig tier =
-        new CacheTierConfig(EndpointConfig.loopback(), tierBytes, Optional.ofNullable(data));
+    CacheTierConfig tier = options.config(EndpointConfig.loopback());
     AllInOne service = AllInOne.start(coordinator, tier, deviceBytes);
     System.out.printf(
         "coordinator ready at %s (pages at %s)%n",

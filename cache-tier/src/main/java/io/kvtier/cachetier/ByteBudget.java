@@ -1,4 +1,4 @@
-package io.kvtier.cachetier.chronicle;
+package io.kvtier.cachetier;
 
 import java.util.concurrent.atomic.AtomicLong;
 
@@ -6,16 +6,16 @@ import java.util.concurrent.atomic.AtomicLong;
  * Bytes out of a bound: reserved before they are used, given back after. Safe for use by many
  * threads.
  */
-final class ByteBudget {
+public final class ByteBudget {
   private final long max;
   private final AtomicLong used = new AtomicLong();
 
-  ByteBudget(long max) {
+  public ByteBudget(long max) {
     this.max = max;
   }
 
   /** Takes bytes if all of them fit below the bound. */
-  boolean tryReserve(long bytes) {
+  public boolean tryReserve(long bytes) {
     for (; ; ) {
       long before = used.get();
       if (bytes > max - before) {
@@ -28,20 +28,23 @@ final class ByteBudget {
   }
 
   /** Counts bytes that are there already, even beyond the bound. */
-  void adopt(long bytes) {
+  public void adopt(long bytes) {
     used.addAndGet(bytes);
   }
 
-  void giveBack(long bytes) {
+  /** Gives back bytes that were reserved or adopted. */
+  public void giveBack(long bytes) {
     long left = used.addAndGet(-bytes);
     assert left >= 0 : "gave back more than was reserved: " + left;
   }
 
-  long used() {
+  /** Bytes reserved or adopted and not given back. */
+  public long used() {
     return used.get();
   }
 
-  long max() {
+  /** The bound. */
+  public long max() {
     return max;
   }
 }

@@ -1,0 +1,76 @@
+package io.kvtier.cachetier.cache;
+
+import static io.kvtier.KvtierException.requireInRange;
+
+import io.kvtier.KvtierException;
+import io.kvtier.cachetier.PageStore;
+import java.time.Duration;
+import java.util.Map;
+import java.util.Optional;
+import java.util.regex.Pattern;
+
+/**
+ * Bounds of a cache beside its bytes.
+ *
+ * @param ttl longest time that an unleased page stays after it was stored, 1 s..10 years; empty:
+ *     without end
+ * @param tenantBytesMax bound of the bytes of each tenant that has no quota of its own, at least
+ *     {@link PageStore#PAGE_BYTES_MAX}
+ * @param quotas bounds of the bytes of tenants by name, at least {@link PageStore#PAGE_BYTES_MAX}
+ *     each
+ * @param evicts whether unleased pages make room for new ones; otherwise a put that does not fit is
+ *     refused
+ */
+public record CacheLimits(
+    Optional<Duration> ttl, long tenantBytesMax, Map<String, Long> quotas, boolean evicts) {
+  /** The tenant of callers who name none, and of all pages found at the start. */
+  public static final String DEFAULT_TENANT = "default";
+
+  /** Most tenants that have pages at a time. */
+  public static final int TENANTS_MAX = 1024;
+
+  private static final Duration TTL_MIN = Duration.ofSeconds(1);
+  private static final Duration TTL_MAX = Duration.ofDays(3650);
+  private static final Pattern TENANT = Pattern.compile("[A-Za-z0-9._-]{1,64}");
+
+  public CacheLimits {
+    ttl.ifPresent(time -> {
+      if (time.compareTo(TTL_MIN) < 0 || time.compareTo(TTL_MAX) > 0) {
+        throw KvtierException.invalid("ttl is %s; it must be %s..%s", time, TTL_MIN, TTL_MAX);
+      }
+    });
+    requireInRange("tenant bytes max", tenantBytesMax, PageStore.PAGE_BYTES_MAX, Long.MAX_VALUE);
+    quotas = Map.copyOf(quotas);
+    quotas.forEach((tenant, bytes) -> {
+      requireTenant(tenant);
+      requireInRange("quota of tenant " + tenant, bytes, PageStore.PAGE_BYTES_MAX, Long.MAX_VALUE);
+    });
+  }
+
+  /** Unleased pages make room. */
+  public CacheLimits(Optional<Duration> ttl, long tenantBytesMax, Map<String, Long> quotas) {
+    this(ttl, tenantBytesMax, quotas, true);
+  }
+
+  /** No time to live, no quotas; unleased pages make room. */
+  public static CacheLimits none() {
+    return new CacheLimits(Optional.empty(), Long.MAX_VALUE, Map.of());
+  }
+
+  /**
+   * Checks a tenant's name.
+   *
+   * @throws KvtierException INVALID if it is none
+   */
+  public static String requireTenant(String name) {
+    if (!TENANT.matcher(name).matches()) {
+      throw KvtierException.invalid(
+          "tenant is '%s'; it must have 1..64 characters of A-Z a-z 0-9 . _ -", name);
+    }
+    return name;
+  }
+
+  long quotaOf(String tenant) {
+    return quotas.getOrDefault(tenant, tenantBytesMax);
+  }
+}
