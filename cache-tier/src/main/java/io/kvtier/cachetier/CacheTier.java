@@ -8,6 +8,7 @@ import io.kvtier.rpc.Endpoint;
 import io.micrometer.prometheusmetrics.PrometheusConfig;
 import io.micrometer.prometheusmetrics.PrometheusMeterRegistry;
 import java.util.List;
+import java.util.Optional;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
 import java.util.concurrent.ThreadFactory;
@@ -51,7 +52,11 @@ public final class CacheTier implements AutoCloseable {
       Endpoint endpoint =
           parts.add(
               Endpoint.start(
-                  config.endpoint(), List.of(new PagesGrpcService(service)), meters, workers()));
+                  config.endpoint(),
+                  List.of(new PagesGrpcService(service)),
+                  meters,
+                  workers(),
+                  PagesGrpcService.BRIEF));
       return new CacheTier(store, endpoint, parts);
     } catch (RuntimeException e) {
       parts.closeAfter(e);
@@ -73,6 +78,11 @@ public final class CacheTier implements AutoCloseable {
   /** The gRPC target, host:port. */
   public String target() {
     return endpoint.target();
+  }
+
+  /** The gRPC target of the Unix-domain socket, unix:PATH, if there is one. */
+  public Optional<String> socketTarget() {
+    return endpoint.socketTarget();
   }
 
   /** The address of the {@code /metrics} and {@code /health} pages, http://host:port. */
