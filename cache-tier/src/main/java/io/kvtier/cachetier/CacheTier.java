@@ -1,17 +1,21 @@
 package io.kvtier.cachetier;
 
 import io.kvtier.cachetier.chronicle.ChroniclePageStore;
+import io.kvtier.cachetier.grpc.DirectServer;
 import io.kvtier.cachetier.grpc.PagesGrpcService;
 import io.kvtier.cachetier.metrics.TierMeter;
+import io.kvtier.cachetier.metrics.TransportMeters;
 import io.kvtier.rpc.Closing;
 import io.kvtier.rpc.Endpoint;
 import io.micrometer.prometheusmetrics.PrometheusConfig;
 import io.micrometer.prometheusmetrics.PrometheusMeterRegistry;
+import java.nio.file.Path;
 import java.util.List;
 import java.util.Optional;
-import java.util.concurrent.ExecutorService;
-import java.util.concurrent.Executors;
+import java.util.concurrent.LinkedBlockingQueue;
 import java.util.concurrent.ThreadFactory;
+import java.util.concurrent.ThreadPoolExecutor;
+import java.util.concurrent.TimeUnit;
 
 /**
  * A running cache tier: a page store, the Pages service over it, its meters and its listeners. Owns
@@ -49,14 +53,21 @@ public final class CacheTier implements AutoCloseable {
       parts.add(meters::close);
       PageService service = new PageService(store);
       TierMeter.bindAll(meters, service.counts(), store, store.recovery());
+      DirectServer direct =
+          parts.add(
+              DirectServer.start(
+                  service,
+                  config.endpoint().host(),
+                  0,
+                  config.endpoint().socket().map(CacheTier::directSocket)));
+      PagesGrpcService calls = new PagesGrpcService(service, direct);
+      ThreadPoolExecutor workers = workers();
+      TransportMeters.bindAll(
+          meters, workers.getQueue()::size, calls::streams, direct::connections);
       Endpoint endpoint =
           parts.add(
               Endpoint.start(
-                  config.endpoint(),
-                  List.of(new PagesGrpcService(service)),
-                  meters,
-                  workers(),
-                  PagesGrpcService.BRIEF));
+                  config.endpoint(), List.of(calls), meters, workers, PagesGrpcService.BRIEF));
       return new CacheTier(store, endpoint, parts);
     } catch (RuntimeException e) {
       parts.closeAfter(e);
@@ -64,15 +75,20 @@ public final class CacheTier implements AutoCloseable {
     }
   }
 
+  private static Path directSocket(Path socket) {
+    return socket.resolveSibling(socket.getFileName() + ".direct");
+  }
+
   /**
    * The threads of all handlers: platform threads, because the store's locks belong to threads. The
    * queue needs no bound of its own: each call has at most one task in it, and an endpoint bounds
    * the calls.
    */
-  private static ExecutorService workers() {
+  private static ThreadPoolExecutor workers() {
     ThreadFactory threads = Thread.ofPlatform().name("kvtier-tier-", 0).daemon().factory();
     int count = Math.max(THREADS_MIN, Runtime.getRuntime().availableProcessors());
-    return Executors.newFixedThreadPool(count, threads);
+    return new ThreadPoolExecutor(
+        count, count, 0, TimeUnit.SECONDS, new LinkedBlockingQueue<>(), threads);
   }
 
   /** The gRPC target, host:port. */

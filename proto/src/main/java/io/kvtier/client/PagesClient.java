@@ -16,6 +16,8 @@ import io.kvtier.rpc.Statuses;
 import io.kvtier.v1.ContainsRequest;
 import io.kvtier.v1.ContainsResponse;
 import io.kvtier.v1.DeleteRequest;
+import io.kvtier.v1.DirectRequest;
+import io.kvtier.v1.DirectResponse;
 import io.kvtier.v1.GetRequest;
 import io.kvtier.v1.GetSectionsRequest;
 import io.kvtier.v1.Miss;
@@ -28,13 +30,16 @@ import io.kvtier.wire.PageMessages;
 import io.kvtier.wire.PageMessages.Answer;
 import io.kvtier.wire.PagesMethods;
 import io.kvtier.wire.Staging;
+import java.io.IOException;
 import java.time.Duration;
 import java.util.BitSet;
 import java.util.List;
 import java.util.Queue;
+import java.util.Set;
 import java.util.concurrent.ArrayBlockingQueue;
 import java.util.concurrent.TimeUnit;
 import java.util.function.BiConsumer;
+import java.util.function.Consumer;
 import java.util.function.IntFunction;
 import java.util.function.ObjIntConsumer;
 import org.agrona.DirectBuffer;
@@ -63,31 +68,60 @@ public final class PagesClient implements PageTransport {
   private static final int GET_AHEAD_MAX = 64;
   private static final int STAGINGS_KEPT = 8;
 
+  /** Frames lie in one piece and are read there; nothing is put together in this. */
+  private static final Staging IN_PLACE = Staging.offHeap(PAGE_BYTES_MAX);
+
   private final ManagedChannel channel;
   private final String peer;
   private final Duration deadline;
   private final boolean verify;
+  private final DirectPath direct;
   private final Queue<Staging> stagings = new ArrayBlockingQueue<>(STAGINGS_KEPT);
 
-  /** Opens a client; nothing is sent until the first call. */
-  public PagesClient(String target, Duration deadline) {
-    this(target, deadline, true);
+  /** How a client is set up. */
+  public enum Option {
+    /** Leaves out the verification here; the tier has verified what it sends. */
+    TRUSTING,
+    /** Uses gRPC alone, though the tier may have a direct path. */
+    GRPC_ONLY
   }
 
-  /**
-   * Opens a client; nothing is sent until the first call.
-   *
-   * @param verify whether what arrives is verified here; the tier has verified it before it sent it
-   */
-  public PagesClient(String target, Duration deadline, boolean verify) {
+  /** Opens a client; nothing is sent until the first call. */
+  public PagesClient(String target, Duration deadline, Option... options) {
+    Set<Option> set = Set.of(options);
     this.channel = Channels.open(target);
     this.peer = "the tier at " + target;
     this.deadline = deadline;
-    this.verify = verify;
+    this.verify = !set.contains(Option.TRUSTING);
+    this.direct =
+        new DirectPath(
+            target,
+            peer,
+            deadline,
+            () ->
+                set.contains(Option.GRPC_ONLY)
+                    ? DirectResponse.getDefaultInstance()
+                    : unary().direct(DirectRequest.getDefaultInstance()));
   }
 
   @Override
   public void put(List<KeyedPage> pages) {
+    boolean ordinary = pages.stream().allMatch(page -> page.page().size() <= PAGE_BYTES_MAX);
+    DirectPages path = ordinary ? direct.pages() : null;
+    if (path != null) {
+      try {
+        int[] acknowledged = {0};
+        path.put(pages, ack -> requireAcknowledges(pages, acknowledged[0]++, ack));
+        return;
+      } catch (IOException e) {
+        // Pages are immutable, so all can be put again.
+        direct.failed(path, e);
+      }
+    }
+    putOverGrpc(pages);
+  }
+
+  private void putOverGrpc(List<KeyedPage> pages) {
     int[] acknowledged = {0};
     try (CallerCall<PutRequest, PutResponse> call =
         new CallerCall<>(
@@ -159,15 +193,14 @@ public final class PagesClient implements PageTransport {
       List<PageKey> batch = keys.subList(from, Math.min(keys.size(), from + BATCH_MAX));
       GetRequest.Builder request = GetRequest.newBuilder();
       batch.forEach(key -> request.addKeys(key.toByteString()));
+      GetRequest built = request.build();
       Batch reading = new Batch(from, batch.size(), batch::get, consumer);
-      run(
-          PagesMethods.GET,
-          request.build(),
-          reading,
-          (in, staging) -> {
-            Answer answer = PageMessages.readGet(in, staging);
-            reading.accept(answer, this::requireSoundPage);
-          });
+      BiConsumer<IncomingBytes, Staging> reader =
+          (in, staging) ->
+              reading.accept(PageMessages.readGet(in, staging), this::requireSoundPage);
+      if (!readDirectly(reading, reader, (path, answers) -> path.get(built, answers))) {
+        run(PagesMethods.GET, built, reading, reader);
+      }
     }
   }
 
@@ -178,14 +211,41 @@ public final class PagesClient implements PageTransport {
       GetSectionsRequest request = GetSectionsRequest.newBuilder().addAllPages(batch).build();
       Batch reading =
           new Batch(from, batch.size(), i -> PageKey.of(batch.get(i).getKey()), consumer);
-      run(
-          PagesMethods.GET_SECTIONS,
-          request,
-          reading,
+      BiConsumer<IncomingBytes, Staging> reader =
           (in, staging) ->
               PageMessages.readSections(
-                  in, staging, answer -> reading.accept(answer, this::requireSoundSections)));
+                  in, staging, answer -> reading.accept(answer, this::requireSoundSections));
+      if (!readDirectly(reading, reader, (path, answers) -> path.getSections(request, answers))) {
+        run(PagesMethods.GET_SECTIONS, request, reading, reader);
+      }
     }
+  }
+
+  private interface DirectRead {
+    void with(DirectPages path, Consumer<IncomingBytes> answers) throws IOException;
+  }
+
+  /** False if the batch has to be read over gRPC. */
+  private boolean readDirectly(
+      Batch batch, BiConsumer<IncomingBytes, Staging> reader, DirectRead read) {
+    DirectPages path = direct.pages();
+    if (path == null) {
+      return false;
+    }
+    try {
+      read.with(path, in -> reader.accept(in, IN_PLACE));
+    } catch (IOException e) {
+      direct.failed(path, e);
+      if (batch.served == 0) {
+        return false;
+      }
+      throw new KvtierException(
+          Code.UNAVAILABLE, "%s broke off its answers: %s".formatted(peer, e.getMessage()), e);
+    }
+    if (!batch.complete()) {
+      throw new KvtierException(Code.INTERNAL, peer + " ended its answers before the last");
+    }
+    return true;
   }
 
   /** Runs a call to its end. Asks for as many answers ahead as their lengths allow. */
@@ -317,12 +377,7 @@ public final class PagesClient implements PageTransport {
       List<PageKey> batch = keys.subList(from, Math.min(keys.size(), from + BATCH_MAX));
       ContainsRequest.Builder request = ContainsRequest.newBuilder();
       batch.forEach(key -> request.addKeys(key.toByteString()));
-      ContainsResponse response;
-      try {
-        response = unary().contains(request.build());
-      } catch (StatusRuntimeException e) {
-        throw Statuses.fromStatus(e, peer);
-      }
+      ContainsResponse response = contains(request.build());
       if (response.getStoredCount() != batch.size()) {
         throw new KvtierException(
             Code.INTERNAL,
@@ -334,6 +389,22 @@ public final class PagesClient implements PageTransport {
       }
     }
     return stored;
+  }
+
+  private ContainsResponse contains(ContainsRequest request) {
+    DirectPages path = direct.pages();
+    if (path != null) {
+      try {
+        return path.contains(request);
+      } catch (IOException e) {
+        direct.failed(path, e);
+      }
+    }
+    try {
+      return unary().contains(request);
+    } catch (StatusRuntimeException e) {
+      throw Statuses.fromStatus(e, peer);
+    }
   }
 
   @Override
@@ -357,6 +428,7 @@ public final class PagesClient implements PageTransport {
 
   @Override
   public void close() {
+    direct.close();
     Channels.close(channel);
   }
 }

@@ -3,6 +3,7 @@ package io.kvtier.rpc;
 import io.grpc.ManagedChannel;
 import io.grpc.netty.NettyChannelBuilder;
 import io.kvtier.KvtierException;
+import io.netty.channel.ChannelOption;
 import io.netty.channel.epoll.EpollDomainSocketChannel;
 import io.netty.channel.unix.DomainSocketAddress;
 import java.nio.file.Path;
@@ -30,13 +31,20 @@ public final class Channels {
         .build();
   }
 
+  /** Whether a target is a Unix-domain socket. */
+  public static boolean isUnixSocket(String target) {
+    return target.startsWith(UnixSockets.PREFIX);
+  }
+
   private static NettyChannelBuilder builder(String target) {
-    if (target.startsWith(UnixSockets.PREFIX)) {
+    if (isUnixSocket(target)) {
       Path path = Path.of(target.substring(UnixSockets.PREFIX.length()));
       UnixSockets.require(path);
       return NettyChannelBuilder.forAddress(new DomainSocketAddress(path.toString()))
           .channelType(EpollDomainSocketChannel.class, DomainSocketAddress.class)
           .eventLoopGroup(UnixSockets.threads())
+          // gRPC sets it on every channel; null takes it back, where Netty would warn.
+          .withOption(ChannelOption.SO_KEEPALIVE, null)
           .overrideAuthority("localhost");
     }
     int colon = target.lastIndexOf(':');

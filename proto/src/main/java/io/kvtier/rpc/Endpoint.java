@@ -191,22 +191,22 @@ public final class Endpoint implements AutoCloseable {
       ExecutorService executor,
       Set<String> brief)
       throws IOException {
-    UnixSockets.requireFree(path);
-    Path directory = UnixSockets.privateDirectory(path);
-    Path bound = UnixSockets.boundName(directory);
-    try {
-      NettyServerBuilder builder =
-          NettyServerBuilder.forAddress(new DomainSocketAddress(bound.toString()))
-              .channelType(EpollServerDomainSocketChannel.class)
-              .bossEventLoopGroup(UnixSockets.threads())
-              .workerEventLoopGroup(UnixSockets.threads());
-      Server server = build(builder, services, meters, executor, brief).start();
-      UnixSockets.publish(bound, path);
-      return server;
-    } finally {
-      Files.deleteIfExists(bound);
-      Files.delete(directory);
-    }
+    List<Server> server = new ArrayList<>();
+    UnixSockets.bind(
+        path,
+        bound ->
+            server.add(
+                build(
+                        NettyServerBuilder.forAddress(new DomainSocketAddress(bound.toString()))
+                            .channelType(EpollServerDomainSocketChannel.class)
+                            .bossEventLoopGroup(UnixSockets.threads())
+                            .workerEventLoopGroup(UnixSockets.threads()),
+                        services,
+                        meters,
+                        executor,
+                        brief)
+                    .start()));
+    return server.getFirst();
   }
 
   /** The gRPC target, host:port. */

@@ -22,7 +22,7 @@ import java.nio.file.attribute.PosixFilePermissions;
  * Unix-domain sockets, through epoll, so on Linux alone. Their threads are daemons, shared by all
  * endpoints and channels of the process, as gRPC shares its own.
  */
-final class UnixSockets {
+public final class UnixSockets {
   /** A target of this form is a Unix-domain socket. */
   static final String PREFIX = "unix:";
 
@@ -70,27 +70,37 @@ final class UnixSockets {
     }
   }
 
+  /** Binds a socket to a path. */
+  public interface Binder {
+    /** Binds it. */
+    void bind(Path path) throws IOException;
+  }
+
   /**
-   * A fresh directory beside the path, open to this user alone, where a socket is bound before it
-   * is moved to its path; so nobody else can connect to it before its mode is set.
+   * Has a socket bound to a path, for this user alone: in a private directory beside it first, so
+   * that nobody else can connect to it before its mode is set, and then moved there, in place of
+   * one that nobody serves.
+   *
+   * @throws KvtierException PRECONDITION if the path is taken
    */
-  static Path privateDirectory(Path path) throws IOException {
+  public static void bind(Path path, Binder binder) throws IOException {
+    requireFree(path);
     Path parent = path.toAbsolutePath().getParent();
     Files.createDirectories(parent);
-    return Files.createTempDirectory(
-        parent,
-        PRIVATE_PREFIX,
-        PosixFilePermissions.asFileAttribute(PosixFilePermissions.fromString("rwx------")));
-  }
-
-  /** Moves a bound socket to its path, for this user alone, in place of one that nobody serves. */
-  static void publish(Path bound, Path path) throws IOException {
-    Files.setPosixFilePermissions(bound, PosixFilePermissions.fromString("rw-------"));
-    Files.move(bound, path, StandardCopyOption.ATOMIC_MOVE);
-  }
-
-  static Path boundName(Path directory) {
-    return directory.resolve(PRIVATE_NAME);
+    Path directory =
+        Files.createTempDirectory(
+            parent,
+            PRIVATE_PREFIX,
+            PosixFilePermissions.asFileAttribute(PosixFilePermissions.fromString("rwx------")));
+    Path bound = directory.resolve(PRIVATE_NAME);
+    try {
+      binder.bind(bound);
+      Files.setPosixFilePermissions(bound, PosixFilePermissions.fromString("rw-------"));
+      Files.move(bound, path, StandardCopyOption.ATOMIC_MOVE);
+    } finally {
+      Files.deleteIfExists(bound);
+      Files.delete(directory);
+    }
   }
 
   /**
@@ -98,7 +108,7 @@ final class UnixSockets {
    *
    * @throws KvtierException PRECONDITION if it is not
    */
-  static void requireFree(Path path) {
+  private static void requireFree(Path path) {
     if (!Files.exists(path, LinkOption.NOFOLLOW_LINKS)) {
       return;
     }

@@ -58,6 +58,11 @@ final class Fields {
     length += other.length;
   }
 
+  void raw(byte[] bytes) {
+    System.arraycopy(bytes, 0, array, length, bytes.length);
+    length += bytes.length;
+  }
+
   private void varint(int value) {
     int rest = value;
     while ((rest & ~0x7F) != 0) {

@@ -1,9 +1,13 @@
 package io.kvtier.wire;
 
+import static java.nio.charset.StandardCharsets.UTF_8;
+
+import io.kvtier.page.PageKey;
 import io.kvtier.v1.Miss;
 import java.util.ArrayList;
 import java.util.List;
 import org.agrona.DirectBuffer;
+import org.agrona.concurrent.UnsafeBuffer;
 
 /**
  * A message to be sent that refers to page bytes where they lie. gRPC copies them into the
@@ -13,6 +17,10 @@ import org.agrona.DirectBuffer;
 public final class OutgoingBytes {
   private static final int VARINT_BYTES_MAX = 5;
 
+  private static final int PUT_KEY = 1;
+  private static final int PUT_PAGE = 2;
+  private static final int REFUSAL_CODE = 1;
+  private static final int REFUSAL_MESSAGE = 2;
   private static final int GET_INDEX = 1;
   private static final int GET_MISS = 2;
   private static final int GET_PAGE = 3;
@@ -23,6 +31,8 @@ public final class OutgoingBytes {
   private static final int SECTION_LENGTHS = 4;
   private static final int SECTION_CHECKSUMS = 5;
 
+  private static final DirectBuffer EMPTY = new UnsafeBuffer(new byte[0]);
+
   /** Some fields, then {@code length} bytes of the buffer. */
   record Piece(byte[] head, int headLength, DirectBuffer bytes, int offset, int length) {}
 
@@ -30,6 +40,36 @@ public final class OutgoingBytes {
   private int length;
 
   private OutgoingBytes() {}
+
+  /** A message that has been written already. */
+  public static OutgoingBytes whole(byte[] bytes) {
+    OutgoingBytes message = new OutgoingBytes();
+    message.pieces.add(new Piece(bytes, bytes.length, EMPTY, 0, 0));
+    message.length = bytes.length;
+    return message;
+  }
+
+  /** A google.rpc.Status without details. */
+  public static OutgoingBytes refusal(int code, String text) {
+    byte[] utf8 = text.getBytes(UTF_8);
+    Fields fields = new Fields(4 * VARINT_BYTES_MAX);
+    fields.uint32(REFUSAL_CODE, code);
+    fields.bytesHead(REFUSAL_MESSAGE, utf8.length);
+    OutgoingBytes message = new OutgoingBytes();
+    message.add(fields, new UnsafeBuffer(utf8), 0, utf8.length);
+    return message;
+  }
+
+  /** A PutRequest of a whole buffer. */
+  public static OutgoingBytes put(PageKey key, DirectBuffer page) {
+    Fields fields = new Fields(4 * VARINT_BYTES_MAX + PageKey.LENGTH);
+    fields.bytesHead(PUT_KEY, PageKey.LENGTH);
+    fields.raw(key.toBytes());
+    fields.bytesHead(PUT_PAGE, page.capacity());
+    OutgoingBytes message = new OutgoingBytes();
+    message.add(fields, page, 0, page.capacity());
+    return message;
+  }
 
   /** A GetResponse with a page. */
   public static OutgoingBytes page(int index, DirectBuffer page, int offset, int length) {
@@ -50,8 +90,6 @@ public final class OutgoingBytes {
     message.add(fields, EMPTY, 0, 0);
     return message;
   }
-
-  private static final DirectBuffer EMPTY = new org.agrona.concurrent.UnsafeBuffer(new byte[0]);
 
   /** A GetSectionsResponse, to which pages are added. */
   public static OutgoingBytes sections() {

@@ -17,7 +17,7 @@ import org.jspecify.annotations.Nullable;
  */
 public final class PageMessages {
   private static final int[] NONE = {};
-  private static final int KEY_BYTES_MAX = 1 << 10;
+  private static final int SHORT_BYTES_MAX = 4 << 10;
   private static final Located NOWHERE = new Located(new UnsafeBuffer(new byte[0]), 0);
 
   private PageMessages() {}
@@ -46,6 +46,25 @@ public final class PageMessages {
       int[] lengths,
       int[] checksums) {}
 
+  /** A google.rpc.Status without its details. */
+  public record Refusal(int code, String message) {}
+
+  /** Reads a google.rpc.Status. */
+  public static Refusal readRefusal(IncomingBytes in) {
+    int code = 0;
+    String message = "";
+    for (int tag = in.tag(); tag != 0; tag = in.tag()) {
+      if (IncomingBytes.isVarint(tag, 1)) {
+        code = (int) in.varint();
+      } else if (IncomingBytes.isBytes(tag, 2)) {
+        message = shortBytes(in).toStringUtf8();
+      } else {
+        in.skip(tag);
+      }
+    }
+    return new Refusal(code, message);
+  }
+
   /** Reads a PutRequest. */
   public static Put readPut(IncomingBytes in, Staging staging) {
     ByteString key = ByteString.EMPTY;
@@ -53,7 +72,7 @@ public final class PageMessages {
     int length = 0;
     for (int tag = in.tag(); tag != 0; tag = in.tag()) {
       if (IncomingBytes.isBytes(tag, 1)) {
-        key = key(in);
+        key = shortBytes(in);
       } else if (IncomingBytes.isBytes(tag, 2)) {
         length = in.bytesLength();
         page = bytes(in, length, staging);
@@ -64,14 +83,14 @@ public final class PageMessages {
     return new Put(key, page.buffer(), page.offset(), length);
   }
 
-  private static ByteString key(IncomingBytes in) {
+  private static ByteString shortBytes(IncomingBytes in) {
     int length = in.bytesLength();
-    byte[] key = new byte[Math.min(length, KEY_BYTES_MAX)];
-    for (int i = 0; i < key.length; i++) {
-      key[i] = in.int8();
+    byte[] bytes = new byte[Math.min(length, SHORT_BYTES_MAX)];
+    for (int i = 0; i < bytes.length; i++) {
+      bytes[i] = in.int8();
     }
-    in.skipRest(length - key.length);
-    return UnsafeByteOperations.unsafeWrap(key);
+    in.skipRest(length - bytes.length);
+    return UnsafeByteOperations.unsafeWrap(bytes);
   }
 
   private static Located bytes(IncomingBytes in, int length, Staging staging) {

@@ -28,12 +28,18 @@ final class PacedStream<R> {
     this.answers = answers;
   }
 
-  /** Sends the answers, then completes the call; an exception of theirs ends it with a status. */
-  static <R> void send(ServerCallStreamObserver<R> out, Answers<R> answers) {
+  /**
+   * Sends the answers, then completes the call; an exception of theirs ends it with a status.
+   *
+   * @throws io.kvtier.KvtierException EXHAUSTED above the limit
+   */
+  static <R> void send(ServerCallStreamObserver<R> out, Answers<R> answers, StreamLimit limit) {
+    Runnable leave = limit.enter();
     PacedStream<R> stream = new PacedStream<>(out, answers);
     out.setOnReadyThreshold(BUFFERED_BYTES);
     out.setOnReadyHandler(stream::onReady);
-    out.setOnCancelHandler(() -> {});
+    out.setOnCancelHandler(leave);
+    out.setOnCloseHandler(leave);
   }
 
   private void onReady() {

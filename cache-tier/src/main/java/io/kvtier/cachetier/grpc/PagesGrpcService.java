@@ -15,6 +15,8 @@ import io.kvtier.v1.ContainsRequest;
 import io.kvtier.v1.ContainsResponse;
 import io.kvtier.v1.DeleteRequest;
 import io.kvtier.v1.DeleteResponse;
+import io.kvtier.v1.DirectRequest;
+import io.kvtier.v1.DirectResponse;
 import io.kvtier.v1.GetRequest;
 import io.kvtier.v1.GetSectionsRequest;
 import io.kvtier.v1.PagesGrpc;
@@ -22,6 +24,7 @@ import io.kvtier.v1.PutResponse;
 import io.kvtier.wire.IncomingBytes;
 import io.kvtier.wire.OutgoingBytes;
 import io.kvtier.wire.PagesMethods;
+import java.nio.file.Path;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
@@ -41,9 +44,32 @@ public final class PagesGrpcService implements BindableService {
           PagesGrpc.getContainsMethod().getFullMethodName());
 
   private final PageService pages;
+  private final DirectResponse direct;
+  private final StreamLimit limit = new StreamLimit();
 
+  /** Without a direct path. */
   public PagesGrpcService(PageService pages) {
+    this(pages, DirectResponse.getDefaultInstance());
+  }
+
+  /** With a direct path, which listens there. */
+  public PagesGrpcService(PageService pages, DirectServer direct) {
+    this(
+        pages,
+        DirectResponse.newBuilder()
+            .setPort(direct.port())
+            .setSocket(direct.socket().map(Path::toString).orElse(""))
+            .build());
+  }
+
+  PagesGrpcService(PageService pages, DirectResponse direct) {
     this.pages = pages;
+    this.direct = direct;
+  }
+
+  /** Streams of pages that are open. */
+  public int streams() {
+    return limit.open();
   }
 
   @Override
@@ -97,7 +123,8 @@ public final class PagesGrpcService implements BindableService {
             sendPage(next, keys.get(next), to);
             next++;
           }
-        });
+        },
+        limit);
   }
 
   /**
@@ -120,7 +147,8 @@ public final class PagesGrpcService implements BindableService {
   private void getSections(GetSectionsRequest request, StreamObserver<OutgoingBytes> out) {
     PacedStream.send(
         (ServerCallStreamObserver<OutgoingBytes>) out,
-        new SectionAnswers(pages, PageRequests.sections(request)));
+        new SectionAnswers(pages, PageRequests.sections(request)),
+        limit);
   }
 
   static io.kvtier.v1.Miss miss(MissReason reason) {
@@ -139,6 +167,12 @@ public final class PagesGrpcService implements BindableService {
         response.addStored(pages.contains(key));
       }
       out.onNext(response.build());
+      out.onCompleted();
+    }
+
+    @Override
+    public void direct(DirectRequest request, StreamObserver<DirectResponse> out) {
+      out.onNext(direct);
       out.onCompleted();
     }
 

@@ -44,6 +44,11 @@ final class SectionAnswers implements PacedStream.Answers<OutgoingBytes> {
 
   @Override
   public void sendNext(ServerCallStreamObserver<OutgoingBytes> out) {
+    out.onNext(next());
+  }
+
+  /** The next answer, to be sent before another is made on this thread. */
+  OutgoingBytes next() {
     Staging staging = STAGING.get();
     OutgoingBytes message = OutgoingBytes.sections();
     int used = 0;
@@ -58,7 +63,7 @@ final class SectionAnswers implements PacedStream.Answers<OutgoingBytes> {
             message.addMiss(next, PagesGrpcService.miss(reason));
       }
     }
-    out.onNext(message);
+    return message;
   }
 
   private Read<Gathered> gather(PageRequests.Sections page, Staging staging, int at) {

@@ -21,7 +21,7 @@ import java.util.function.ToDoubleFunction;
  * counted.
  */
 final class Duel {
-  private static final int WARMUP_ROUNDS = 3;
+  private static final int WARMUP_ROUNDS = 5;
   private static final int ROUNDS = 7;
   private static final long ROUND_NS = 150_000_000;
   private static final int CALLS_MIN = 3;
