@@ -19,7 +19,8 @@ import org.jspecify.annotations.Nullable;
  */
 final class DirectPath implements AutoCloseable {
   private static final Logger LOG = Logger.getLogger(DirectPath.class.getName());
-  private static final long RETRY_NS = Duration.ofSeconds(5).toNanos();
+  private static final long RETRY_NS_MIN = Duration.ofSeconds(1).toNanos();
+  private static final long RETRY_NS_MAX = Duration.ofMinutes(5).toNanos();
 
   private final String target;
   private final String peer;
@@ -29,6 +30,11 @@ final class DirectPath implements AutoCloseable {
   private boolean asked;
   private boolean closed;
   private long failedNs;
+
+  /**
+   * How long gRPC is used after the next failure: longer each time, for a path that never works.
+   */
+  private long retryNs = RETRY_NS_MIN;
 
   /**
    * A path not looked for yet.
@@ -44,7 +50,7 @@ final class DirectPath implements AutoCloseable {
 
   /** The tier's pages over the direct path, or null: use gRPC. */
   synchronized @Nullable DirectPages pages() {
-    if (!asked && !closed && (failedNs == 0 || System.nanoTime() - failedNs > RETRY_NS)) {
+    if (!asked && !closed && (failedNs == 0 || System.nanoTime() - failedNs > retryNs)) {
       asked = true;
       SocketAddress address = address();
       pages = address == null ? null : new DirectPages(address, peer, deadline);
@@ -76,7 +82,10 @@ final class DirectPath implements AutoCloseable {
   /** Gives a path up that has failed; connections in use end with their calls. */
   synchronized void failed(Exception e) {
     LOG.log(Level.FINE, "the direct path of " + peer + " failed; gRPC is used for a while", e);
-    failedNs = System.nanoTime() | 1;
+    long nowNs = System.nanoTime() | 1;
+    boolean again = failedNs != 0 && nowNs - failedNs < 2 * RETRY_NS_MAX;
+    retryNs = again ? Math.min(2 * retryNs, RETRY_NS_MAX) : RETRY_NS_MIN;
+    failedNs = nowNs;
     asked = false;
     if (pages != null) {
       pages.close();

@@ -29,8 +29,9 @@ import java.util.logging.Logger;
 /**
  * The listeners of the direct path ({@link Frames}), over TCP and, where asked, over a Unix-domain
  * socket. Each connection has a platform thread, since the store's locks belong to threads; at most
- * {@link #CONNECTIONS_MAX} are open, further ones are refused. {@link #close} ends them all and is
- * idempotent.
+ * {@link #CONNECTIONS_MAX} are open, further ones are refused. A connection holds .75 MiB of
+ * buffers, more where pages are longer: at most one request and one answer. {@link #close} ends
+ * them all and is idempotent.
  */
 public final class DirectServer implements AutoCloseable {
   /** Most connections at a time. */

@@ -24,9 +24,13 @@ import io.kvtier.rpc.Endpoint;
 import io.kvtier.rpc.EndpointConfig;
 import io.kvtier.v1.DirectResponse;
 import io.kvtier.v1.SectionsOf;
+import io.kvtier.wire.FrameChannel;
 import io.micrometer.prometheusmetrics.PrometheusConfig;
 import io.micrometer.prometheusmetrics.PrometheusMeterRegistry;
 import java.io.IOException;
+import java.net.InetAddress;
+import java.net.InetSocketAddress;
+import java.nio.channels.ServerSocketChannel;
 import java.nio.file.Path;
 import java.time.Duration;
 import java.util.ArrayList;
@@ -38,6 +42,7 @@ import java.util.concurrent.Executors;
 import org.assertj.core.api.ThrowableAssert.ThrowingCallable;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.BeforeEach;
+import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.Timeout;
 import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
@@ -313,6 +318,55 @@ final class PagesClientTest {
       }
       assertThat(given).hasSize(30);
     }
+  }
+
+  /** A direct path that takes requests and answers nothing. */
+  @Test
+  void noCallOutlastsItsDeadlineOrAnInterrupt() throws IOException {
+    try (ServerSocketChannel silent = ServerSocketChannel.open()) {
+      silent.bind(new InetSocketAddress(InetAddress.getLoopbackAddress(), 0));
+      int port = ((InetSocketAddress) silent.getLocalAddress()).getPort();
+      Thread.ofPlatform().daemon().start(() -> greetOnly(silent));
+      DirectResponse where = DirectResponse.newBuilder().setPort(port).build();
+      try (Endpoint other =
+          Endpoint.start(
+              EndpointConfig.loopback(),
+              List.of(new PagesGrpcService(pages, where)),
+              new PrometheusMeterRegistry(PrometheusConfig.DEFAULT),
+              Executors.newFixedThreadPool(2),
+              PagesGrpcService.BRIEF)) {
+        try (PagesClient client = new PagesClient(other.target(), Duration.ofMillis(500))) {
+          assertCode(Code.DEADLINE, () -> client.contains(keys(1, ROT4)));
+          assertCode(Code.DEADLINE, () -> client.put(keyed(1, ROT4)));
+        }
+        try (PagesClient client = new PagesClient(other.target(), DEADLINE)) {
+          Thread caller = Thread.currentThread();
+          Thread.ofPlatform().daemon().start(() -> interruptOnceItReads(caller));
+          assertCode(Code.UNAVAILABLE, () -> client.contains(keys(1, ROT4)));
+          assertThat(Thread.interrupted()).isTrue();
+        }
+      }
+    }
+  }
+
+  private static void greetOnly(ServerSocketChannel listener) {
+    try {
+      while (true) {
+        FrameChannel channel = new FrameChannel(listener.accept(), 1 << 20);
+        channel.awaitGreeting();
+        channel.greet();
+      }
+    } catch (IOException closed) {
+      // The test is over.
+    }
+  }
+
+  private static void interruptOnceItReads(Thread caller) {
+    while (Arrays.stream(caller.getStackTrace())
+        .noneMatch(frame -> frame.getMethodName().equals("nextFrame"))) {
+      Thread.onSpinWait();
+    }
+    caller.interrupt();
   }
 
   private static KvtierException assertCode(Code code, ThrowingCallable call) {

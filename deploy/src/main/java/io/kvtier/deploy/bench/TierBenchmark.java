@@ -3,6 +3,11 @@ package io.kvtier.deploy.bench;
 import static io.kvtier.page.PageLayout.TOKENS;
 
 import com.google.protobuf.ByteString;
+import io.kvtier.cachetier.PageReader;
+import io.kvtier.cachetier.PageService;
+import io.kvtier.cachetier.PageStore;
+import io.kvtier.cachetier.Read;
+import io.kvtier.cachetier.chronicle.ChroniclePageStore;
 import io.kvtier.client.PageTransport.KeyedPage;
 import io.kvtier.client.PagesClient;
 import io.kvtier.codec.PageEncoder;
@@ -27,7 +32,6 @@ import java.time.Duration;
 import java.util.ArrayList;
 import java.util.Comparator;
 import java.util.List;
-import java.util.Locale;
 import java.util.SplittableRandom;
 import java.util.UUID;
 import java.util.function.BiFunction;
@@ -35,6 +39,7 @@ import java.util.function.Function;
 import java.util.function.ToDoubleFunction;
 import java.util.stream.Stream;
 import org.agrona.concurrent.UnsafeBuffer;
+import org.jspecify.annotations.Nullable;
 
 /**
  * A cache tier in a process of its own beside a Redis server, both reached by one process of
@@ -168,7 +173,7 @@ public final class TierBenchmark implements Benchmark {
       }
       for (boolean unix : new boolean[] {false, true}) {
         String over = unix ? "Unix socket" : "TCP";
-        duel("one page, " + over + " / GET", unix, 1, 1, get(1), redisGet(), TIMES, "<= 2.5");
+        duel("one page, " + over + " / GET", unix, 1, 1, get(1), this::redisGet, TIMES, "<= 2.5");
         duel("16 pages, " + over + " / MGET", unix, 1, 16, get(16), redisMget(16), TIMES, "");
         duel("32 pages, " + over + " / MGET", unix, 1, 32, get(32), redisMget(32), TIMES, "<= .8");
         duel(
@@ -176,8 +181,8 @@ public final class TierBenchmark implements Benchmark {
             unix,
             1,
             0,
-            contains(),
-            redisExists(),
+            this::contains,
+            this::redisExists,
             TIMES,
             "<= .5");
         for (int connections : new int[] {1, 4}) {
@@ -188,7 +193,7 @@ public final class TierBenchmark implements Benchmark {
               connections,
               PAGES,
               get(PAGES),
-              redisPipeline(),
+              this::redisPipeline,
               RATES,
               ">= 1.3");
         }
@@ -202,13 +207,59 @@ public final class TierBenchmark implements Benchmark {
               unix,
               connections,
               PAGES,
-              put(),
-              redisSet(),
+              this::put,
+              this::redisSet,
               RATES,
               ">= 1.3");
         }
       }
+      local();
       return rows;
+    }
+
+    /** Reads of a store that this process has mapped, as a process on the tier's host would. */
+    private void local() {
+      UnsafeBuffer slab = new UnsafeBuffer(ByteBuffer.allocateDirect(PAGES * PAGE_BYTES));
+      UnsafeBuffer target = new UnsafeBuffer(ByteBuffer.allocateDirect(PAGE_BYTES));
+      ByteBuffer value = ByteBuffer.allocateDirect(PAGE_BYTES);
+      int[] next = {0};
+      try (PageStore store = ChroniclePageStore.openTemporary(2L * PAGES * PAGE_BYTES);
+          RespConnection connection = redis.connect(true)) {
+        connection.setPipelined(redisKeys, values);
+        PageService verified = new PageService(store);
+        for (int i = 0; i < PAGES; i++) {
+          slab.putBytes(i * PAGE_BYTES, values.get(i), 0, PAGE_BYTES);
+          verified.put(keys.get(i), slab, i * PAGE_BYTES, PAGE_BYTES);
+        }
+        PageReader<Boolean> copy =
+            (page, offset, length) -> {
+              page.getBytes(offset, target, 0, length);
+              return true;
+            };
+        Runnable plain = () -> requirePage(store.read(keys.get(next[0]++ % PAGES), copy));
+        Runnable checked = () -> requirePage(verified.get(keys.get(next[0]++ % PAGES), copy));
+        Runnable memcpy =
+            () -> slab.getBytes(next[0]++ % PAGES * PAGE_BYTES, target, 0, PAGE_BYTES);
+        Runnable get = () -> connection.get(redisKeys.get(next[0]++ % PAGES), value.clear());
+        localRow("mapped read and copy / memcpy", plain, memcpy, true, ">= .9");
+        localRow("mapped read, verified, and copy / memcpy", checked, memcpy, true, "");
+        localRow("mapped read and copy / GET, Unix socket", plain, get, false, "<= .25");
+        localRow("mapped read, verified, and copy / GET, Unix socket", checked, get, false, "");
+      }
+    }
+
+    private static void requirePage(@Nullable Object read) {
+      if (read == null || read instanceof Read.Miss<?>) {
+        throw new IllegalStateException("a page that has been put is not there");
+      }
+    }
+
+    private void localRow(
+        String name, Runnable ours, Runnable reference, boolean rate, String goal) {
+      double[] seconds = Turns.medianSeconds(ours, reference, progress, name);
+      double a = rate ? PAGE_BYTES / 1e9 / seconds[0] : seconds[0] * 1e6;
+      double b = rate ? PAGE_BYTES / 1e9 / seconds[1] : seconds[1] * 1e6;
+      rows.add(new BenchRow(name, a, b, a / b, rate ? "GB/s" : "us", goal, command));
     }
 
     private void duel(
@@ -235,24 +286,13 @@ public final class TierBenchmark implements Benchmark {
                 Math.max(1, pagesPerCall) * (long) PAGE_BYTES,
                 progress,
                 name);
-        for (Column column : columns) {
+        for (int i = 0; i < columns.size(); i++) {
+          Column column = columns.get(i);
           double a = column.figure().applyAsDouble(outcome.ours());
           double b = column.figure().applyAsDouble(outcome.reference());
           String full = column.name().isEmpty() ? name : name + ", " + column.name();
-          String columnGoal = column == columns.getFirst() ? goal : "";
+          String columnGoal = i == 0 ? goal : "";
           rows.add(new BenchRow(full, a, b, a / b, column.unit(), columnGoal, command));
-        }
-        if (System.getProperty("kvtier.bench.trace") != null) {
-          rows.subList(rows.size() - 2, rows.size())
-              .forEach(r ->
-                  System.err.printf(
-                      Locale.ROOT,
-                      "%n%s: %.3g %.3g %.3g %s%n",
-                      r.name(),
-                      r.ours(),
-                      r.reference(),
-                      r.ratio(),
-                      r.goal()));
         }
       }
     }
@@ -271,14 +311,12 @@ public final class TierBenchmark implements Benchmark {
       };
     }
 
-    private Function<RespConnection, Contender> redisGet() {
-      return connection -> {
-        ByteBuffer target = ByteBuffer.allocateDirect(PAGE_BYTES);
-        int[] next = {0};
-        return () -> {
-          next[0] = (next[0] + 1) % PAGES;
-          connection.get(redisKeys.get(next[0]), target.clear());
-        };
+    private Contender redisGet(RespConnection connection) {
+      ByteBuffer target = ByteBuffer.allocateDirect(PAGE_BYTES);
+      int[] next = {0};
+      return () -> {
+        next[0] = (next[0] + 1) % PAGES;
+        connection.get(redisKeys.get(next[0]), target.clear());
       };
     }
 
@@ -293,65 +331,61 @@ public final class TierBenchmark implements Benchmark {
       };
     }
 
-    private Function<RespConnection, Contender> redisPipeline() {
-      return connection -> {
-        ByteBuffer target = ByteBuffer.allocateDirect(PAGES * PAGE_BYTES);
-        return () -> connection.getPipelined(redisKeys, PAGE_BYTES, target);
+    private Contender redisPipeline(RespConnection connection) {
+      ByteBuffer target = ByteBuffer.allocateDirect(PAGES * PAGE_BYTES);
+      return () -> connection.getPipelined(redisKeys, PAGE_BYTES, target);
+    }
+
+    private Contender contains(PagesClient client, int index) {
+      return () -> client.contains(keys.subList(0, CHAIN));
+    }
+
+    private Contender redisExists(RespConnection connection) {
+      return () -> connection.existsPipelined(redisKeys.subList(0, CHAIN));
+    }
+
+    private Contender put(PagesClient client, int index) {
+      return new Contender() {
+        private final List<List<PageKey>> done = new ArrayList<>();
+
+        @Override
+        public void call() {
+          long session = (index + 1L) << 32 | done.size();
+          List<KeyedPage> fresh = new ArrayList<>(PAGES);
+          for (int i = 0; i < PAGES; i++) {
+            fresh.add(new KeyedPage(key(session, i), pages.get(i).page()));
+          }
+          client.put(fresh);
+          done.add(fresh.stream().map(KeyedPage::key).toList());
+        }
+
+        @Override
+        public void undo() {
+          done.forEach(client::delete);
+          done.clear();
+        }
       };
     }
 
-    private BiFunction<PagesClient, Integer, Contender> contains() {
-      return (client, index) -> () -> client.contains(keys.subList(0, CHAIN));
-    }
+    private Contender redisSet(RespConnection connection) {
+      return new Contender() {
+        private long session;
 
-    private Function<RespConnection, Contender> redisExists() {
-      return connection -> () -> connection.existsPipelined(redisKeys.subList(0, CHAIN));
-    }
+        @Override
+        public void call() {
+          session++;
+          List<byte[]> fresh = new ArrayList<>(PAGES);
+          for (int i = 0; i < PAGES; i++) {
+            fresh.add(key(session << 32 | System.identityHashCode(connection), i).toBytes());
+          }
+          connection.setPipelined(fresh, values);
+        }
 
-    private BiFunction<PagesClient, Integer, Contender> put() {
-      return (client, index) ->
-          new Contender() {
-            private final List<List<PageKey>> done = new ArrayList<>();
-
-            @Override
-            public void call() {
-              long session = (index + 1L) << 32 | done.size();
-              List<KeyedPage> fresh = new ArrayList<>(PAGES);
-              for (int i = 0; i < PAGES; i++) {
-                fresh.add(new KeyedPage(key(session, i), pages.get(i).page()));
-              }
-              client.put(fresh);
-              done.add(fresh.stream().map(KeyedPage::key).toList());
-            }
-
-            @Override
-            public void undo() {
-              done.forEach(client::delete);
-              done.clear();
-            }
-          };
-    }
-
-    private Function<RespConnection, Contender> redisSet() {
-      return connection ->
-          new Contender() {
-            private long session;
-
-            @Override
-            public void call() {
-              session++;
-              List<byte[]> fresh = new ArrayList<>(PAGES);
-              for (int i = 0; i < PAGES; i++) {
-                fresh.add(key(session << 32 | System.identityHashCode(connection), i).toBytes());
-              }
-              connection.setPipelined(fresh, values);
-            }
-
-            @Override
-            public void undo() {
-              connection.clear();
-            }
-          };
+        @Override
+        public void undo() {
+          connection.clear();
+        }
+      };
     }
   }
 }

@@ -10,7 +10,6 @@ import io.kvtier.deploy.bench.BenchSettings;
 import io.kvtier.deploy.bench.Benchmark;
 import io.kvtier.deploy.bench.CodecBenchmark;
 import io.kvtier.deploy.bench.ErrorBenchmark;
-import io.kvtier.deploy.bench.FetchBenchmark;
 import io.kvtier.deploy.bench.KernelsBenchmark;
 import io.kvtier.deploy.bench.TierBenchmark;
 import java.io.IOException;
@@ -35,11 +34,7 @@ import picocli.CommandLine.Parameters;
 public final class BenchCommand implements Callable<Integer> {
   private static final List<Benchmark> BENCHMARKS =
       List.of(
-          new CodecBenchmark(),
-          new KernelsBenchmark(),
-          new ErrorBenchmark(),
-          new FetchBenchmark(),
-          new TierBenchmark());
+          new CodecBenchmark(), new KernelsBenchmark(), new ErrorBenchmark(), new TierBenchmark());
 
   @Parameters(index = "0", arity = "0..1", description = "which one")
   private @Nullable String name;
