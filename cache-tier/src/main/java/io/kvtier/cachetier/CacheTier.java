@@ -3,6 +3,7 @@ package io.kvtier.cachetier;
 import io.grpc.ServerInterceptors;
 import io.kvtier.cachetier.cache.PageCache;
 import io.kvtier.cachetier.chronicle.ChroniclePageStore;
+import io.kvtier.cachetier.grpc.DirectServer;
 import io.kvtier.cachetier.grpc.PagesGrpcService;
 import io.kvtier.cachetier.grpc.Tenants;
 import io.kvtier.cachetier.grpc.Watchers;
@@ -13,17 +14,21 @@ import io.kvtier.cachetier.metrics.RemovalMeters;
 import io.kvtier.cachetier.metrics.ScrubMeters;
 import io.kvtier.cachetier.metrics.TierMeter;
 import io.kvtier.cachetier.metrics.TimedPageStore;
+import io.kvtier.cachetier.metrics.TransportMeters;
 import io.kvtier.cachetier.upkeep.Upkeep;
 import io.kvtier.cachetier.watch.EventLog;
 import io.kvtier.rpc.Closing;
 import io.kvtier.rpc.Endpoint;
 import io.micrometer.prometheusmetrics.PrometheusConfig;
 import io.micrometer.prometheusmetrics.PrometheusMeterRegistry;
+import java.nio.file.Path;
 import java.util.List;
-import java.util.concurrent.ExecutorService;
-import java.util.concurrent.Executors;
+import java.util.Optional;
+import java.util.concurrent.LinkedBlockingQueue;
 import java.util.concurrent.ThreadFactory;
 import java.util.concurrent.ThreadLocalRandom;
+import java.util.concurrent.ThreadPoolExecutor;
+import java.util.concurrent.TimeUnit;
 
 /**
  * A running cache tier: a page store as a cache, its upkeep, the Pages service over it, its meters
@@ -63,14 +68,25 @@ public final class CacheTier implements AutoCloseable {
       Upkeep upkeep = parts.add(new Upkeep(cache, config.scrubBytesPerSecond()));
       upkeep.scrub().ifPresent(scrub -> ScrubMeters.bind(meters, scrub));
       Watchers watchers = new Watchers(cache);
-      PagesGrpcService calls = new PagesGrpcService(service, cache, watchers);
+      DirectServer direct =
+          parts.add(
+              DirectServer.start(
+                  service,
+                  config.endpoint().host(),
+                  0,
+                  config.endpoint().socket().map(CacheTier::directSocket)));
+      PagesGrpcService calls = new PagesGrpcService(service, cache, watchers, direct);
+      ThreadPoolExecutor workers = workers();
+      TransportMeters.bindAll(
+          meters, workers.getQueue()::size, calls::streams, direct::connections);
       Endpoint endpoint =
           parts.add(
               Endpoint.start(
                   config.endpoint(),
                   List.of(() -> ServerInterceptors.intercept(calls, new Tenants())),
                   meters,
-                  workers()));
+                  workers,
+                  PagesGrpcService.BRIEF));
       // Before the endpoint, which waits for its calls to end.
       parts.add(watchers);
       return new CacheTier(cache, endpoint, parts);
@@ -111,20 +127,30 @@ public final class CacheTier implements AutoCloseable {
     return store;
   }
 
+  private static Path directSocket(Path socket) {
+    return socket.resolveSibling(socket.getFileName() + ".direct");
+  }
+
   /**
    * The threads of all handlers: platform threads, because the store's locks belong to threads. The
    * queue needs no bound of its own: each call has at most one task in it, and an endpoint bounds
    * the calls.
    */
-  private static ExecutorService workers() {
+  private static ThreadPoolExecutor workers() {
     ThreadFactory threads = Thread.ofPlatform().name("kvtier-tier-", 0).daemon().factory();
     int count = Math.max(THREADS_MIN, Runtime.getRuntime().availableProcessors());
-    return Executors.newFixedThreadPool(count, threads);
+    return new ThreadPoolExecutor(
+        count, count, 0, TimeUnit.SECONDS, new LinkedBlockingQueue<>(), threads);
   }
 
   /** The gRPC target, host:port. */
   public String target() {
     return endpoint.target();
+  }
+
+  /** The gRPC target of the Unix-domain socket, unix:PATH, if there is one. */
+  public Optional<String> socketTarget() {
+    return endpoint.socketTarget();
   }
 
   /** The address of the {@code /metrics} and {@code /health} pages, http://host:port. */

@@ -13,6 +13,7 @@ import io.kvtier.page.PageLayout;
 import io.kvtier.page.Pages;
 import io.kvtier.page.Pages.Flaw;
 import org.agrona.DirectBuffer;
+import org.agrona.concurrent.UnsafeBuffer;
 import org.jspecify.annotations.Nullable;
 
 /**
@@ -91,33 +92,46 @@ public final class PageService {
   }
 
   /**
-   * Copies some sections of a page, by head, then by section id, without padding. Verifies the
-   * header and, if that is the tier's task, what is asked; nothing else.
+   * Lets the reader look at a page of which the header and, if that is the tier's task, some
+   * sections have been verified, and nothing else.
    *
    * @throws KvtierException INVALID if the page has no such head or section
    */
-  public Read<byte[]> getSections(PageKey key, SectionSelection selection) {
+  public <R> Read<R> getSections(PageKey key, SectionSelection selection, PageReader<R> reader) {
     return served(
         key,
         store.read(
             key,
             (page, offset, length) -> {
               if (Pages.verifyHeader(page, offset, length) != Flaw.NONE) {
-                return new Miss<byte[]>(MissReason.CORRUPT);
+                return new Miss<R>(MissReason.CORRUPT);
               }
               PageLayout layout = PageLayout.of(page, offset);
               selection.requireWithin(layout);
               if (verifies() && !sound(page, offset, layout, selection)) {
-                return new Miss<byte[]>(MissReason.CORRUPT);
+                return new Miss<R>(MissReason.CORRUPT);
               }
-              byte[] data = selection.gather(page, offset, layout);
-              counts.hit(data.length);
-              return new Hit<>(data);
+              Hit<R> hit = new Hit<>(reader.read(page, offset, length));
+              counts.hit(selection.length(layout));
+              return hit;
             }));
   }
 
   private boolean verifies() {
     return verification == Verification.TIER;
+  }
+
+  /** Copies some sections of a page, by head, then by section id, without padding. */
+  public Read<byte[]> getSections(PageKey key, SectionSelection selection) {
+    return getSections(
+        key,
+        selection,
+        (page, offset, length) -> {
+          PageLayout layout = PageLayout.of(page, offset);
+          byte[] data = new byte[selection.length(layout)];
+          selection.gather(page, offset, layout, new UnsafeBuffer(data), 0);
+          return data;
+        });
   }
 
   private static boolean sound(

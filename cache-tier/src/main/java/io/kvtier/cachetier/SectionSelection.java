@@ -1,9 +1,11 @@
 package io.kvtier.cachetier;
 
 import io.kvtier.KvtierException;
+import io.kvtier.page.PageHeaderFlyweight;
 import io.kvtier.page.PageLayout;
 import io.kvtier.page.Section;
 import org.agrona.DirectBuffer;
+import org.agrona.MutableDirectBuffer;
 
 /**
  * Some sections of some KV heads of a page.
@@ -57,24 +59,54 @@ public record SectionSelection(long headsLow, long headsHigh, int sections) {
   }
 
   /** Bytes of the selection in a page of this layout, without padding. */
-  int length(PageLayout layout) {
+  public int length(PageLayout layout) {
     return (Long.bitCount(headsLow) + Long.bitCount(headsHigh)) * layout.lengthOf(sections);
   }
 
-  /** Copies the selected sections, by head, then by section id, without padding. */
-  byte[] gather(DirectBuffer page, int offset, PageLayout layout) {
-    byte[] data = new byte[length(layout)];
+  /** Bytes of each selected section, by id. */
+  public int[] lengths(PageLayout layout) {
+    int[] lengths = new int[Integer.bitCount(sections)];
     int at = 0;
+    for (int id = 0; id < Section.count(); id++) {
+      if ((sections & 1 << id) != 0) {
+        lengths[at++] = layout.length(Section.ofId(id));
+      }
+    }
+    return lengths;
+  }
+
+  /** The sealed checksum of every selected section of a page, by head, then by section id. */
+  public int[] checksums(DirectBuffer page, int offset, PageLayout layout) {
+    int[] checksums =
+        new int[(Long.bitCount(headsLow) + Long.bitCount(headsHigh)) * Integer.bitCount(sections)];
+    int at = 0;
+    for (int head = 0; head < layout.kvHeads(); head++) {
+      for (int id = 0; hasHead(head) && id < Section.count(); id++) {
+        if ((sections & 1 << id) != 0) {
+          int entry = layout.tableIndex(head, Section.ofId(id));
+          checksums[at++] = PageHeaderFlyweight.sectionChecksum(page, offset, entry);
+        }
+      }
+    }
+    return checksums;
+  }
+
+  /**
+   * Copies the selected sections, by head, then by section id, without padding: {@link #length}
+   * bytes.
+   */
+  public void gather(
+      DirectBuffer page, int offset, PageLayout layout, MutableDirectBuffer target, int from) {
+    int at = from;
     for (int head = 0; head < layout.kvHeads(); head++) {
       for (int id = 0; hasHead(head) && id < Section.count(); id++) {
         if ((sections & 1 << id) != 0) {
           Section section = Section.ofId(id);
           int length = layout.length(section);
-          page.getBytes(offset + layout.offset(head, section), data, at, length);
+          page.getBytes(offset + layout.offset(head, section), target, at, length);
           at += length;
         }
       }
     }
-    return data;
   }
 }

@@ -6,6 +6,8 @@ import io.kvtier.page.PageKey;
 import io.kvtier.v1.SectionsOf;
 import java.util.List;
 import java.util.function.ObjIntConsumer;
+import org.agrona.DirectBuffer;
+import org.agrona.concurrent.UnsafeBuffer;
 
 /**
  * How pages reach the tier and come back. Blocking, safe for any number of threads; tests put
@@ -38,6 +40,32 @@ public interface PageTransport extends AutoCloseable {
    * @throws KvtierException LOST if a page is absent or its checksum failed
    */
   void getSections(List<SectionsOf> wanted, ObjIntConsumer<ByteString> consumer);
+
+  /**
+   * Reads whole pages in place.
+   *
+   * @param consumer is given each page and the index of its key, in order, on the calling thread;
+   *     its bytes are in memory that is used again after it returns
+   * @throws KvtierException LOST if a page is absent or its checksum failed
+   */
+  default void read(List<PageKey> keys, PageConsumer consumer) {
+    get(keys, (page, index) -> consumer.accept(inPlace(page), 0, page.size(), index));
+  }
+
+  /**
+   * Reads some sections of some heads of pages in place.
+   *
+   * @param consumer as of {@link #getSections}; the bytes are in memory that is used again after it
+   *     returns
+   * @throws KvtierException LOST if a page is absent or its checksum failed
+   */
+  default void readSections(List<SectionsOf> wanted, PageConsumer consumer) {
+    getSections(wanted, (data, index) -> consumer.accept(inPlace(data), 0, data.size(), index));
+  }
+
+  private static DirectBuffer inPlace(ByteString bytes) {
+    return new UnsafeBuffer(bytes.asReadOnlyByteBuffer());
+  }
 
   /** Removes pages; those that are not there are no error. */
   void delete(List<PageKey> keys);

@@ -1,122 +1,409 @@
 package io.kvtier.client;
 
 import com.google.protobuf.ByteString;
+import com.google.protobuf.UnsafeByteOperations;
 import io.grpc.ManagedChannel;
+import io.grpc.MethodDescriptor;
+import io.grpc.StatusRuntimeException;
 import io.kvtier.KvtierException;
 import io.kvtier.KvtierException.Code;
+import io.kvtier.page.Checksums;
 import io.kvtier.page.PageKey;
+import io.kvtier.page.Pages;
+import io.kvtier.page.Pages.Flaw;
 import io.kvtier.rpc.Channels;
 import io.kvtier.rpc.Statuses;
+import io.kvtier.v1.ContainsRequest;
+import io.kvtier.v1.ContainsResponse;
 import io.kvtier.v1.DeleteRequest;
+import io.kvtier.v1.DirectRequest;
+import io.kvtier.v1.DirectResponse;
 import io.kvtier.v1.GetRequest;
-import io.kvtier.v1.GetResponse;
 import io.kvtier.v1.GetSectionsRequest;
-import io.kvtier.v1.GetSectionsResponse;
 import io.kvtier.v1.Miss;
-import io.kvtier.v1.PageSections;
 import io.kvtier.v1.PagesGrpc;
 import io.kvtier.v1.PutRequest;
 import io.kvtier.v1.PutResponse;
 import io.kvtier.v1.SectionsOf;
+import io.kvtier.wire.IncomingBytes;
+import io.kvtier.wire.PageMessages;
+import io.kvtier.wire.PageMessages.Answer;
+import io.kvtier.wire.PagesMethods;
+import io.kvtier.wire.Staging;
+import java.io.IOException;
 import java.time.Duration;
+import java.util.BitSet;
 import java.util.List;
+import java.util.Queue;
+import java.util.Set;
+import java.util.concurrent.ArrayBlockingQueue;
 import java.util.concurrent.TimeUnit;
+import java.util.function.BiConsumer;
+import java.util.function.Consumer;
+import java.util.function.IntFunction;
 import java.util.function.ObjIntConsumer;
+import org.agrona.DirectBuffer;
 
 /**
  * A tier node's pages, from any thread. Every call blocks until its answer or its deadline. Batches
- * of any length are cut to what the node takes at once.
+ * of any length are cut to what the node takes at once. What arrives is verified once more here:
+ * whole pages by their header and all sections, sections by the checksums that come with them.
  */
 public final class PagesClient implements PageTransport {
   /** Most keys in one request. */
   public static final int BATCH_MAX = 1024;
 
-  /** Pages on their way before an acknowledgement is waited for. */
-  private static final int IN_FLIGHT_MAX = 32;
+  /** Longest page, and longest answer for one page, in bytes. */
+  private static final int PAGE_BYTES_MAX = 16 << 20;
+
+  /** Bytes of pages on their way to the tier before an acknowledgement is waited for. */
+  private static final int PUT_AHEAD_BYTES = 8 << 20;
+
+  /** Bytes of pages that may wait here to be read. */
+  private static final int GET_AHEAD_BYTES = 4 << 20;
+
+  /** Answers that may wait before the first has told how long a page is. */
+  private static final int GET_AHEAD_FIRST = 4;
+
+  private static final int GET_AHEAD_MAX = 64;
+  private static final int STAGINGS_KEPT = 8;
+
+  /** Frames lie in one piece and are read there; nothing is put together in this. */
+  private static final Staging IN_PLACE = Staging.offHeap(PAGE_BYTES_MAX);
 
   private final ManagedChannel channel;
   private final String peer;
   private final Duration deadline;
+  private final boolean verify;
+  private final DirectPath direct;
+  private final Queue<Staging> stagings = new ArrayBlockingQueue<>(STAGINGS_KEPT);
+
+  /** How a client is set up. */
+  public enum Option {
+    /** Leaves out the verification here; the tier has verified what it sends. */
+    TRUSTING,
+    /** Uses gRPC alone, though the tier may have a direct path. */
+    GRPC_ONLY
+  }
 
   /** Opens a client; nothing is sent until the first call. */
-  public PagesClient(String target, Duration deadline) {
+  public PagesClient(String target, Duration deadline, Option... options) {
+    Set<Option> set = Set.of(options);
     this.channel = Channels.open(target);
     this.peer = "the tier at " + target;
     this.deadline = deadline;
+    this.verify = !set.contains(Option.TRUSTING);
+    this.direct =
+        new DirectPath(
+            target,
+            peer,
+            deadline,
+            () ->
+                set.contains(Option.GRPC_ONLY)
+                    ? DirectResponse.getDefaultInstance()
+                    : unary().direct(DirectRequest.getDefaultInstance()));
   }
 
   @Override
   public void put(List<KeyedPage> pages) {
-    try (Duplex<PutRequest, PutResponse> stream = new Duplex<>(blocking().put(), peer, deadline)) {
-      int acknowledged = 0;
-      for (int i = 0; i < pages.size(); i++) {
-        if (i - acknowledged >= IN_FLIGHT_MAX) {
-          requireAcknowledges(pages.get(acknowledged++), stream.read());
-        }
-        KeyedPage page = pages.get(i);
-        stream.write(
-            PutRequest.newBuilder().setKey(page.key().toByteString()).setPage(page.page()).build());
+    boolean ordinary = pages.stream().allMatch(page -> page.page().size() <= PAGE_BYTES_MAX);
+    DirectPages path = ordinary ? direct.pages() : null;
+    if (path != null) {
+      try {
+        int[] acknowledged = {0};
+        path.put(pages, ack -> requireAcknowledges(pages, acknowledged[0]++, ack));
+        return;
+      } catch (IOException e) {
+        // Pages are immutable, so all can be put again.
+        direct.failed(path, e);
       }
-      stream.finish();
-      while (acknowledged < pages.size()) {
-        requireAcknowledges(pages.get(acknowledged++), stream.read());
+    }
+    putOverGrpc(pages);
+  }
+
+  private void putOverGrpc(List<KeyedPage> pages) {
+    int[] acknowledged = {0};
+    try (CallerCall<PutRequest, PutResponse> call =
+        new CallerCall<>(
+            channel,
+            PagesMethods.PUT,
+            deadline,
+            peer,
+            ack -> requireAcknowledges(pages, acknowledged[0]++, ack))) {
+      call.request(Math.max(1, pages.size()));
+      int sent = 0;
+      int counted = 0;
+      long underWay = 0;
+      boolean finished = false;
+      while (!call.ended()) {
+        for (; counted < acknowledged[0]; counted++) {
+          underWay -= pages.get(counted).page().size();
+        }
+        while (sent < pages.size() && call.isReady() && underWay < PUT_AHEAD_BYTES) {
+          KeyedPage page = pages.get(sent++);
+          call.send(
+              PutRequest.newBuilder()
+                  .setKey(page.key().toByteString())
+                  .setPage(page.page())
+                  .build());
+          underWay += page.page().size();
+        }
+        if (sent == pages.size() && !finished) {
+          finished = true;
+          call.finish();
+        }
+        call.turn();
+      }
+      if (acknowledged[0] < pages.size()) {
+        throw call.early();
       }
     }
   }
 
-  private void requireAcknowledges(KeyedPage page, PutResponse response) {
-    if (!response.getKey().equals(page.key().toByteString())) {
+  private void requireAcknowledges(List<KeyedPage> pages, int index, PutResponse response) {
+    if (index >= pages.size() || !response.getKey().equals(pages.get(index).key().toByteString())) {
       throw new KvtierException(
-          Code.INTERNAL, peer + " acknowledged another page than " + page.key());
+          Code.INTERNAL, peer + " acknowledged another page than the one that was due");
     }
   }
 
   @Override
   public void get(List<PageKey> keys, ObjIntConsumer<ByteString> consumer) {
+    read(
+        keys,
+        (bytes, offset, length, index) -> consumer.accept(copy(bytes, offset, length), index));
+  }
+
+  @Override
+  public void getSections(List<SectionsOf> wanted, ObjIntConsumer<ByteString> consumer) {
+    readSections(
+        wanted,
+        (bytes, offset, length, index) -> consumer.accept(copy(bytes, offset, length), index));
+  }
+
+  private static ByteString copy(DirectBuffer bytes, int offset, int length) {
+    byte[] copy = new byte[length];
+    bytes.getBytes(offset, copy);
+    return UnsafeByteOperations.unsafeWrap(copy);
+  }
+
+  @Override
+  public void read(List<PageKey> keys, PageConsumer consumer) {
     for (int from = 0; from < keys.size(); from += BATCH_MAX) {
       List<PageKey> batch = keys.subList(from, Math.min(keys.size(), from + BATCH_MAX));
       GetRequest.Builder request = GetRequest.newBuilder();
       batch.forEach(key -> request.addKeys(key.toByteString()));
-      try (Duplex<?, GetResponse> stream =
-          new Duplex<>(blocking().get(request.build()), peer, deadline)) {
-        for (int i = 0; i < batch.size(); i++) {
-          GetResponse response = stream.read();
-          requireServed(response.getIndex(), i, response.getMiss(), batch.get(i));
-          consumer.accept(response.getPage(), from + i);
-        }
+      GetRequest built = request.build();
+      Batch reading = new Batch(from, batch.size(), batch::get, consumer);
+      BiConsumer<IncomingBytes, Staging> reader =
+          (in, staging) ->
+              reading.accept(PageMessages.readGet(in, staging), this::requireSoundPage);
+      if (!readDirectly(reading, reader, (path, answers) -> path.get(built, answers))) {
+        run(PagesMethods.GET, built, reading, reader);
       }
     }
   }
 
   @Override
-  public void getSections(List<SectionsOf> wanted, ObjIntConsumer<ByteString> consumer) {
+  public void readSections(List<SectionsOf> wanted, PageConsumer consumer) {
     for (int from = 0; from < wanted.size(); from += BATCH_MAX) {
       List<SectionsOf> batch = wanted.subList(from, Math.min(wanted.size(), from + BATCH_MAX));
       GetSectionsRequest request = GetSectionsRequest.newBuilder().addAllPages(batch).build();
-      try (Duplex<?, GetSectionsResponse> stream =
-          new Duplex<>(blocking().getSections(request), peer, deadline)) {
-        int served = 0;
-        while (served < batch.size()) {
-          for (PageSections page : stream.read().getPagesList()) {
-            SectionsOf asked = batch.get(Math.min(served, batch.size() - 1));
-            requireServed(page.getIndex(), served, page.getMiss(), PageKey.of(asked.getKey()));
-            consumer.accept(page.getData(), from + served);
-            served++;
-          }
-        }
+      Batch reading =
+          new Batch(from, batch.size(), i -> PageKey.of(batch.get(i).getKey()), consumer);
+      BiConsumer<IncomingBytes, Staging> reader =
+          (in, staging) ->
+              PageMessages.readSections(
+                  in, staging, answer -> reading.accept(answer, this::requireSoundSections));
+      if (!readDirectly(reading, reader, (path, answers) -> path.getSections(request, answers))) {
+        run(PagesMethods.GET_SECTIONS, request, reading, reader);
       }
     }
   }
 
-  private void requireServed(int index, int expected, Miss miss, PageKey key) {
-    if (index != expected) {
-      throw new KvtierException(
-          Code.INTERNAL,
-          "%s answered page %d of a batch where %d was due".formatted(peer, index, expected));
+  private interface DirectRead {
+    void with(DirectPages path, Consumer<IncomingBytes> answers) throws IOException;
+  }
+
+  /** False if the batch has to be read over gRPC. */
+  private boolean readDirectly(
+      Batch batch, BiConsumer<IncomingBytes, Staging> reader, DirectRead read) {
+    DirectPages path = direct.pages();
+    if (path == null) {
+      return false;
     }
-    if (miss != Miss.MISS_NONE) {
+    try {
+      read.with(path, in -> reader.accept(in, IN_PLACE));
+    } catch (IOException e) {
+      direct.failed(path, e);
+      if (batch.served == 0) {
+        return false;
+      }
       throw new KvtierException(
-          Code.LOST, "%s does not have page %s any more (%s)".formatted(peer, key, miss));
+          Code.UNAVAILABLE, "%s broke off its answers: %s".formatted(peer, e.getMessage()), e);
+    }
+    if (!batch.complete()) {
+      throw new KvtierException(Code.INTERNAL, peer + " ended its answers before the last");
+    }
+    return true;
+  }
+
+  /** Runs a call to its end. Asks for as many answers ahead as their lengths allow. */
+  private <Q> void run(
+      MethodDescriptor<Q, IncomingBytes> method,
+      Q request,
+      Batch batch,
+      BiConsumer<IncomingBytes, Staging> reader) {
+    Staging kept = stagings.poll();
+    Staging staging = kept == null ? Staging.offHeap(PAGE_BYTES_MAX) : kept;
+    int[] received = {0};
+    int[] ahead = {GET_AHEAD_FIRST};
+    try (CallerCall<Q, IncomingBytes> call =
+        new CallerCall<>(
+            channel,
+            method,
+            deadline,
+            peer,
+            in -> {
+              received[0]++;
+              ahead[0] = Math.clamp(GET_AHEAD_BYTES / Math.max(1, in.length()), 2, GET_AHEAD_MAX);
+              reader.accept(in, staging);
+            })) {
+      call.request(GET_AHEAD_FIRST);
+      int requested = GET_AHEAD_FIRST;
+      call.send(request);
+      call.finish();
+      while (!call.ended()) {
+        int due = received[0] + ahead[0] - requested;
+        if (due >= ahead[0] / 2 && !batch.complete()) {
+          call.request(due);
+          requested += due;
+        }
+        call.turn();
+      }
+      if (!batch.complete()) {
+        throw call.early();
+      }
+    } finally {
+      stagings.offer(staging);
+    }
+  }
+
+  /** One request's answers, in order. */
+  private final class Batch {
+    private final int from;
+    private final int size;
+    private final IntFunction<PageKey> keys;
+    private final PageConsumer consumer;
+    private int served;
+
+    Batch(int from, int size, IntFunction<PageKey> keys, PageConsumer consumer) {
+      this.from = from;
+      this.size = size;
+      this.keys = keys;
+      this.consumer = consumer;
+    }
+
+    boolean complete() {
+      return served == size;
+    }
+
+    void accept(Answer answer, Check check) {
+      if (complete() || answer.index() != served) {
+        throw new KvtierException(
+            Code.INTERNAL,
+            "%s answered page %d of a batch where %d of %d was due"
+                .formatted(peer, answer.index(), served, size));
+      }
+      PageKey key = keys.apply(served);
+      if (answer.miss() != Miss.MISS_NONE) {
+        throw new KvtierException(
+            Code.LOST,
+            "%s does not have page %s any more (%s)".formatted(peer, key, answer.miss()));
+      }
+      if (answer.length() > PAGE_BYTES_MAX) {
+        throw new KvtierException(
+            Code.INTERNAL,
+            "%s answered %d bytes for page %s; a page has at most %d"
+                .formatted(peer, answer.length(), key, PAGE_BYTES_MAX));
+      }
+      if (verify) {
+        check.requireSound(key, answer);
+      }
+      consumer.accept(answer.bytes(), answer.offset(), answer.length(), from + served);
+      served++;
+    }
+  }
+
+  private interface Check {
+    void requireSound(PageKey key, Answer answer);
+  }
+
+  private void requireSoundPage(PageKey key, Answer answer) {
+    Flaw flaw = Pages.verify(key, answer.bytes(), answer.offset(), answer.length());
+    if (flaw != Flaw.NONE) {
+      throw flawed(key, flaw);
+    }
+  }
+
+  private void requireSoundSections(PageKey key, Answer answer) {
+    int[] lengths = answer.lengths();
+    int at = 0;
+    for (int i = 0; i < answer.checksums().length; i++) {
+      int length = lengths.length == 0 ? 0 : lengths[i % lengths.length];
+      if (length <= 0
+          || length > answer.length() - at
+          || Checksums.crc32c(answer.bytes(), answer.offset() + at, length)
+              != answer.checksums()[i]) {
+        throw flawed(key, Flaw.SECTION_CHECKSUM);
+      }
+      at += length;
+    }
+    if (at != answer.length() || at == 0) {
+      throw flawed(key, Flaw.LENGTH);
+    }
+  }
+
+  private KvtierException flawed(PageKey key, Flaw flaw) {
+    return new KvtierException(
+        Code.LOST,
+        "page %s did not come whole from %s: %s; read it again".formatted(key, peer, flaw));
+  }
+
+  /** Tells which pages are stored: bit i for key i. */
+  public BitSet contains(List<PageKey> keys) {
+    BitSet stored = new BitSet(keys.size());
+    for (int from = 0; from < keys.size(); from += BATCH_MAX) {
+      List<PageKey> batch = keys.subList(from, Math.min(keys.size(), from + BATCH_MAX));
+      ContainsRequest.Builder request = ContainsRequest.newBuilder();
+      batch.forEach(key -> request.addKeys(key.toByteString()));
+      ContainsResponse response = contains(request.build());
+      if (response.getStoredCount() != batch.size()) {
+        throw new KvtierException(
+            Code.INTERNAL,
+            "%s answered for %d pages of %d"
+                .formatted(peer, response.getStoredCount(), batch.size()));
+      }
+      for (int i = 0; i < batch.size(); i++) {
+        stored.set(from + i, response.getStored(i));
+      }
+    }
+    return stored;
+  }
+
+  private ContainsResponse contains(ContainsRequest request) {
+    DirectPages path = direct.pages();
+    if (path != null) {
+      try {
+        return path.contains(request);
+      } catch (IOException e) {
+        direct.failed(path, e);
+      }
+    }
+    try {
+      return unary().contains(request);
+    } catch (StatusRuntimeException e) {
+      throw Statuses.fromStatus(e, peer);
     }
   }
 
@@ -127,22 +414,21 @@ public final class PagesClient implements PageTransport {
       keys.subList(from, Math.min(keys.size(), from + BATCH_MAX))
           .forEach(key -> request.addKeys(key.toByteString()));
       try {
-        PagesGrpc.newBlockingStub(channel)
-            .withDeadlineAfter(deadline.toNanos(), TimeUnit.NANOSECONDS)
-            .delete(request.build());
-      } catch (io.grpc.StatusRuntimeException e) {
+        unary().delete(request.build());
+      } catch (StatusRuntimeException e) {
         throw Statuses.fromStatus(e, peer);
       }
     }
   }
 
-  private PagesGrpc.PagesBlockingV2Stub blocking() {
-    return PagesGrpc.newBlockingV2Stub(channel)
+  private PagesGrpc.PagesBlockingStub unary() {
+    return PagesGrpc.newBlockingStub(channel)
         .withDeadlineAfter(deadline.toNanos(), TimeUnit.NANOSECONDS);
   }
 
   @Override
   public void close() {
+    direct.close();
     Channels.close(channel);
   }
 }

@@ -6,10 +6,11 @@ import java.util.zip.CRC32C;
 import org.agrona.DirectBuffer;
 
 /** CRC32C (Castagnoli) over buffers, on heap or off. */
-final class Checksums {
+public final class Checksums {
   private Checksums() {}
 
-  static int crc32c(DirectBuffer buffer, int offset, int length) {
+  /** The checksum of some bytes of a buffer. */
+  public static int crc32c(DirectBuffer buffer, int offset, int length) {
     CRC32C crc = new CRC32C();
     update(crc, buffer, offset, length);
     return (int) crc.getValue();

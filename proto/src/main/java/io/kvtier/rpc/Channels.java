@@ -3,6 +3,10 @@ package io.kvtier.rpc;
 import io.grpc.ManagedChannel;
 import io.grpc.netty.NettyChannelBuilder;
 import io.kvtier.KvtierException;
+import io.netty.channel.ChannelOption;
+import io.netty.channel.epoll.EpollDomainSocketChannel;
+import io.netty.channel.unix.DomainSocketAddress;
+import java.nio.file.Path;
 import java.util.concurrent.TimeUnit;
 
 /** Opens and closes channels with kvtier's limits. */
@@ -14,19 +18,40 @@ public final class Channels {
   /**
    * Opens a channel in plain text; nothing is sent until the first call.
    *
-   * @throws KvtierException INVALID if the target is not host:port
+   * @param target host:port, or unix:PATH for a Unix-domain socket
+   * @throws KvtierException INVALID if the target is neither; PRECONDITION if it is a socket and
+   *     this system has none
    */
   public static ManagedChannel open(String target) {
-    int colon = target.lastIndexOf(':');
-    if (colon <= 0 || !target.substring(colon + 1).matches("[0-9]{1,5}")) {
-      throw KvtierException.invalid("target is '%s'; it must be host:port", target);
-    }
-    return NettyChannelBuilder.forTarget("dns:///" + target)
+    return builder(target)
         .usePlaintext()
         .directExecutor()
         .flowControlWindow(FLOW_CONTROL_WINDOW)
         .maxInboundMessageSize(Endpoint.MESSAGE_BYTES_MAX)
         .build();
+  }
+
+  /** Whether a target is a Unix-domain socket. */
+  public static boolean isUnixSocket(String target) {
+    return target.startsWith(UnixSockets.PREFIX);
+  }
+
+  private static NettyChannelBuilder builder(String target) {
+    if (isUnixSocket(target)) {
+      Path path = Path.of(target.substring(UnixSockets.PREFIX.length()));
+      UnixSockets.require(path);
+      return NettyChannelBuilder.forAddress(new DomainSocketAddress(path.toString()))
+          .channelType(EpollDomainSocketChannel.class, DomainSocketAddress.class)
+          .eventLoopGroup(UnixSockets.threads())
+          // gRPC sets it on every channel; null takes it back, where Netty would warn.
+          .withOption(ChannelOption.SO_KEEPALIVE, null)
+          .overrideAuthority("localhost");
+    }
+    int colon = target.lastIndexOf(':');
+    if (colon <= 0 || !target.substring(colon + 1).matches("[0-9]{1,5}")) {
+      throw KvtierException.invalid("target is '%s'; it must be host:port or unix:PATH", target);
+    }
+    return NettyChannelBuilder.forTarget("dns:///" + target);
   }
 
   /** Ends a channel and waits briefly for its calls. */

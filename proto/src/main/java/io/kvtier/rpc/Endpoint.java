@@ -1,7 +1,11 @@
 package io.kvtier.rpc;
 
+import com.google.common.util.concurrent.MoreExecutors;
 import io.grpc.BindableService;
+import io.grpc.Metadata;
 import io.grpc.Server;
+import io.grpc.ServerCall;
+import io.grpc.ServerCallExecutorSupplier;
 import io.grpc.health.v1.HealthCheckResponse.ServingStatus;
 import io.grpc.netty.NettyServerBuilder;
 import io.grpc.protobuf.services.HealthStatusManager;
@@ -9,11 +13,21 @@ import io.grpc.protobuf.services.ProtoReflectionServiceV1;
 import io.kvtier.KvtierException;
 import io.kvtier.KvtierException.Code;
 import io.micrometer.prometheusmetrics.PrometheusMeterRegistry;
+import io.netty.channel.epoll.EpollServerDomainSocketChannel;
+import io.netty.channel.unix.DomainSocketAddress;
 import java.io.IOException;
 import java.net.InetSocketAddress;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.ArrayList;
 import java.util.List;
+import java.util.Optional;
+import java.util.Set;
+import java.util.concurrent.Executor;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.TimeUnit;
+import java.util.logging.Level;
+import java.util.logging.Logger;
 
 /**
  * One service's listeners: a gRPC server with the standard health and reflection services beside
@@ -30,79 +44,179 @@ public final class Endpoint implements AutoCloseable {
    */
   private static final int TRANSPORT_BYTES_MAX = 2 * MESSAGE_BYTES_MAX;
 
+  private static final Logger LOG = Logger.getLogger(Endpoint.class.getName());
+  private static final int FLOW_CONTROL_WINDOW = 4 << 20;
   private static final int METADATA_BYTES_MAX = 16 << 10;
   private static final int CALLS_PER_CONNECTION_MAX = 1024;
   private static final long DRAIN_SECONDS = 5;
 
   private final String host;
   private final int port;
-  private final Server server;
+  private final Optional<Path> socket;
+  private final List<Server> servers;
   private final HealthStatusManager health;
   private final OpsPages ops;
   private final ExecutorService executor;
 
   private Endpoint(
-      String host,
-      Server server,
+      EndpointConfig config,
+      List<Server> servers,
       HealthStatusManager health,
       OpsPages ops,
       ExecutorService executor) {
-    this.host = host;
-    this.port = server.getPort();
-    this.server = server;
+    this.host = config.host();
+    this.port = servers.getFirst().getPort();
+    this.socket = config.socket();
+    this.servers = servers;
     this.health = health;
     this.ops = ops;
     this.executor = executor;
   }
 
   /**
-   * Binds both listeners and starts to serve.
+   * Binds the listeners and starts to serve.
    *
    * @param executor runs the handlers; closed with the endpoint
-   * @throws KvtierException UNAVAILABLE if an address cannot be bound
+   * @throws KvtierException UNAVAILABLE if an address cannot be bound; PRECONDITION if the socket's
+   *     path is taken
    */
   public static Endpoint start(
       EndpointConfig config,
-      List<BindableService> services,
+      List<? extends BindableService> services,
       PrometheusMeterRegistry meters,
       ExecutorService executor) {
+    return start(config, services, meters, executor, Set.of());
+  }
+
+  /**
+   * Binds the listeners and starts to serve.
+   *
+   * @param executor runs the handlers; closed with the endpoint
+   * @param brief full names of methods whose handlers run on the transport's threads, which saves
+   *     two changes of thread a call; they must wait for nothing
+   * @throws KvtierException UNAVAILABLE if an address cannot be bound; PRECONDITION if the socket's
+   *     path is taken
+   */
+  public static Endpoint start(
+      EndpointConfig config,
+      List<? extends BindableService> services,
+      PrometheusMeterRegistry meters,
+      ExecutorService executor,
+      Set<String> brief) {
     HealthStatusManager health = new HealthStatusManager();
-    NettyServerBuilder builder =
-        NettyServerBuilder.forAddress(new InetSocketAddress(config.host(), config.port()))
-            .executor(executor)
-            .intercept(new CallMeters(meters))
-            .intercept(new StatusInterceptor())
-            .maxInboundMessageSize(TRANSPORT_BYTES_MAX)
-            .maxInboundMetadataSize(METADATA_BYTES_MAX)
-            .maxConcurrentCallsPerConnection(CALLS_PER_CONNECTION_MAX)
-            .addService(health.getHealthService())
-            .addService(ProtoReflectionServiceV1.newInstance());
-    services.forEach(builder::addService);
-    Server server = null;
+    List<BindableService> all = new ArrayList<>(services);
+    all.add(health.getHealthService());
+    all.add(ProtoReflectionServiceV1.newInstance());
+    List<Server> servers = new ArrayList<>();
     try {
-      server = builder.build().start();
+      servers.add(
+          build(
+                  NettyServerBuilder.forAddress(
+                      new InetSocketAddress(config.host(), config.port())),
+                  all,
+                  meters,
+                  executor,
+                  brief)
+              .start());
+      if (config.socket().isPresent()) {
+        servers.add(startOn(config.socket().get(), all, meters, executor, brief));
+      }
       OpsPages ops = OpsPages.start(config, meters);
       for (BindableService service : services) {
         health.setStatus(
             service.bindService().getServiceDescriptor().getName(), ServingStatus.SERVING);
       }
-      return new Endpoint(config.host(), server, health, ops, executor);
+      return new Endpoint(config, servers, health, ops, executor);
     } catch (IOException e) {
-      if (server != null) {
-        server.shutdownNow();
-      }
-      executor.close();
+      abandon(servers, executor);
       throw new KvtierException(
           Code.UNAVAILABLE,
-          "cannot listen on %s port %d (ops port %d): %s; give another, or 0 for any free one"
-              .formatted(config.host(), config.port(), config.opsPort(), e.getMessage()),
+          "cannot listen on %s port %d (ops port %d%s): %s; give another, or 0 for any free one"
+              .formatted(
+                  config.host(),
+                  config.port(),
+                  config.opsPort(),
+                  config.socket().map(path -> ", socket " + path).orElse(""),
+                  e.getMessage()),
           e);
+    } catch (RuntimeException e) {
+      abandon(servers, executor);
+      throw e;
     }
+  }
+
+  private static void abandon(List<Server> servers, ExecutorService executor) {
+    servers.forEach(Server::shutdownNow);
+    executor.close();
+  }
+
+  private static Server build(
+      NettyServerBuilder builder,
+      List<BindableService> services,
+      PrometheusMeterRegistry meters,
+      ExecutorService executor,
+      Set<String> brief) {
+    builder
+        .executor(executor)
+        .intercept(new CallMeters(meters))
+        .intercept(new StatusInterceptor())
+        .flowControlWindow(FLOW_CONTROL_WINDOW)
+        .maxInboundMessageSize(TRANSPORT_BYTES_MAX)
+        .maxInboundMetadataSize(METADATA_BYTES_MAX)
+        .maxConcurrentCallsPerConnection(CALLS_PER_CONNECTION_MAX);
+    if (!brief.isEmpty()) {
+      builder
+          .executor(MoreExecutors.directExecutor())
+          .callExecutor(new CallPlaces(executor, brief));
+    }
+    services.forEach(builder::addService);
+    return builder.build();
+  }
+
+  /** Where each call's handler runs. */
+  private record CallPlaces(Executor pool, Set<String> brief)
+      implements ServerCallExecutorSupplier {
+    @Override
+    public <Q, R> Executor getExecutor(ServerCall<Q, R> call, Metadata metadata) {
+      return brief.contains(call.getMethodDescriptor().getFullMethodName())
+          ? MoreExecutors.directExecutor()
+          : pool;
+    }
+  }
+
+  private static Server startOn(
+      Path path,
+      List<BindableService> services,
+      PrometheusMeterRegistry meters,
+      ExecutorService executor,
+      Set<String> brief)
+      throws IOException {
+    List<Server> server = new ArrayList<>();
+    UnixSockets.bind(
+        path,
+        bound ->
+            server.add(
+                build(
+                        NettyServerBuilder.forAddress(new DomainSocketAddress(bound.toString()))
+                            .channelType(EpollServerDomainSocketChannel.class)
+                            .bossEventLoopGroup(UnixSockets.threads())
+                            .workerEventLoopGroup(UnixSockets.threads()),
+                        services,
+                        meters,
+                        executor,
+                        brief)
+                    .start()));
+    return server.getFirst();
   }
 
   /** The gRPC target, host:port. */
   public String target() {
     return host + ":" + port;
+  }
+
+  /** The gRPC target of the Unix-domain socket, unix:PATH, if there is one. */
+  public Optional<String> socketTarget() {
+    return socket.map(path -> UnixSockets.PREFIX + path);
   }
 
   /** The address of the pages, http://host:port. */
@@ -113,17 +227,31 @@ public final class Endpoint implements AutoCloseable {
   @Override
   public void close() {
     health.enterTerminalState();
-    server.shutdown();
+    if (!servers.getFirst().isShutdown()) {
+      socket.ifPresent(Endpoint::remove);
+    }
+    servers.forEach(Server::shutdown);
     try {
-      if (!server.awaitTermination(DRAIN_SECONDS, TimeUnit.SECONDS)) {
-        server.shutdownNow();
-        server.awaitTermination(DRAIN_SECONDS, TimeUnit.SECONDS);
+      for (Server server : servers) {
+        if (!server.awaitTermination(DRAIN_SECONDS, TimeUnit.SECONDS)) {
+          server.shutdownNow();
+          server.awaitTermination(DRAIN_SECONDS, TimeUnit.SECONDS);
+        }
       }
     } catch (InterruptedException e) {
-      server.shutdownNow();
+      servers.forEach(Server::shutdownNow);
       Thread.currentThread().interrupt();
     }
     ops.close();
     executor.shutdownNow();
+  }
+
+  /** A socket that stays is taken for what it is by the next that serves on its path. */
+  private static void remove(Path socket) {
+    try {
+      Files.deleteIfExists(socket);
+    } catch (IOException e) {
+      LOG.log(Level.WARNING, "cannot remove the socket " + socket, e);
+    }
   }
 }

@@ -3,6 +3,8 @@ package io.kvtier.rpc;
 import static io.kvtier.KvtierException.requireInRange;
 
 import io.kvtier.KvtierException;
+import java.nio.file.Path;
+import java.util.Optional;
 
 /**
  * Where a service listens.
@@ -11,8 +13,9 @@ import io.kvtier.KvtierException;
  * @param port gRPC port, 0..65535; 0: the system chooses
  * @param opsPort port of the {@code /metrics} and {@code /health} pages, 0..65535; 0: the system
  *     chooses
+ * @param socket Unix-domain socket to serve on as well, for processes of the same user; Linux
  */
-public record EndpointConfig(String host, int port, int opsPort) {
+public record EndpointConfig(String host, int port, int opsPort, Optional<Path> socket) {
   public static final String LOOPBACK = "127.0.0.1";
 
   public EndpointConfig {
@@ -21,6 +24,17 @@ public record EndpointConfig(String host, int port, int opsPort) {
     }
     requireInRange("port", port, 0, 0xFFFF);
     requireInRange("ops port", opsPort, 0, 0xFFFF);
+    socket.ifPresent(UnixSockets::require);
+  }
+
+  /** Without a Unix-domain socket. */
+  public EndpointConfig(String host, int port, int opsPort) {
+    this(host, port, opsPort, Optional.empty());
+  }
+
+  /** The same, on a Unix-domain socket as well. */
+  public EndpointConfig withSocket(Path path) {
+    return new EndpointConfig(host, port, opsPort, Optional.of(path));
   }
 
   /** Loopback, on ports that the system chooses. */

@@ -10,6 +10,7 @@ import io.grpc.Status;
 import io.grpc.StatusRuntimeException;
 import io.kvtier.KvtierException;
 import io.kvtier.KvtierException.Code;
+import io.kvtier.wire.IncomingBytes;
 import java.util.logging.Level;
 import java.util.logging.Logger;
 
@@ -51,12 +52,17 @@ final class StatusInterceptor implements ServerInterceptor {
     }
 
     private static void requireBounded(Object message) {
-      if (message instanceof MessageLite wire
-          && wire.getSerializedSize() > Endpoint.MESSAGE_BYTES_MAX) {
+      int bytes =
+          switch (message) {
+            case MessageLite wire -> wire.getSerializedSize();
+            case IncomingBytes raw -> raw.length();
+            default -> 0;
+          };
+      if (bytes > Endpoint.MESSAGE_BYTES_MAX) {
         throw new KvtierException(
             Code.EXHAUSTED,
             "the message has %d bytes; at most %d are accepted, send smaller ones"
-                .formatted(wire.getSerializedSize(), Endpoint.MESSAGE_BYTES_MAX));
+                .formatted(bytes, Endpoint.MESSAGE_BYTES_MAX));
       }
     }
 

@@ -1,7 +1,6 @@
 package io.kvtier.cachetier.grpc;
 
 import io.grpc.stub.ServerCallStreamObserver;
-import java.util.Iterator;
 
 /**
  * The answers of one server-streaming call, each made only when the client has taken enough of
@@ -11,30 +10,41 @@ import java.util.Iterator;
  * @param <R> an answer
  */
 final class PacedStream<R> {
-  private static final int BUFFERED_BYTES = 1 << 20;
+  static final int BUFFERED_BYTES = 1 << 20;
+
+  /** Makes the answers, at least one. */
+  interface Answers<R> {
+    boolean hasNext();
+
+    /** Makes the next answer and gives it to {@code out}, whose copy of it is made by then. */
+    void sendNext(ServerCallStreamObserver<R> out);
+  }
 
   private final ServerCallStreamObserver<R> out;
-  private final Iterator<R> answers;
+  private final Answers<R> answers;
 
-  private PacedStream(ServerCallStreamObserver<R> out, Iterator<R> answers) {
+  private PacedStream(ServerCallStreamObserver<R> out, Answers<R> answers) {
     this.out = out;
     this.answers = answers;
   }
 
   /**
-   * Sends the answers, at least one, then completes the call; an exception of the iterator ends it
-   * with a status.
+   * Sends the answers, then completes the call; an exception of theirs ends it with a status.
+   *
+   * @throws io.kvtier.KvtierException EXHAUSTED above the limit
    */
-  static <R> void send(ServerCallStreamObserver<R> out, Iterator<R> answers) {
+  static <R> void send(ServerCallStreamObserver<R> out, Answers<R> answers, StreamLimit limit) {
+    Runnable leave = limit.enter();
     PacedStream<R> stream = new PacedStream<>(out, answers);
     out.setOnReadyThreshold(BUFFERED_BYTES);
     out.setOnReadyHandler(stream::onReady);
-    out.setOnCancelHandler(() -> {});
+    out.setOnCancelHandler(leave);
+    out.setOnCloseHandler(leave);
   }
 
   private void onReady() {
     while (answers.hasNext() && out.isReady()) {
-      out.onNext(answers.next());
+      answers.sendNext(out);
       if (!answers.hasNext()) {
         out.onCompleted();
       }

@@ -4,15 +4,12 @@ import static io.kvtier.KvtierException.requireInRange;
 
 import com.google.protobuf.ByteString;
 import io.kvtier.KvtierException;
-import io.kvtier.cachetier.PageStore;
 import io.kvtier.cachetier.SectionSelection;
 import io.kvtier.page.PageKey;
 import io.kvtier.v1.GetSectionsRequest;
 import io.kvtier.v1.SectionsOf;
 import java.util.ArrayList;
 import java.util.List;
-import org.agrona.DirectBuffer;
-import org.agrona.concurrent.UnsafeBuffer;
 
 /**
  * Requests of the Pages service as the core's types: every limit that a request can break by itself
@@ -65,11 +62,5 @@ final class PageRequests {
   /** The same refusal, with the place in the request that it is about. */
   static KvtierException at(String field, int index, KvtierException e) {
     return new KvtierException(e.code(), field + "[" + index + "]: " + e.getMessage(), e);
-  }
-
-  /** The page's bytes in place: aliases the message. */
-  static DirectBuffer page(ByteString page) {
-    requireInRange("page length", page.size(), 1, PageStore.PAGE_BYTES_MAX);
-    return new UnsafeBuffer(page.asReadOnlyByteBuffer());
   }
 }

@@ -1,13 +1,14 @@
 package io.kvtier.cachetier.grpc;
 
-import com.google.protobuf.ByteString;
-import com.google.protobuf.UnsafeByteOperations;
+import io.grpc.BindableService;
+import io.grpc.ServerMethodDefinition;
+import io.grpc.ServerServiceDefinition;
+import io.grpc.ServiceDescriptor;
 import io.grpc.stub.ServerCallStreamObserver;
+import io.grpc.stub.ServerCalls;
 import io.grpc.stub.StreamObserver;
-import io.kvtier.KvtierException;
 import io.kvtier.cachetier.PageService;
-import io.kvtier.cachetier.Read;
-import io.kvtier.cachetier.Read.Hit;
+import io.kvtier.cachetier.Read.Miss;
 import io.kvtier.cachetier.Read.MissReason;
 import io.kvtier.cachetier.cache.PageCache;
 import io.kvtier.page.PageKey;
@@ -15,172 +16,230 @@ import io.kvtier.v1.ContainsRequest;
 import io.kvtier.v1.ContainsResponse;
 import io.kvtier.v1.DeleteRequest;
 import io.kvtier.v1.DeleteResponse;
+import io.kvtier.v1.DirectRequest;
+import io.kvtier.v1.DirectResponse;
 import io.kvtier.v1.GetRequest;
-import io.kvtier.v1.GetResponse;
 import io.kvtier.v1.GetSectionsRequest;
-import io.kvtier.v1.GetSectionsResponse;
 import io.kvtier.v1.LeaseRequest;
 import io.kvtier.v1.LeaseResponse;
-import io.kvtier.v1.Miss;
-import io.kvtier.v1.PageSections;
 import io.kvtier.v1.PagesGrpc;
-import io.kvtier.v1.PutRequest;
 import io.kvtier.v1.PutResponse;
 import io.kvtier.v1.ReleaseRequest;
 import io.kvtier.v1.ReleaseResponse;
 import io.kvtier.v1.WatchRequest;
 import io.kvtier.v1.WatchResponse;
-import java.util.Iterator;
+import io.kvtier.wire.IncomingBytes;
+import io.kvtier.wire.OutgoingBytes;
+import io.kvtier.wire.PagesMethods;
+import java.nio.file.Path;
+import java.util.LinkedHashMap;
 import java.util.List;
-import java.util.stream.IntStream;
-import org.agrona.DirectBuffer;
+import java.util.Map;
+import java.util.Set;
 import org.jspecify.annotations.Nullable;
 
 /**
  * The Pages service. Refusals are thrown; the endpoint makes statuses of them. Must run on platform
- * threads, since the store's locks belong to threads.
+ * threads, since the store's locks belong to threads. The methods that carry page bytes are bound
+ * with marshallers of their own, the others as they were generated.
  */
-public final class PagesGrpcService extends PagesGrpc.PagesImplBase {
-  /** About how many bytes of sections share a message. */
-  private static final int ANSWER_BYTES = 1 << 20;
+public final class PagesGrpcService implements BindableService {
+  /** Methods that wait for nothing but the store's locks, each held for one page's copy. */
+  public static final Set<String> BRIEF =
+      Set.of(
+          PagesGrpc.getGetMethod().getFullMethodName(),
+          PagesGrpc.getGetSectionsMethod().getFullMethodName(),
+          PagesGrpc.getContainsMethod().getFullMethodName());
 
   private final PageService pages;
   private final @Nullable LeaseCalls leases;
   private final @Nullable Watchers watchers;
+  private final DirectResponse direct;
+  private final StreamLimit limit = new StreamLimit();
 
-  /** Without leases and watches. */
-  public PagesGrpcService(PageService pages) {
-    this.pages = pages;
-    this.leases = null;
-    this.watchers = null;
+  /** Without leases, watches and a direct path. */
+  PagesGrpcService(PageService pages) {
+    this(pages, null, null, DirectResponse.getDefaultInstance());
   }
 
-  /** With all calls; the watchers are the caller's to close. */
-  public PagesGrpcService(PageService pages, PageCache cache, Watchers watchers) {
+  /** Without leases and watches, with a direct path there. */
+  PagesGrpcService(PageService pages, DirectResponse direct) {
+    this(pages, null, null, direct);
+  }
+
+  /** With all calls but the direct path. */
+  PagesGrpcService(PageService pages, PageCache cache, Watchers watchers) {
+    this(pages, new LeaseCalls(cache), watchers, DirectResponse.getDefaultInstance());
+  }
+
+  /** With all calls; watchers and direct path are the caller's to close. */
+  public PagesGrpcService(
+      PageService pages, PageCache cache, Watchers watchers, DirectServer direct) {
+    this(pages, new LeaseCalls(cache), watchers, at(direct));
+  }
+
+  private PagesGrpcService(
+      PageService pages,
+      @Nullable LeaseCalls leases,
+      @Nullable Watchers watchers,
+      DirectResponse direct) {
     this.pages = pages;
-    this.leases = new LeaseCalls(cache);
+    this.leases = leases;
     this.watchers = watchers;
+    this.direct = direct;
+  }
+
+  private static DirectResponse at(DirectServer direct) {
+    return DirectResponse.newBuilder()
+        .setPort(direct.port())
+        .setSocket(direct.socket().map(Path::toString).orElse(""))
+        .build();
+  }
+
+  /** Streams of pages that are open. */
+  public int streams() {
+    return limit.open();
   }
 
   @Override
-  public void lease(LeaseRequest request, StreamObserver<LeaseResponse> out) {
-    if (leases == null) {
-      super.lease(request, out);
-    } else {
-      leases.lease(request, out);
+  public ServerServiceDefinition bindService() {
+    Map<String, ServerMethodDefinition<?, ?>> methods = new LinkedHashMap<>();
+    for (ServerMethodDefinition<?, ?> method : new Small().bindService().getMethods()) {
+      methods.put(method.getMethodDescriptor().getFullMethodName(), method);
     }
-  }
-
-  @Override
-  public void release(ReleaseRequest request, StreamObserver<ReleaseResponse> out) {
-    if (leases == null) {
-      super.release(request, out);
-    } else {
-      leases.release(request, out);
+    for (ServerMethodDefinition<?, ?> method : bulk()) {
+      methods.put(method.getMethodDescriptor().getFullMethodName(), method);
     }
+    ServiceDescriptor generated = PagesGrpc.getServiceDescriptor();
+    ServiceDescriptor.Builder descriptor =
+        ServiceDescriptor.newBuilder(generated.getName())
+            .setSchemaDescriptor(generated.getSchemaDescriptor());
+    methods.values().forEach(method -> descriptor.addMethod(method.getMethodDescriptor()));
+    ServerServiceDefinition.Builder service = ServerServiceDefinition.builder(descriptor.build());
+    methods.values().forEach(service::addMethod);
+    return service.build();
   }
 
-  @Override
-  public void watch(WatchRequest request, StreamObserver<WatchResponse> out) {
-    if (watchers == null) {
-      super.watch(request, out);
-    } else {
-      watchers.watch(request, (ServerCallStreamObserver<WatchResponse>) out);
-    }
+  private List<ServerMethodDefinition<?, ?>> bulk() {
+    return List.of(
+        ServerMethodDefinition.create(
+            PagesMethods.SERVED_GET, ServerCalls.asyncServerStreamingCall(this::get)),
+        ServerMethodDefinition.create(
+            PagesMethods.SERVED_GET_SECTIONS,
+            ServerCalls.asyncServerStreamingCall(this::getSections)),
+        ServerMethodDefinition.create(
+            PagesMethods.SERVED_PUT, ServerCalls.asyncBidiStreamingCall(this::put)));
   }
 
-  @Override
-  public StreamObserver<PutRequest> put(StreamObserver<PutResponse> acks) {
+  private StreamObserver<IncomingBytes> put(StreamObserver<PutResponse> acks) {
     return PutStream.open(pages, (ServerCallStreamObserver<PutResponse>) acks);
   }
 
-  @Override
-  public void get(GetRequest request, StreamObserver<GetResponse> out) {
+  private void get(GetRequest request, StreamObserver<OutgoingBytes> out) {
     List<PageKey> keys = PageRequests.keys(request.getKeysList());
     PacedStream.send(
-        (ServerCallStreamObserver<GetResponse>) out,
-        IntStream.range(0, keys.size()).mapToObj(i -> page(i, keys.get(i))).iterator());
-  }
-
-  private GetResponse page(int index, PageKey key) {
-    GetResponse.Builder response = GetResponse.newBuilder().setIndex(index);
-    return switch (pages.get(key, PagesGrpcService::copy)) {
-      case Hit<ByteString>(ByteString page) -> response.setPage(page).build();
-      case Read.Miss<ByteString>(MissReason reason) -> response.setMiss(miss(reason)).build();
-    };
-  }
-
-  private static ByteString copy(DirectBuffer page, int offset, int length) {
-    byte[] copy = new byte[length];
-    page.getBytes(offset, copy);
-    return UnsafeByteOperations.unsafeWrap(copy);
-  }
-
-  @Override
-  public void getSections(GetSectionsRequest request, StreamObserver<GetSectionsResponse> out) {
-    List<PageRequests.Sections> asked = PageRequests.sections(request);
-    PacedStream.send(
-        (ServerCallStreamObserver<GetSectionsResponse>) out,
-        new Iterator<>() {
+        (ServerCallStreamObserver<OutgoingBytes>) out,
+        new PacedStream.Answers<>() {
           private int next;
 
           @Override
           public boolean hasNext() {
-            return next < asked.size();
+            return next < keys.size();
           }
 
           @Override
-          public GetSectionsResponse next() {
-            GetSectionsResponse.Builder response = GetSectionsResponse.newBuilder();
-            for (int bytes = 0; hasNext() && bytes < ANSWER_BYTES; next++) {
-              PageSections sections = sections(next, asked.get(next));
-              response.addPages(sections);
-              bytes += sections.getData().size();
-            }
-            return response.build();
+          public void sendNext(ServerCallStreamObserver<OutgoingBytes> to) {
+            sendPage(next, keys.get(next), to);
+            next++;
           }
-        });
+        },
+        limit);
   }
 
-  private PageSections sections(int index, PageRequests.Sections asked) {
-    Read<byte[]> read;
-    try {
-      read = pages.getSections(asked.key(), asked.selection());
-    } catch (KvtierException e) {
-      throw PageRequests.at("pages", index, e);
+  /**
+   * The page is copied into the transport's buffer, once, under its lock: {@code onNext} does not
+   * wait for the client.
+   */
+  private void sendPage(int index, PageKey key, StreamObserver<OutgoingBytes> out) {
+    var read =
+        pages.get(
+            key,
+            (page, offset, length) -> {
+              out.onNext(OutgoingBytes.page(index, page, offset, length));
+              return true;
+            });
+    if (read instanceof Miss<Boolean>(MissReason reason)) {
+      out.onNext(OutgoingBytes.miss(index, miss(reason)));
     }
-    PageSections.Builder response = PageSections.newBuilder().setIndex(index);
-    return switch (read) {
-      case Hit<byte[]>(byte[] data) ->
-          response.setData(UnsafeByteOperations.unsafeWrap(data)).build();
-      case Read.Miss<byte[]>(MissReason reason) -> response.setMiss(miss(reason)).build();
-    };
   }
 
-  private static Miss miss(MissReason reason) {
+  private void getSections(GetSectionsRequest request, StreamObserver<OutgoingBytes> out) {
+    PacedStream.send(
+        (ServerCallStreamObserver<OutgoingBytes>) out,
+        new SectionAnswers(pages, PageRequests.sections(request)),
+        limit);
+  }
+
+  static io.kvtier.v1.Miss miss(MissReason reason) {
     return switch (reason) {
-      case ABSENT -> Miss.MISS_ABSENT;
-      case CORRUPT -> Miss.MISS_CORRUPT;
+      case ABSENT -> io.kvtier.v1.Miss.MISS_ABSENT;
+      case CORRUPT -> io.kvtier.v1.Miss.MISS_CORRUPT;
     };
   }
 
-  @Override
-  public void contains(ContainsRequest request, StreamObserver<ContainsResponse> out) {
-    ContainsResponse.Builder response = ContainsResponse.newBuilder();
-    for (PageKey key : PageRequests.keys(request.getKeysList())) {
-      response.addStored(pages.contains(key));
+  /** The methods without page bytes. */
+  private final class Small extends PagesGrpc.PagesImplBase {
+    @Override
+    public void contains(ContainsRequest request, StreamObserver<ContainsResponse> out) {
+      ContainsResponse.Builder response = ContainsResponse.newBuilder();
+      for (PageKey key : PageRequests.keys(request.getKeysList())) {
+        response.addStored(pages.contains(key));
+      }
+      out.onNext(response.build());
+      out.onCompleted();
     }
-    out.onNext(response.build());
-    out.onCompleted();
-  }
 
-  @Override
-  public void delete(DeleteRequest request, StreamObserver<DeleteResponse> out) {
-    int deleted = 0;
-    for (PageKey key : PageRequests.keys(request.getKeysList())) {
-      deleted += pages.delete(key) ? 1 : 0;
+    @Override
+    public void direct(DirectRequest request, StreamObserver<DirectResponse> out) {
+      out.onNext(direct);
+      out.onCompleted();
     }
-    out.onNext(DeleteResponse.newBuilder().setDeleted(deleted).build());
-    out.onCompleted();
+
+    @Override
+    public void delete(DeleteRequest request, StreamObserver<DeleteResponse> out) {
+      int deleted = 0;
+      for (PageKey key : PageRequests.keys(request.getKeysList())) {
+        deleted += pages.delete(key) ? 1 : 0;
+      }
+      out.onNext(DeleteResponse.newBuilder().setDeleted(deleted).build());
+      out.onCompleted();
+    }
+
+    @Override
+    public void lease(LeaseRequest request, StreamObserver<LeaseResponse> out) {
+      if (leases == null) {
+        super.lease(request, out);
+      } else {
+        leases.lease(request, out);
+      }
+    }
+
+    @Override
+    public void release(ReleaseRequest request, StreamObserver<ReleaseResponse> out) {
+      if (leases == null) {
+        super.release(request, out);
+      } else {
+        leases.release(request, out);
+      }
+    }
+
+    @Override
+    public void watch(WatchRequest request, StreamObserver<WatchResponse> out) {
+      if (watchers == null) {
+        super.watch(request, out);
+      } else {
+        watchers.watch(request, (ServerCallStreamObserver<WatchResponse>) out);
+      }
+    }
   }
 }

@@ -2,12 +2,15 @@ package io.kvtier.cachetier.grpc;
 
 import io.grpc.stub.ServerCallStreamObserver;
 import io.grpc.stub.StreamObserver;
+import io.kvtier.KvtierException;
 import io.kvtier.cachetier.PageService;
+import io.kvtier.cachetier.PageStore;
 import io.kvtier.cachetier.PutResult;
 import io.kvtier.page.PageKey;
-import io.kvtier.v1.PutRequest;
 import io.kvtier.v1.PutResponse;
-import org.agrona.DirectBuffer;
+import io.kvtier.wire.IncomingBytes;
+import io.kvtier.wire.PageMessages;
+import io.kvtier.wire.Staging;
 
 /**
  * One Put call. Holds one message at a time: the next is asked for once this one is stored and
@@ -15,7 +18,14 @@ import org.agrona.DirectBuffer;
  * back on one thread at a time. A message that is refused ends the call by the exception thrown;
  * what was acknowledged before stays.
  */
-final class PutStream implements StreamObserver<PutRequest> {
+final class PutStream implements StreamObserver<IncomingBytes> {
+  /**
+   * Where a page is put together from the transport's buffers, which hold it in pieces. Verifying
+   * and storing it follow on the same thread, before the next message.
+   */
+  private static final ThreadLocal<Staging> STAGING =
+      ThreadLocal.withInitial(() -> Staging.offHeap(PageStore.PAGE_BYTES_MAX));
+
   private final PageService pages;
   private final ServerCallStreamObserver<PutResponse> acks;
   private final String tenant = Tenants.current();
@@ -36,15 +46,13 @@ final class PutStream implements StreamObserver<PutRequest> {
   }
 
   @Override
-  public void onNext(PutRequest request) {
-    PageKey key = PageKey.of(request.getKey());
-    DirectBuffer page = PageRequests.page(request.getPage());
-    PutResult result = pages.put(tenant, key, page, 0, page.capacity());
+  public void onNext(IncomingBytes request) {
+    PageMessages.Put put = PageMessages.readPut(request, STAGING.get());
+    PageKey key = PageKey.of(put.key());
+    KvtierException.requireInRange("page length", put.length(), 1, PageStore.PAGE_BYTES_MAX);
+    PutResult result = pages.put(tenant, key, put.bytes(), put.offset(), put.length());
     acks.onNext(
-        PutResponse.newBuilder()
-            .setKey(request.getKey())
-            .setExisted(result == PutResult.EXISTED)
-            .build());
+        PutResponse.newBuilder().setKey(put.key()).setExisted(result == PutResult.EXISTED).build());
     owesRequest = true;
     onReady();
   }

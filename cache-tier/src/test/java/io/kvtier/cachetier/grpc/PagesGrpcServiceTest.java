@@ -17,6 +17,7 @@ import io.kvtier.cachetier.FlippingPageStore;
 import io.kvtier.cachetier.PageService;
 import io.kvtier.cachetier.TestPages;
 import io.kvtier.cachetier.chronicle.ChroniclePageStore;
+import io.kvtier.page.PageHeaderFlyweight;
 import io.kvtier.page.PageKey;
 import io.kvtier.page.PageLayout;
 import io.kvtier.page.Section;
@@ -185,8 +186,11 @@ final class PagesGrpcServiceTest {
     int asked = Section.set(Section.V_SCALES, Section.K_SIGN);
     UnsafeBuffer page = page(ROT4, 0, 1);
     ByteString expected = ByteString.EMPTY;
+    List<Integer> checksums = new ArrayList<>();
+    List<Section> sections = List.of(Section.K_SIGN, Section.V_SCALES);
     for (int head = 0; head < 2; head++) {
-      for (Section section : List.of(Section.K_SIGN, Section.V_SCALES)) {
+      for (Section section : sections) {
+        checksums.add(PageHeaderFlyweight.sectionChecksum(page, 0, ROT4.tableIndex(head, section)));
         expected =
             expected.concat(
                 bytes(page)
@@ -201,7 +205,11 @@ final class PagesGrpcServiceTest {
     assertThat(ImmutableList.copyOf(stub().getSections(request)))
         .containsExactly(
             GetSectionsResponse.newBuilder()
-                .addPages(PageSections.newBuilder().setIndex(0).setData(expected))
+                .addPages(
+                    PageSections.newBuilder()
+                        .setData(expected)
+                        .addAllLengths(sections.stream().map(ROT4::length).toList())
+                        .addAllChecksums(checksums))
                 .addPages(PageSections.newBuilder().setIndex(1).setMiss(Miss.MISS_ABSENT))
                 .build());
     store.flip(keyOf(1), ROT4.offset(1, Section.K_SIGN));

@@ -10,8 +10,8 @@ import io.kvtier.deploy.bench.BenchSettings;
 import io.kvtier.deploy.bench.Benchmark;
 import io.kvtier.deploy.bench.CodecBenchmark;
 import io.kvtier.deploy.bench.ErrorBenchmark;
-import io.kvtier.deploy.bench.FetchBenchmark;
 import io.kvtier.deploy.bench.KernelsBenchmark;
+import io.kvtier.deploy.bench.TierBenchmark;
 import java.io.IOException;
 import java.nio.file.Path;
 import java.util.List;
@@ -34,7 +34,7 @@ import picocli.CommandLine.Parameters;
 public final class BenchCommand implements Callable<Integer> {
   private static final List<Benchmark> BENCHMARKS =
       List.of(
-          new CodecBenchmark(), new KernelsBenchmark(), new ErrorBenchmark(), new FetchBenchmark());
+          new CodecBenchmark(), new KernelsBenchmark(), new ErrorBenchmark(), new TierBenchmark());
 
   @Parameters(index = "0", arity = "0..1", description = "which one")
   private @Nullable String name;

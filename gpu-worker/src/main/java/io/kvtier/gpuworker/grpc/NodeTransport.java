@@ -3,6 +3,7 @@ package io.kvtier.gpuworker.grpc;
 import com.google.protobuf.ByteString;
 import io.kvtier.KvtierException;
 import io.kvtier.KvtierException.Code;
+import io.kvtier.client.PageConsumer;
 import io.kvtier.client.PageTransport;
 import io.kvtier.page.PageKey;
 import io.kvtier.v1.SectionsOf;
@@ -11,6 +12,7 @@ import java.util.Optional;
 import java.util.function.BooleanSupplier;
 import java.util.function.Consumer;
 import java.util.function.ObjIntConsumer;
+import org.agrona.DirectBuffer;
 
 /**
  * The pages of one tier node, wherever it is: a node that has come back at another address is found
@@ -46,6 +48,18 @@ final class NodeTransport implements PageTransport {
   }
 
   @Override
+  public void read(List<PageKey> keys, PageConsumer consumer) {
+    GivenInPlace given = new GivenInPlace(consumer);
+    call(client -> client.read(keys, given), given::nothing);
+  }
+
+  @Override
+  public void readSections(List<SectionsOf> wanted, PageConsumer consumer) {
+    GivenInPlace given = new GivenInPlace(consumer);
+    call(client -> client.readSections(wanted, given), given::nothing);
+  }
+
+  @Override
   public void delete(List<PageKey> keys) {
     call(client -> client.delete(keys), () -> true);
   }
@@ -63,6 +77,26 @@ final class NodeTransport implements PageTransport {
     public void accept(ByteString data, int index) {
       any = true;
       consumer.accept(data, index);
+    }
+
+    boolean nothing() {
+      return !any;
+    }
+  }
+
+  /** Notes whether anything was given to a consumer. */
+  private static final class GivenInPlace implements PageConsumer {
+    private final PageConsumer consumer;
+    private boolean any;
+
+    GivenInPlace(PageConsumer consumer) {
+      this.consumer = consumer;
+    }
+
+    @Override
+    public void accept(DirectBuffer bytes, int offset, int length, int index) {
+      any = true;
+      consumer.accept(bytes, offset, length, index);
     }
 
     boolean nothing() {

@@ -15,6 +15,7 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.concurrent.atomic.AtomicLong;
 import java.util.function.BiConsumer;
+import org.agrona.DirectBuffer;
 
 /**
  * Brings codes of (page, head) pairs onto the device: from the tier in one batch, or from pages
@@ -72,10 +73,12 @@ final class CodesFetcher {
             }
           });
       if (!remote.isEmpty()) {
-        tier.getSections(
+        tier.readSections(
             remote,
-            (data, index) ->
-                copyFetched(data, firstOfRemote.get(index), headCount(remote.get(index)), slots));
+            (data, offset, length, index) -> {
+              requireLength(length, headCount(remote.get(index)));
+              copyFetched(data, offset, length, firstOfRemote.get(index), slots);
+            });
       }
       return slots;
     } catch (RuntimeException e) {
@@ -117,19 +120,22 @@ final class CodesFetcher {
     return Long.bitCount(request.getHeadsLow()) + Long.bitCount(request.getHeadsHigh());
   }
 
-  private void copyFetched(ByteString data, int from, int pairs, List<DeviceSlot> slots) {
-    int length = shape.codesBytes();
-    if (data.size() != pairs * length) {
+  private void requireLength(int length, int pairs) {
+    if (length != pairs * shape.codesBytes()) {
       throw new KvtierException(
           Code.LOST,
           "the tier answered %d bytes for %d heads of a page; they have %d"
-              .formatted(data.size(), pairs, pairs * length));
+              .formatted(length, pairs, pairs * shape.codesBytes()));
     }
-    byte[] bytes = data.toByteArray();
-    for (int at = 0; at < bytes.length; at += length) {
-      slots.get(from + at / length).buffer().putBytes(0, bytes, at, length);
+  }
+
+  private void copyFetched(
+      DirectBuffer data, int offset, int length, int from, List<DeviceSlot> slots) {
+    int each = shape.codesBytes();
+    for (int at = 0; at < length; at += each) {
+      slots.get(from + at / each).buffer().putBytes(0, data, offset + at, each);
     }
-    bytesFetched.addAndGet(bytes.length);
+    bytesFetched.addAndGet(length);
   }
 
   private void copyPending(

@@ -1,0 +1,190 @@
+package io.kvtier.cachetier.grpc;
+
+import io.grpc.Status;
+import io.kvtier.KvtierException;
+import io.kvtier.KvtierException.Code;
+import io.kvtier.cachetier.PageService;
+import io.kvtier.rpc.UnixSockets;
+import io.kvtier.wire.FrameChannel;
+import io.kvtier.wire.Frames;
+import io.kvtier.wire.OutgoingBytes;
+import java.io.IOException;
+import java.net.InetSocketAddress;
+import java.net.StandardProtocolFamily;
+import java.net.StandardSocketOptions;
+import java.net.UnixDomainSocketAddress;
+import java.nio.channels.ClosedChannelException;
+import java.nio.channels.ServerSocketChannel;
+import java.nio.channels.SocketChannel;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+import java.util.concurrent.ConcurrentHashMap;
+import java.util.logging.Level;
+import java.util.logging.Logger;
+
+/**
+ * The listeners of the direct path ({@link Frames}), over TCP and, where asked, over a Unix-domain
+ * socket. Each connection has a platform thread, since the store's locks belong to threads; at most
+ * {@link #CONNECTIONS_MAX} are open, further ones are refused. A connection holds .75 MiB of
+ * buffers, more where pages are longer: at most one request and one answer. {@link #close} ends
+ * them all and is idempotent.
+ */
+public final class DirectServer implements AutoCloseable {
+  /** Most connections at a time. */
+  public static final int CONNECTIONS_MAX = 256;
+
+  private static final Logger LOG = Logger.getLogger(DirectServer.class.getName());
+
+  private final PageService pages;
+  private final Map<SocketChannel, Thread> connections = new ConcurrentHashMap<>();
+  private final List<ServerSocketChannel> listeners = new ArrayList<>();
+  private final Optional<Path> socket;
+  private final int connectionsMax;
+  private int port;
+
+  /** Whether the socket's path is ours. */
+  private boolean bound;
+
+  private DirectServer(PageService pages, Optional<Path> socket, int connectionsMax) {
+    this.pages = pages;
+    this.connectionsMax = connectionsMax;
+    this.socket = socket;
+  }
+
+  /**
+   * Binds and starts to serve.
+   *
+   * @param port 0: the system chooses
+   * @throws KvtierException UNAVAILABLE if an address cannot be bound; PRECONDITION if the socket's
+   *     path is taken
+   */
+  public static DirectServer start(
+      PageService pages, String host, int port, Optional<Path> socket) {
+    return start(pages, host, port, socket, CONNECTIONS_MAX);
+  }
+
+  static DirectServer start(
+      PageService pages, String host, int port, Optional<Path> socket, int connectionsMax) {
+    DirectServer server = new DirectServer(pages, socket, connectionsMax);
+    try {
+      ServerSocketChannel tcp = ServerSocketChannel.open();
+      server.listeners.add(tcp);
+      tcp.bind(new InetSocketAddress(host, port));
+      server.port = ((InetSocketAddress) tcp.getLocalAddress()).getPort();
+      if (socket.isPresent()) {
+        ServerSocketChannel unix = ServerSocketChannel.open(StandardProtocolFamily.UNIX);
+        server.listeners.add(unix);
+        UnixSockets.bind(socket.get(), path -> unix.bind(UnixDomainSocketAddress.of(path)));
+        server.bound = true;
+      }
+    } catch (IOException e) {
+      server.close();
+      throw new KvtierException(
+          Code.UNAVAILABLE,
+          "cannot listen for the direct path on %s port %d%s: %s"
+              .formatted(
+                  host, port, socket.map(path -> ", socket " + path).orElse(""), e.getMessage()),
+          e);
+    } catch (RuntimeException e) {
+      server.close();
+      throw e;
+    }
+    for (ServerSocketChannel listener : server.listeners) {
+      Thread.ofPlatform()
+          .daemon()
+          .name("kvtier-direct-accept")
+          .start(() -> server.accept(listener));
+    }
+    return server;
+  }
+
+  /** The TCP port. */
+  public int port() {
+    return port;
+  }
+
+  /** The Unix-domain socket, if there is one. */
+  public Optional<Path> socket() {
+    return socket;
+  }
+
+  /** Connections that are open. */
+  public int connections() {
+    return connections.size();
+  }
+
+  private void accept(ServerSocketChannel listener) {
+    while (listener.isOpen()) {
+      try {
+        SocketChannel channel = listener.accept();
+        if (channel.getLocalAddress() instanceof InetSocketAddress) {
+          channel.setOption(StandardSocketOptions.TCP_NODELAY, true);
+        }
+        if (connections.size() >= connectionsMax) {
+          refuse(channel);
+        } else {
+          serve(channel);
+        }
+      } catch (ClosedChannelException closed) {
+        return;
+      } catch (IOException e) {
+        LOG.log(Level.WARNING, "a connection of the direct path could not be taken", e);
+      }
+    }
+  }
+
+  private void serve(SocketChannel channel) {
+    DirectConnection connection = new DirectConnection(pages, channel);
+    Thread thread =
+        Thread.ofPlatform()
+            .daemon()
+            .name("kvtier-direct")
+            .unstarted(() -> {
+              try {
+                connection.run();
+              } finally {
+                connections.remove(channel);
+              }
+            });
+    connections.put(channel, thread);
+    thread.start();
+  }
+
+  private void refuse(SocketChannel channel) throws IOException {
+    try (FrameChannel frames = new FrameChannel(channel, DirectConnection.REQUEST_BYTES_MAX)) {
+      frames.greet();
+      frames.add(
+          Frames.ERROR,
+          OutgoingBytes.refusal(
+              Status.Code.RESOURCE_EXHAUSTED.value(),
+              "%d connections are open, which is the bound; close some".formatted(connectionsMax)));
+      frames.flush();
+    }
+  }
+
+  @Override
+  public void close() {
+    try {
+      if (bound && listeners.getFirst().isOpen() && socket.isPresent()) {
+        Files.deleteIfExists(socket.get());
+      }
+      for (ServerSocketChannel listener : listeners) {
+        listener.close();
+      }
+      for (SocketChannel channel : connections.keySet()) {
+        channel.close();
+      }
+      for (Thread thread : connections.values()) {
+        thread.join();
+      }
+    } catch (IOException e) {
+      LOG.log(Level.WARNING, "the direct path could not be closed well", e);
+    } catch (InterruptedException e) {
+      Thread.currentThread().interrupt();
+    }
+  }
+}

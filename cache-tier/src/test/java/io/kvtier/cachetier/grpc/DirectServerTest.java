@@ -1,0 +1,195 @@
+package io.kvtier.cachetier.grpc;
+
+import static io.kvtier.cachetier.TestPages.key;
+import static io.kvtier.cachetier.TestPages.page;
+import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.assertThatThrownBy;
+
+import io.grpc.Status;
+import io.kvtier.KvtierException;
+import io.kvtier.KvtierException.Code;
+import io.kvtier.cachetier.PageService;
+import io.kvtier.cachetier.TestPages;
+import io.kvtier.cachetier.chronicle.ChroniclePageStore;
+import io.kvtier.page.PageKey;
+import io.kvtier.page.PageLayout;
+import io.kvtier.rpc.EndpointConfig;
+import io.kvtier.v1.ContainsRequest;
+import io.kvtier.v1.ContainsResponse;
+import io.kvtier.v1.GetRequest;
+import io.kvtier.wire.FrameChannel;
+import io.kvtier.wire.Frames;
+import io.kvtier.wire.OutgoingBytes;
+import io.kvtier.wire.PageMessages;
+import java.io.IOException;
+import java.net.InetAddress;
+import java.net.InetSocketAddress;
+import java.net.UnixDomainSocketAddress;
+import java.nio.channels.SocketChannel;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.nio.file.attribute.PosixFilePermissions;
+import java.util.Optional;
+import org.junit.jupiter.api.AfterEach;
+import org.junit.jupiter.api.BeforeEach;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.Timeout;
+import org.junit.jupiter.api.io.TempDir;
+
+/** The direct path frame by frame: its limits, its refusals, and a client that does not read. */
+@Timeout(value = 60, threadMode = Timeout.ThreadMode.SEPARATE_THREAD)
+final class DirectServerTest {
+  private static final PageLayout LAYOUT = TestPages.raw16(8, 128);
+  private static final int PAGES = 256;
+  private static final int CONNECTIONS = 3;
+
+  /** What sockets and buffers of both ends may hold of answers that nobody reads. */
+  private static final long AHEAD_BYTES_MAX = 16 << 20;
+
+  @TempDir Path directory;
+
+  private ChroniclePageStore store;
+  private PageService pages;
+  private DirectServer server;
+
+  @BeforeEach
+  void start() {
+    store = ChroniclePageStore.openTemporary(128 << 20);
+    pages = new PageService(store);
+    server =
+        DirectServer.start(
+            pages,
+            EndpointConfig.LOOPBACK,
+            0,
+            Optional.of(directory.resolve("direct")),
+            CONNECTIONS);
+  }
+
+  @AfterEach
+  void stop() {
+    server.close();
+    store.close();
+  }
+
+  private FrameChannel connect() throws IOException {
+    SocketChannel socket =
+        SocketChannel.open(new InetSocketAddress(InetAddress.getLoopbackAddress(), server.port()));
+    FrameChannel channel = new FrameChannel(socket, 32 << 20);
+    channel.greet();
+    channel.awaitGreeting();
+    return channel;
+  }
+
+  private static PageKey keyOf(int index) {
+    return key(1, index, 0, LAYOUT);
+  }
+
+  private static OutgoingBytes getRequest() {
+    GetRequest.Builder request = GetRequest.newBuilder();
+    for (int i = 0; i < PAGES; i++) {
+      request.addKeys(keyOf(i).toByteString());
+    }
+    return OutgoingBytes.whole(request.build().toByteArray());
+  }
+
+  @Test
+  void aClientThatDoesNotReadHoldsNoLockAndABoundedNumberOfBytes() throws IOException {
+    for (int i = 0; i < PAGES; i++) {
+      pages.put(keyOf(i), page(LAYOUT, 0, i), 0, LAYOUT.pageLength());
+    }
+    try (FrameChannel slow = connect();
+        FrameChannel other = connect()) {
+      slow.add(Frames.GET, getRequest());
+      slow.flush();
+      assertThat(slow.nextFrame()).isTrue();
+      for (int i = 0; i < PAGES; i++) {
+        // Each waits for the page's lock, which the slow reader's thread must not keep.
+        assertThat(pages.delete(keyOf(PAGES - 1 - i))).isTrue();
+        assertThat(containsFirst(other)).isEqualTo(i < PAGES - 1);
+      }
+      assertThat(pages.counts().hits()).isPositive();
+      assertThat(pages.counts().bytesOut()).isLessThan(AHEAD_BYTES_MAX);
+      int served = 1;
+      int missed = 0;
+      while (slow.nextFrame() && slow.kind() == Frames.ANSWER) {
+        boolean page = slow.bodyBuffer().remaining() > LAYOUT.pageLength();
+        served += page ? 1 : 0;
+        missed += page ? 0 : 1;
+      }
+      assertThat(served + missed).isEqualTo(PAGES);
+      assertThat(missed).isPositive();
+      assertThat(slow.kind()).isEqualTo(Frames.END);
+    }
+  }
+
+  private static boolean containsFirst(FrameChannel channel) throws IOException {
+    ContainsRequest request = ContainsRequest.newBuilder().addKeys(keyOf(0).toByteString()).build();
+    channel.add(Frames.CONTAINS, OutgoingBytes.whole(request.toByteArray()));
+    channel.flush();
+    assertThat(channel.nextFrame()).isTrue();
+    return ContainsResponse.parseFrom(channel.bodyBuffer()).getStored(0);
+  }
+
+  private void assertRefused(byte kind, byte[] body, String message) throws IOException {
+    try (FrameChannel channel = connect()) {
+      channel.add(kind, OutgoingBytes.whole(body));
+      channel.flush();
+      assertThat(channel.nextFrame()).isTrue();
+      assertThat(channel.kind()).isEqualTo(Frames.ERROR);
+      PageMessages.Refusal refusal = PageMessages.readRefusal(channel.body());
+      assertThat(refusal.code()).isEqualTo(Status.Code.INVALID_ARGUMENT.value());
+      assertThat(refusal.message()).contains(message);
+      assertThat(channel.nextFrame()).isFalse();
+    }
+  }
+
+  @Test
+  void aWrongRequestIsRefusedWithItsReasonAndEndsItsConnection() throws IOException {
+    assertRefused((byte) 99, new byte[0], "frame is of kind 99; it must be a request, 16..19");
+    assertRefused(Frames.GET, new byte[] {(byte) 0xFF}, "the request of kind 16 cannot be read");
+    assertRefused(Frames.GET, new byte[0], "number of keys is 0; it must be 1..1024");
+    assertRefused(Frames.PUT, new byte[] {10, 3, 1, 2, 3}, "page key has 3 bytes");
+    assertRefused(Frames.PUT, new byte[] {18, 100, 1}, "the message has");
+    assertRefused(Frames.SECTIONS, new byte[] {10, 2, 10, 0}, "pages[0]: page key has 0 bytes");
+    assertThat(store.pages()).isZero();
+  }
+
+  @Test
+  void connectionsAreBounded() throws IOException {
+    FrameChannel[] open = new FrameChannel[CONNECTIONS];
+    for (int i = 0; i < CONNECTIONS; i++) {
+      open[i] = connect();
+    }
+    assertThat(server.connections()).isEqualTo(CONNECTIONS);
+    try (FrameChannel refused = connect()) {
+      assertThat(refused.nextFrame()).isTrue();
+      assertThat(refused.kind()).isEqualTo(Frames.ERROR);
+      PageMessages.Refusal refusal = PageMessages.readRefusal(refused.body());
+      assertThat(refusal.code()).isEqualTo(Status.Code.RESOURCE_EXHAUSTED.value());
+      assertThat(refusal.message()).contains("3 connections are open");
+    }
+    for (FrameChannel channel : open) {
+      assertThat(containsFirst(channel)).isFalse();
+      channel.close();
+    }
+  }
+
+  @Test
+  void itsSocketIsForThisUserAloneAndGoesWithIt() throws IOException {
+    Path socket = directory.resolve("direct");
+    assertThat(PosixFilePermissions.toString(Files.getPosixFilePermissions(socket)))
+        .isEqualTo("rw-------");
+    try (SocketChannel channel = SocketChannel.open(UnixDomainSocketAddress.of(socket))) {
+      assertThat(channel.isConnected()).isTrue();
+    }
+    assertThatThrownBy(
+            () -> DirectServer.start(pages, EndpointConfig.LOOPBACK, 0, Optional.of(socket)))
+        .isInstanceOfSatisfying(
+            KvtierException.class, e -> assertThat(e.code()).isEqualTo(Code.PRECONDITION))
+        .hasMessageContaining("in use by another process");
+    assertThat(socket).exists();
+    server.close();
+    assertThat(socket).doesNotExist();
+    assertThat(server.connections()).isZero();
+  }
+}

@@ -1,0 +1,275 @@
+package io.kvtier.client;
+
+import io.grpc.Status;
+import io.kvtier.KvtierException;
+import io.kvtier.KvtierException.Code;
+import io.kvtier.client.PageTransport.KeyedPage;
+import io.kvtier.rpc.Statuses;
+import io.kvtier.v1.ContainsRequest;
+import io.kvtier.v1.ContainsResponse;
+import io.kvtier.v1.GetRequest;
+import io.kvtier.v1.GetSectionsRequest;
+import io.kvtier.v1.PutResponse;
+import io.kvtier.wire.FrameChannel;
+import io.kvtier.wire.Frames;
+import io.kvtier.wire.IncomingBytes;
+import io.kvtier.wire.OutgoingBytes;
+import io.kvtier.wire.PageMessages;
+import java.io.EOFException;
+import java.io.IOException;
+import java.net.InetSocketAddress;
+import java.net.SocketAddress;
+import java.net.StandardSocketOptions;
+import java.nio.channels.SocketChannel;
+import java.time.Duration;
+import java.util.Deque;
+import java.util.List;
+import java.util.Set;
+import java.util.concurrent.ConcurrentHashMap;
+import java.util.concurrent.ConcurrentLinkedDeque;
+import java.util.concurrent.Executors;
+import java.util.concurrent.Future;
+import java.util.concurrent.ScheduledExecutorService;
+import java.util.concurrent.TimeUnit;
+import java.util.function.Consumer;
+import org.agrona.concurrent.UnsafeBuffer;
+
+/**
+ * A tier's pages over its direct path ({@link Frames}). Each call has a connection to itself; idle
+ * ones are kept for the next. An IOException says that the path, or a kept connection, is broken:
+ * the call may be made again another way. Safe for any number of threads.
+ */
+final class DirectPages implements AutoCloseable {
+  private static final int ANSWER_BYTES_MAX = 64 << 20;
+  private static final int KEPT_MAX = 16;
+  private static final int CONNECT_TIMEOUT_MS = 1000;
+
+  /** Pages on their way before an acknowledgement is waited for. */
+  private static final int PUT_AHEAD = 4 * Frames.ACKS_HELD_MAX;
+
+  private static final int SEND_BYTES = 128 << 10;
+  private static final long SWEEP_NS_MIN = 1_000_000;
+  private static final long SWEEP_NS_MAX = 50_000_000;
+
+  private final SocketAddress address;
+  private final String peer;
+  private final Duration deadline;
+  private final Deque<FrameChannel> idle = new ConcurrentLinkedDeque<>();
+  private final Set<Turn> turns = ConcurrentHashMap.newKeySet();
+  private final Future<?> sweeping;
+  private volatile boolean closed;
+
+  DirectPages(SocketAddress address, String peer, Duration deadline) {
+    this.address = address;
+    this.peer = peer;
+    this.deadline = deadline;
+    long periodNs = Math.clamp(deadline.toNanos() / 8, SWEEP_NS_MIN, SWEEP_NS_MAX);
+    this.sweeping =
+        Timer.THREAD.scheduleWithFixedDelay(this::sweep, periodNs, periodNs, TimeUnit.NANOSECONDS);
+  }
+
+  /** One thread for the process. */
+  private static final class Timer {
+    private static final ScheduledExecutorService THREAD =
+        Executors.newSingleThreadScheduledExecutor(
+            Thread.ofPlatform().daemon().name("kvtier-deadlines").factory());
+  }
+
+  /** A call under way. */
+  private static final class Turn {
+    private final FrameChannel channel;
+    private final long endNs;
+    private volatile boolean late;
+
+    Turn(FrameChannel channel, long endNs) {
+      this.channel = channel;
+      this.endNs = endNs;
+    }
+  }
+
+  /**
+   * Closes the connections of calls that are over their deadline. They are looked through from time
+   * to time, since a timer for each call would wake its thread for each call.
+   */
+  private void sweep() {
+    long nowNs = System.nanoTime();
+    for (Turn turn : turns) {
+      if (nowNs - turn.endNs > 0) {
+        turn.late = true;
+        closeQuietly(turn.channel);
+      }
+    }
+    if (closed && turns.isEmpty()) {
+      sweeping.cancel(false);
+    }
+  }
+
+  private interface Conversation<T> {
+    T with(FrameChannel channel) throws IOException;
+  }
+
+  private <T> T call(Conversation<T> conversation) throws IOException {
+    Turn turn = new Turn(lease(), System.nanoTime() + deadline.toNanos());
+    turns.add(turn);
+    boolean whole = false;
+    try {
+      T result = conversation.with(turn.channel);
+      whole = true;
+      return result;
+    } catch (IOException e) {
+      if (turn.late) {
+        throw new KvtierException(Code.DEADLINE, peer + " did not answer within " + deadline, e);
+      }
+      if (Thread.currentThread().isInterrupted()) {
+        throw new KvtierException(Code.UNAVAILABLE, "interrupted while waiting for " + peer, e);
+      }
+      throw e;
+    } finally {
+      turns.remove(turn);
+      if (whole && !turn.late && !closed && idle.size() < KEPT_MAX) {
+        idle.push(turn.channel);
+        if (closed) {
+          close();
+        }
+      } else {
+        closeQuietly(turn.channel);
+      }
+    }
+  }
+
+  private FrameChannel lease() throws IOException {
+    FrameChannel kept = idle.poll();
+    if (kept != null) {
+      return kept;
+    }
+    SocketChannel socket;
+    if (address instanceof InetSocketAddress) {
+      socket = SocketChannel.open();
+      try {
+        socket.setOption(StandardSocketOptions.TCP_NODELAY, true);
+        socket.socket().connect(address, CONNECT_TIMEOUT_MS);
+      } catch (IOException e) {
+        socket.close();
+        throw e;
+      }
+    } else {
+      socket = SocketChannel.open(address);
+    }
+    FrameChannel channel = new FrameChannel(socket, ANSWER_BYTES_MAX);
+    try {
+      channel.greet();
+      channel.awaitGreeting();
+      return channel;
+    } catch (IOException | RuntimeException e) {
+      closeQuietly(channel);
+      throw e;
+    }
+  }
+
+  /** As Pages.Get. */
+  void get(GetRequest request, Consumer<IncomingBytes> answers) throws IOException {
+    read(Frames.GET, request.toByteArray(), answers);
+  }
+
+  /** As Pages.GetSections. */
+  void getSections(GetSectionsRequest request, Consumer<IncomingBytes> answers) throws IOException {
+    read(Frames.SECTIONS, request.toByteArray(), answers);
+  }
+
+  private void read(byte kind, byte[] request, Consumer<IncomingBytes> answers) throws IOException {
+    boolean _ =
+        call(channel -> {
+          channel.add(kind, OutgoingBytes.whole(request));
+          channel.flush();
+          while (answered(channel)) {
+            answers.accept(channel.body());
+          }
+          return true;
+        });
+  }
+
+  /** As Pages.Contains. */
+  ContainsResponse contains(ContainsRequest request) throws IOException {
+    return call(channel -> {
+      channel.add(Frames.CONTAINS, OutgoingBytes.whole(request.toByteArray()));
+      channel.flush();
+      requireAnswer(channel);
+      return ContainsResponse.parseFrom(channel.bodyBuffer());
+    });
+  }
+
+  /** As Pages.Put. */
+  void put(List<KeyedPage> pages, Consumer<PutResponse> acks) throws IOException {
+    boolean _ =
+        call(channel -> {
+          int acknowledged = 0;
+          for (int sent = 0; sent < pages.size(); sent++) {
+            if (sent - acknowledged >= PUT_AHEAD) {
+              channel.flush();
+              acks.accept(acknowledgement(channel));
+              acknowledged++;
+            }
+            KeyedPage page = pages.get(sent);
+            channel.add(
+                Frames.PUT,
+                OutgoingBytes.put(
+                    page.key(), new UnsafeBuffer(page.page().asReadOnlyByteBuffer())));
+            if (channel.waiting() >= SEND_BYTES) {
+              channel.flush();
+            }
+          }
+          channel.flush();
+          for (; acknowledged < pages.size(); acknowledged++) {
+            acks.accept(acknowledgement(channel));
+          }
+          return true;
+        });
+  }
+
+  private PutResponse acknowledgement(FrameChannel channel) throws IOException {
+    requireAnswer(channel);
+    return PutResponse.parseFrom(channel.bodyBuffer());
+  }
+
+  private void requireAnswer(FrameChannel channel) throws IOException {
+    if (!answered(channel)) {
+      throw new KvtierException(Code.INTERNAL, peer + " ended its answers before the last");
+    }
+  }
+
+  /** Waits for an answer; false if there are no more. */
+  private boolean answered(FrameChannel channel) throws IOException {
+    if (!channel.nextFrame()) {
+      throw new EOFException(peer + " closed the connection");
+    }
+    return switch (channel.kind()) {
+      case Frames.ANSWER -> true;
+      case Frames.END -> false;
+      case Frames.ERROR -> {
+        PageMessages.Refusal refusal = PageMessages.readRefusal(channel.body());
+        Status status = Status.fromCodeValue(refusal.code()).withDescription(refusal.message());
+        throw Statuses.fromStatus(status.asRuntimeException(), peer);
+      }
+      default ->
+          throw new KvtierException(
+              Code.INTERNAL, "%s sent a frame of kind %d".formatted(peer, channel.kind()));
+    };
+  }
+
+  private static void closeQuietly(FrameChannel channel) {
+    try {
+      channel.close();
+    } catch (IOException e) {
+      // It is closed all the same; there is nobody to tell.
+    }
+  }
+
+  /** Closes idle connections; those in use close at their call's end. Idempotent. */
+  @Override
+  public void close() {
+    closed = true;
+    for (FrameChannel channel = idle.poll(); channel != null; channel = idle.poll()) {
+      closeQuietly(channel);
+    }
+  }
+}
