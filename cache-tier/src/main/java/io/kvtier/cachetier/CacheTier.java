@@ -1,8 +1,11 @@
 package io.kvtier.cachetier;
 
 import io.kvtier.cachetier.chronicle.ChroniclePageStore;
+import io.kvtier.cachetier.grpc.NearHandler;
 import io.kvtier.cachetier.grpc.PagesGrpcService;
+import io.kvtier.cachetier.metrics.NearMeters;
 import io.kvtier.cachetier.metrics.TierMeter;
+import io.kvtier.cachetier.near.NearPool;
 import io.kvtier.rpc.Closing;
 import io.kvtier.rpc.Endpoint;
 import io.micrometer.prometheusmetrics.PrometheusConfig;
@@ -48,10 +51,11 @@ public final class CacheTier implements AutoCloseable {
       parts.add(meters::close);
       PageService service = new PageService(store);
       TierMeter.bindAll(meters, service.counts(), store, store.recovery());
+      NearPool near = parts.add(NearPool.withDefaults(service));
+      NearMeters.bind(meters, near);
+      PagesGrpcService calls = new PagesGrpcService(service, new NearHandler(near));
       Endpoint endpoint =
-          parts.add(
-              Endpoint.start(
-                  config.endpoint(), List.of(new PagesGrpcService(service)), meters, workers()));
+          parts.add(Endpoint.start(config.endpoint(), List.of(calls), meters, workers()));
       return new CacheTier(store, endpoint, parts);
     } catch (RuntimeException e) {
       parts.closeAfter(e);

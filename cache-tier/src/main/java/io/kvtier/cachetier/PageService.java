@@ -93,6 +93,32 @@ public final class PageService {
             }));
   }
 
+  /**
+   * Verifies a page's header and some of its sections in place, and only then lets the reader look
+   * at them.
+   *
+   * @throws KvtierException INVALID if the page has no such head or section
+   */
+  public <R> Read<R> readSections(PageKey key, SectionSelection selection, PageReader<R> reader) {
+    return served(
+        key,
+        store.read(
+            key,
+            (page, offset, length) -> {
+              if (Pages.verifyHeader(page, offset, length) != Flaw.NONE) {
+                return new Miss<R>(MissReason.CORRUPT);
+              }
+              PageLayout layout = PageLayout.of(page, offset);
+              selection.requireWithin(layout);
+              if (!sound(page, offset, layout, selection)) {
+                return new Miss<R>(MissReason.CORRUPT);
+              }
+              Hit<R> hit = new Hit<>(reader.read(page, offset, length));
+              counts.hit(selection.length(layout));
+              return hit;
+            }));
+  }
+
   private static boolean sound(
       DirectBuffer page, int offset, PageLayout layout, SectionSelection selection) {
     for (int head = 0; head < layout.kvHeads(); head++) {

@@ -32,6 +32,7 @@ class ArchitectureTest {
     "io.kvtier.coordinator.membership..",
     "io.kvtier.coordinator.plan..",
     "io.kvtier.cachetier",
+    "io.kvtier.cachetier.near..",
     "io.kvtier.integration.planted.pure.."
   };
 

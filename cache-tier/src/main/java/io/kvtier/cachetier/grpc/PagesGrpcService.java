@@ -10,6 +10,8 @@ import io.kvtier.cachetier.Read;
 import io.kvtier.cachetier.Read.Hit;
 import io.kvtier.cachetier.Read.MissReason;
 import io.kvtier.page.PageKey;
+import io.kvtier.v1.AttendRequest;
+import io.kvtier.v1.AttendResponse;
 import io.kvtier.v1.ContainsRequest;
 import io.kvtier.v1.ContainsResponse;
 import io.kvtier.v1.DeleteRequest;
@@ -23,6 +25,8 @@ import io.kvtier.v1.PageSections;
 import io.kvtier.v1.PagesGrpc;
 import io.kvtier.v1.PutRequest;
 import io.kvtier.v1.PutResponse;
+import io.kvtier.v1.ScoreRequest;
+import io.kvtier.v1.ScoreResponse;
 import java.util.Iterator;
 import java.util.List;
 import java.util.stream.IntStream;
@@ -37,9 +41,21 @@ public final class PagesGrpcService extends PagesGrpc.PagesImplBase {
   private static final int ANSWER_BYTES = 1 << 20;
 
   private final PageService pages;
+  private final NearHandler near;
 
-  public PagesGrpcService(PageService pages) {
+  public PagesGrpcService(PageService pages, NearHandler near) {
     this.pages = pages;
+    this.near = near;
+  }
+
+  @Override
+  public void score(ScoreRequest request, StreamObserver<ScoreResponse> out) {
+    near.score(request, out);
+  }
+
+  @Override
+  public void attend(AttendRequest request, StreamObserver<AttendResponse> out) {
+    near.attend(request, out);
   }
 
   @Override
