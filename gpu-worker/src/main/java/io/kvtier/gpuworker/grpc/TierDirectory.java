@@ -122,6 +122,7 @@ public final class TierDirectory implements AutoCloseable {
     Members now = Members.of(membership.get());
     last = now;
     lastNs = System.nanoTime();
+    nodes.keySet().retainAll(now.ranking().nodes());
     return now;
   }
 
