@@ -4,17 +4,20 @@ import io.grpc.ServerInterceptors;
 import io.kvtier.cachetier.cache.PageCache;
 import io.kvtier.cachetier.chronicle.ChroniclePageStore;
 import io.kvtier.cachetier.grpc.DirectServer;
+import io.kvtier.cachetier.grpc.NearHandler;
 import io.kvtier.cachetier.grpc.PagesGrpcService;
 import io.kvtier.cachetier.grpc.Tenants;
 import io.kvtier.cachetier.grpc.Watchers;
 import io.kvtier.cachetier.lease.LeaseTable;
 import io.kvtier.cachetier.memory.MemoryPageStore;
+import io.kvtier.cachetier.metrics.NearMeters;
 import io.kvtier.cachetier.metrics.RecoveryMeters;
 import io.kvtier.cachetier.metrics.RemovalMeters;
 import io.kvtier.cachetier.metrics.ScrubMeters;
 import io.kvtier.cachetier.metrics.TierMeter;
 import io.kvtier.cachetier.metrics.TimedPageStore;
 import io.kvtier.cachetier.metrics.TransportMeters;
+import io.kvtier.cachetier.near.NearPool;
 import io.kvtier.cachetier.upkeep.Upkeep;
 import io.kvtier.cachetier.watch.EventLog;
 import io.kvtier.rpc.Closing;
@@ -75,7 +78,10 @@ public final class CacheTier implements AutoCloseable {
                   config.endpoint().host(),
                   0,
                   config.endpoint().socket().map(CacheTier::directSocket)));
-      PagesGrpcService calls = new PagesGrpcService(service, cache, watchers, direct);
+      NearPool near = parts.add(NearPool.withDefaults(service));
+      NearMeters.bind(meters, near);
+      PagesGrpcService calls =
+          new PagesGrpcService(service, cache, watchers, new NearHandler(near), direct);
       ThreadPoolExecutor workers = workers();
       TransportMeters.bindAll(
           meters, workers.getQueue()::size, calls::streams, direct::connections);

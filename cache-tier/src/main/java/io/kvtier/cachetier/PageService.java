@@ -98,6 +98,19 @@ public final class PageService {
    * @throws KvtierException INVALID if the page has no such head or section
    */
   public <R> Read<R> getSections(PageKey key, SectionSelection selection, PageReader<R> reader) {
+    return sections(key, selection, verifies(), reader);
+  }
+
+  /**
+   * As {@link #getSections(PageKey, SectionSelection, PageReader)}, verified whoever else verifies:
+   * for what is computed here from the sections.
+   */
+  public <R> Read<R> readSections(PageKey key, SectionSelection selection, PageReader<R> reader) {
+    return sections(key, selection, true, reader);
+  }
+
+  private <R> Read<R> sections(
+      PageKey key, SectionSelection selection, boolean verified, PageReader<R> reader) {
     return served(
         key,
         store.read(
@@ -108,7 +121,7 @@ public final class PageService {
               }
               PageLayout layout = PageLayout.of(page, offset);
               selection.requireWithin(layout);
-              if (verifies() && !sound(page, offset, layout, selection)) {
+              if (verified && !sound(page, offset, layout, selection)) {
                 return new Miss<R>(MissReason.CORRUPT);
               }
               Hit<R> hit = new Hit<>(reader.read(page, offset, length));

@@ -7,12 +7,15 @@ import io.kvtier.gpuworker.cpu.CpuDevice;
 import io.kvtier.gpuworker.device.AttentionDevice;
 import io.kvtier.gpuworker.grpc.AttentionGrpcService;
 import io.kvtier.gpuworker.grpc.CoordinatorPlans;
+import io.kvtier.gpuworker.grpc.ReplicaMeters;
 import io.kvtier.gpuworker.grpc.TierDirectory;
 import io.kvtier.gpuworker.grpc.WorkerMeters;
 import io.kvtier.gpuworker.session.SessionTable;
 import io.kvtier.gpuworker.session.WorkerSession;
+import io.kvtier.replica.ReplicaConfig;
 import io.kvtier.rpc.Closing;
 import io.kvtier.rpc.Endpoint;
+import io.kvtier.v1.MembershipResponse;
 import io.kvtier.v1.Node;
 import io.kvtier.v1.Role;
 import io.micrometer.prometheusmetrics.PrometheusConfig;
@@ -47,7 +50,12 @@ public final class GpuWorker implements AutoCloseable {
       AttentionDevice device = closing.add(new CpuDevice(config.deviceBytesMax()));
       AtomicReference<ClusterMember> member = new AtomicReference<>();
       TierDirectory tiers =
-          closing.add(new TierDirectory(() -> tiersOf(member), config.tierTimeout()));
+          closing.add(
+              new TierDirectory(
+                  () -> membershipOf(member),
+                  config.tierTimeout(),
+                  ReplicaConfig.of(config.replicas(), config.writeAcks(), config.tierTimeout())));
+      tiers.replicaCounts().ifPresent(counts -> ReplicaMeters.bind(meters, counts));
       CoordinatorPlans plans =
           closing.add(new CoordinatorPlans(config.coordinatorTarget(), config.tierTimeout()));
       SessionTable sessions =
@@ -87,12 +95,12 @@ public final class GpuWorker implements AutoCloseable {
     }
   }
 
-  private static List<Node> tiersOf(AtomicReference<ClusterMember> member) {
+  private static MembershipResponse membershipOf(AtomicReference<ClusterMember> member) {
     ClusterMember joined = member.get();
     if (joined == null) {
       throw new KvtierException(Code.UNAVAILABLE, "the worker has not joined its cluster yet");
     }
-    return joined.members(Role.ROLE_TIER);
+    return joined.membership();
   }
 
   /** The gRPC target, host:port. */

@@ -3,6 +3,7 @@ package io.kvtier.gpuworker;
 import static io.kvtier.KvtierException.requireInRange;
 
 import io.kvtier.KvtierException;
+import io.kvtier.replica.ReplicaConfig;
 import io.kvtier.rpc.EndpointConfig;
 import java.time.Duration;
 
@@ -16,6 +17,8 @@ import java.time.Duration;
  * @param sessionsMax most sessions at a time, 1..65536
  * @param pendingBytesMax bytes of a session's pages that may wait to be stored, 1 MiB or more
  * @param tierTimeout longest wait for the tier or the coordinator, 1 ms..10 min
+ * @param replicas tier nodes that keep each page, 1..8; 1: a session's pages are all on one node
+ * @param writeAcks of them, how many must have a page before it counts as durable, 1..replicas
  */
 public record GpuWorkerConfig(
     EndpointConfig endpoint,
@@ -24,7 +27,9 @@ public record GpuWorkerConfig(
     long deviceBytesMax,
     int sessionsMax,
     long pendingBytesMax,
-    Duration tierTimeout) {
+    Duration tierTimeout,
+    int replicas,
+    int writeAcks) {
   /** A call may wait for the tier twice, and must answer within its client's 15 s or more. */
   private static final Duration TIER_TIMEOUT_DEFAULT = Duration.ofSeconds(5);
 
@@ -33,6 +38,8 @@ public record GpuWorkerConfig(
     requireInRange("sessions max", sessionsMax, 1, 1 << 16);
     requireInRange("pending bytes max", pendingBytesMax, 1 << 20, Long.MAX_VALUE);
     requireInRange("tier timeout ms", tierTimeout.toMillis(), 1, 600_000);
+    requireInRange("replicas", replicas, 1, ReplicaConfig.REPLICAS_MAX);
+    requireInRange("write acks", writeAcks, 1, replicas);
     if (!nodeId.matches("[A-Za-z0-9._-]{1,64}")) {
       throw KvtierException.invalid(
           "node id is '%s'; it must be 1..64 characters of [A-Za-z0-9._-]", nodeId);
@@ -41,7 +48,7 @@ public record GpuWorkerConfig(
 
   /**
    * Everything at its default: loopback, 4 GiB, 256 sessions, 64 MiB pending, 5 s (of a client's
-   * 30).
+   * 30), one copy of each page.
    */
   public static GpuWorkerConfig of(String coordinatorTarget, String nodeId) {
     return new GpuWorkerConfig(
@@ -51,13 +58,23 @@ public record GpuWorkerConfig(
         4L << 30,
         256,
         64L << 20,
-        TIER_TIMEOUT_DEFAULT);
+        TIER_TIMEOUT_DEFAULT,
+        1,
+        1);
   }
 
   /** The same with other device bytes. */
   public GpuWorkerConfig withDeviceBytesMax(long bytes) {
     return new GpuWorkerConfig(
-        endpoint, coordinatorTarget, nodeId, bytes, sessionsMax, pendingBytesMax, tierTimeout);
+        endpoint,
+        coordinatorTarget,
+        nodeId,
+        bytes,
+        sessionsMax,
+        pendingBytesMax,
+        tierTimeout,
+        replicas,
+        writeAcks);
   }
 
   /** The same, listening elsewhere. */
@@ -69,6 +86,22 @@ public record GpuWorkerConfig(
         deviceBytesMax,
         sessionsMax,
         pendingBytesMax,
-        tierTimeout);
+        tierTimeout,
+        replicas,
+        writeAcks);
+  }
+
+  /** The same with so many copies of each page, and acknowledgements to wait for. */
+  public GpuWorkerConfig withReplicas(int copies, int acks) {
+    return new GpuWorkerConfig(
+        endpoint,
+        coordinatorTarget,
+        nodeId,
+        deviceBytesMax,
+        sessionsMax,
+        pendingBytesMax,
+        tierTimeout,
+        copies,
+        acks);
   }
 }

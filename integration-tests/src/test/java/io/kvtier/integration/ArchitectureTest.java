@@ -26,6 +26,7 @@ class ArchitectureTest {
     "io.kvtier.page..",
     "io.kvtier.codec..",
     "io.kvtier.attention..",
+    "io.kvtier.replica..",
     "io.kvtier.gpuworker.core..",
     "io.kvtier.coordinator.session..",
     "io.kvtier.coordinator.membership..",
@@ -34,6 +35,7 @@ class ArchitectureTest {
     "io.kvtier.cachetier.cache..",
     "io.kvtier.cachetier.lease..",
     "io.kvtier.cachetier.watch..",
+    "io.kvtier.cachetier.near..",
     "io.kvtier.integration.planted.pure.."
   };
 

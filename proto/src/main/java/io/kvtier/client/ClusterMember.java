@@ -11,6 +11,7 @@ import io.kvtier.rpc.Statuses;
 import io.kvtier.v1.ClusterGrpc;
 import io.kvtier.v1.HeartbeatRequest;
 import io.kvtier.v1.MembershipRequest;
+import io.kvtier.v1.MembershipResponse;
 import io.kvtier.v1.Node;
 import io.kvtier.v1.RegisterRequest;
 import io.kvtier.v1.Role;
@@ -106,13 +107,17 @@ public final class ClusterMember implements AutoCloseable {
    * @throws KvtierException UNAVAILABLE or DEADLINE if the coordinator does not answer
    */
   public List<Node> members(Role role) {
+    return membership().getNodesList().stream().filter(member -> member.getRole() == role).toList();
+  }
+
+  /**
+   * Asks the coordinator for the nodes whose lease holds, and their epoch.
+   *
+   * @throws KvtierException UNAVAILABLE or DEADLINE if the coordinator does not answer
+   */
+  public MembershipResponse membership() {
     try {
-      return stub(CALL_DEADLINE_NS)
-          .membership(MembershipRequest.getDefaultInstance())
-          .getNodesList()
-          .stream()
-          .filter(member -> member.getRole() == role)
-          .toList();
+      return stub(CALL_DEADLINE_NS).membership(MembershipRequest.getDefaultInstance());
     } catch (StatusRuntimeException e) {
       throw Statuses.fromStatus(e, peer());
     }

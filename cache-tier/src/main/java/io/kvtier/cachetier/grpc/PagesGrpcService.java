@@ -12,6 +12,8 @@ import io.kvtier.cachetier.Read.Miss;
 import io.kvtier.cachetier.Read.MissReason;
 import io.kvtier.cachetier.cache.PageCache;
 import io.kvtier.page.PageKey;
+import io.kvtier.v1.AttendRequest;
+import io.kvtier.v1.AttendResponse;
 import io.kvtier.v1.ContainsRequest;
 import io.kvtier.v1.ContainsResponse;
 import io.kvtier.v1.DeleteRequest;
@@ -26,6 +28,8 @@ import io.kvtier.v1.PagesGrpc;
 import io.kvtier.v1.PutResponse;
 import io.kvtier.v1.ReleaseRequest;
 import io.kvtier.v1.ReleaseResponse;
+import io.kvtier.v1.ScoreRequest;
+import io.kvtier.v1.ScoreResponse;
 import io.kvtier.v1.WatchRequest;
 import io.kvtier.v1.WatchResponse;
 import io.kvtier.wire.IncomingBytes;
@@ -54,46 +58,56 @@ public final class PagesGrpcService implements BindableService {
   private final PageService pages;
   private final @Nullable LeaseCalls leases;
   private final @Nullable Watchers watchers;
+  private final @Nullable NearHandler near;
   private final DirectResponse direct;
   private final StreamLimit limit = new StreamLimit();
 
-  /** Without leases, watches and a direct path. */
+  /** Pages alone: other calls are answered as unknown. */
   PagesGrpcService(PageService pages) {
-    this(pages, null, null, DirectResponse.getDefaultInstance());
+    this(pages, null, null, null, DirectResponse.getDefaultInstance());
   }
 
-  /** Without leases and watches, with a direct path there. */
   PagesGrpcService(PageService pages, DirectResponse direct) {
-    this(pages, null, null, direct);
+    this(pages, null, null, null, direct);
   }
 
-  /** With all calls but the direct path. */
+  PagesGrpcService(PageService pages, NearHandler near) {
+    this(pages, null, null, near, DirectResponse.getDefaultInstance());
+  }
+
   PagesGrpcService(PageService pages, PageCache cache, Watchers watchers) {
-    this(pages, new LeaseCalls(cache), watchers, DirectResponse.getDefaultInstance());
+    this(pages, new LeaseCalls(cache), watchers, null, DirectResponse.getDefaultInstance());
   }
 
-  /** With all calls; watchers and direct path are the caller's to close. */
+  /** With all calls; watchers, pool and direct path are the caller's to close. */
   public PagesGrpcService(
-      PageService pages, PageCache cache, Watchers watchers, DirectServer direct) {
-    this(pages, new LeaseCalls(cache), watchers, at(direct));
+      PageService pages,
+      PageCache cache,
+      Watchers watchers,
+      NearHandler near,
+      DirectServer direct) {
+    this(
+        pages,
+        new LeaseCalls(cache),
+        watchers,
+        near,
+        DirectResponse.newBuilder()
+            .setPort(direct.port())
+            .setSocket(direct.socket().map(Path::toString).orElse(""))
+            .build());
   }
 
   private PagesGrpcService(
       PageService pages,
       @Nullable LeaseCalls leases,
       @Nullable Watchers watchers,
+      @Nullable NearHandler near,
       DirectResponse direct) {
     this.pages = pages;
     this.leases = leases;
     this.watchers = watchers;
+    this.near = near;
     this.direct = direct;
-  }
-
-  private static DirectResponse at(DirectServer direct) {
-    return DirectResponse.newBuilder()
-        .setPort(direct.port())
-        .setSocket(direct.socket().map(Path::toString).orElse(""))
-        .build();
   }
 
   /** Streams of pages that are open. */
@@ -213,6 +227,24 @@ public final class PagesGrpcService implements BindableService {
       }
       out.onNext(DeleteResponse.newBuilder().setDeleted(deleted).build());
       out.onCompleted();
+    }
+
+    @Override
+    public void score(ScoreRequest request, StreamObserver<ScoreResponse> out) {
+      if (near == null) {
+        super.score(request, out);
+      } else {
+        near.score(request, out);
+      }
+    }
+
+    @Override
+    public void attend(AttendRequest request, StreamObserver<AttendResponse> out) {
+      if (near == null) {
+        super.attend(request, out);
+      } else {
+        near.attend(request, out);
+      }
     }
 
     @Override

@@ -11,6 +11,7 @@ import io.grpc.stub.ClientResponseObserver;
 import io.kvtier.cachetier.PageService;
 import io.kvtier.cachetier.TestPages;
 import io.kvtier.cachetier.chronicle.ChroniclePageStore;
+import io.kvtier.cachetier.near.NearPool;
 import io.kvtier.page.PageLayout;
 import io.kvtier.rpc.Channels;
 import io.kvtier.rpc.Endpoint;
@@ -48,12 +49,13 @@ final class PacedStreamTest {
         pages.put(key(1, i, 0, LAYOUT), page(LAYOUT, 0, i), 0, LAYOUT.pageLength());
         request.addKeys(key(1, i, 0, LAYOUT).toByteString());
       }
-      try (Endpoint endpoint =
-          Endpoint.start(
-              EndpointConfig.loopback(),
-              List.of(new PagesGrpcService(pages)),
-              new PrometheusMeterRegistry(PrometheusConfig.DEFAULT),
-              Executors.newFixedThreadPool(2))) {
+      try (NearPool near = NearPool.withDefaults(pages);
+          Endpoint endpoint =
+              Endpoint.start(
+                  EndpointConfig.loopback(),
+                  List.of(new PagesGrpcService(pages, new NearHandler(near))),
+                  new PrometheusMeterRegistry(PrometheusConfig.DEFAULT),
+                  Executors.newFixedThreadPool(2))) {
         ManagedChannel slow = Channels.open(endpoint.target());
         ManagedChannel other = Channels.open(endpoint.target());
         SlowReader reader = new SlowReader();

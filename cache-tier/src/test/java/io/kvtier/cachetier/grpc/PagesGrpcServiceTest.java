@@ -17,6 +17,7 @@ import io.kvtier.cachetier.FlippingPageStore;
 import io.kvtier.cachetier.PageService;
 import io.kvtier.cachetier.TestPages;
 import io.kvtier.cachetier.chronicle.ChroniclePageStore;
+import io.kvtier.cachetier.near.NearPool;
 import io.kvtier.page.PageHeaderFlyweight;
 import io.kvtier.page.PageKey;
 import io.kvtier.page.PageLayout;
@@ -59,6 +60,7 @@ final class PagesGrpcServiceTest {
 
   private FlippingPageStore store;
   private PageService pages;
+  private NearPool near;
   private Endpoint endpoint;
   private ManagedChannel channel;
 
@@ -66,10 +68,11 @@ final class PagesGrpcServiceTest {
   void start() {
     store = new FlippingPageStore(ChroniclePageStore.openTemporary(BYTES_MAX));
     pages = new PageService(store);
+    near = NearPool.withDefaults(pages);
     endpoint =
         Endpoint.start(
             EndpointConfig.loopback(),
-            List.of(new PagesGrpcService(pages)),
+            List.of(new PagesGrpcService(pages, new NearHandler(near))),
             new PrometheusMeterRegistry(PrometheusConfig.DEFAULT),
             Executors.newFixedThreadPool(2));
     channel = Channels.open(endpoint.target());
@@ -79,6 +82,7 @@ final class PagesGrpcServiceTest {
   void stop() {
     Channels.close(channel);
     endpoint.close();
+    near.close();
     store.close();
   }
 

@@ -3,6 +3,7 @@ package io.kvtier.deploy.command;
 import io.kvtier.gpuworker.GpuWorker;
 import io.kvtier.gpuworker.GpuWorkerConfig;
 import java.util.concurrent.Callable;
+import org.jspecify.annotations.Nullable;
 import picocli.CommandLine.Command;
 import picocli.CommandLine.Mixin;
 import picocli.CommandLine.Option;
@@ -23,13 +24,27 @@ public final class GpuWorkerCommand implements Callable<Integer> {
       description = "device memory for sessions (default: ${DEFAULT-VALUE})")
   private long deviceBytes;
 
+  @Option(
+      names = "--replicas",
+      defaultValue = "1",
+      description = "cache tiers that keep each page, 1..8 (default: ${DEFAULT-VALUE})")
+  private int replicas;
+
+  @Option(
+      names = "--write-acks",
+      description =
+          "of them, how many must have stored a page before it is durable (default: 2, or 1 where"
+              + " there is one)")
+  private @Nullable Integer writeAcks;
+
   @Override
   public Integer call() throws InterruptedException {
     GpuWorker worker =
         GpuWorker.start(
             GpuWorkerConfig.of(node.coordinator, node.nodeId("worker"))
                 .withEndpoint(endpoint.config())
-                .withDeviceBytesMax(deviceBytes));
+                .withDeviceBytesMax(deviceBytes)
+                .withReplicas(replicas, writeAcks == null ? Math.min(2, replicas) : writeAcks));
     System.out.printf("gpu-worker ready at %s (pages at %s)%n", worker.target(), worker.opsUrl());
     System.out.printf("attention on %s%n", worker.deviceName());
     Running.untilSignal(worker);

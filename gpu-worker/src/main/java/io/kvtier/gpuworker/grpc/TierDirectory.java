@@ -4,32 +4,77 @@ import io.kvtier.KvtierException;
 import io.kvtier.KvtierException.Code;
 import io.kvtier.client.PageTransport;
 import io.kvtier.client.PagesClient;
+import io.kvtier.client.ReplicatedPages;
+import io.kvtier.page.PageKey;
+import io.kvtier.replica.Rendezvous;
+import io.kvtier.replica.ReplicaConfig;
+import io.kvtier.replica.ReplicaCounts;
+import io.kvtier.v1.MembershipResponse;
 import io.kvtier.v1.Node;
+import io.kvtier.v1.Role;
 import java.time.Duration;
+import java.util.Comparator;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.concurrent.ConcurrentHashMap;
+import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.function.Supplier;
+import org.jspecify.annotations.Nullable;
 
 /**
- * Chooses the tier node that keeps a session's pages, by rendezvous hashing (Thaler and
- * Ravishankar, 1998) over the members of now: each node leaving moves only its own sessions'
- * successors. Keeps one client a node. Safe for any number of threads.
+ * Where sessions keep their pages: with one copy of each, all of a session's pages on the node that
+ * rendezvous hashing chooses of the members at its opening; with more, each page on its own nodes
+ * of the members of now. Keeps one client a node. Safe for any number of threads.
  */
 public final class TierDirectory implements AutoCloseable {
-  private final Supplier<List<Node>> tiers;
+  /** How old the members may be that replicas are placed by. */
+  private static final long MEMBERS_AGE_NS = 500_000_000L;
+
+  /** The tier nodes of an epoch, in the order of the ranking's indexes. */
+  private record Members(Rendezvous ranking, List<Node> nodes) {
+    static Members of(MembershipResponse membership) {
+      List<Node> tiers =
+          membership.getNodesList().stream()
+              .filter(node -> node.getRole() == Role.ROLE_TIER)
+              .sorted(Comparator.comparing(Node::getNodeId))
+              .toList();
+      return new Members(
+          new Rendezvous(
+              membership.getMembershipEpoch(), tiers.stream().map(Node::getNodeId).toList()),
+          tiers);
+    }
+  }
+
+  private final Supplier<MembershipResponse> membership;
   private final Duration deadline;
   private final Map<String, PagesClient> clients = new ConcurrentHashMap<>();
+  private final Map<String, NodeTransport> nodes = new ConcurrentHashMap<>();
+  private final AtomicBoolean refreshing = new AtomicBoolean();
+  private final @Nullable ReplicatedPages replicated;
+  private volatile Members last = new Members(new Rendezvous(0, List.of()), List.of());
+  private volatile long lastNs = System.nanoTime() - MEMBERS_AGE_NS;
+  private volatile boolean closed;
 
   /**
    * A directory.
    *
-   * @param tiers the tier nodes whose lease holds
+   * @param membership asks for the nodes whose lease holds; may block
+   * @param deadline of each call to a node
    */
-  public TierDirectory(Supplier<List<Node>> tiers, Duration deadline) {
-    this.tiers = tiers;
+  public TierDirectory(
+      Supplier<MembershipResponse> membership, Duration deadline, ReplicaConfig replicas) {
+    this.membership = membership;
     this.deadline = deadline;
+    this.replicated =
+        replicas.replicas() == 1
+            ? null
+            : new ReplicatedPages(this::recentMembers, this::transport, replicas);
+  }
+
+  /** What replication has done; empty: there is one copy of each page. */
+  public Optional<ReplicaCounts> replicaCounts() {
+    return Optional.ofNullable(replicated).map(ReplicatedPages::counts);
   }
 
   /**
@@ -38,21 +83,22 @@ public final class TierDirectory implements AutoCloseable {
    * @throws KvtierException UNAVAILABLE if there is none
    */
   public PageTransport tierFor(String sessionId) {
-    Node chosen = null;
-    long best = 0;
-    for (Node node : tiers.get()) {
-      long weight = mix(sessionId.hashCode() * 31L + node.getNodeId().hashCode());
-      if (chosen == null || Long.compareUnsigned(weight, best) > 0) {
-        chosen = node;
-        best = weight;
-      }
-    }
-    if (chosen == null) {
+    Members now = refresh();
+    if (now.nodes().isEmpty()) {
       throw new KvtierException(
           Code.UNAVAILABLE,
           "no cache tier is registered at the coordinator; start one with: kvtier cache-tier");
     }
+    if (replicated != null) {
+      return replicated;
+    }
+    Node chosen = now.nodes().get(now.ranking().ranking(keyOf(sessionId), 1)[0]);
     return new NodeTransport(chosen.getNodeId(), chosen.getTarget(), this);
+  }
+
+  /** Sessions are ranked like pages. */
+  private static PageKey keyOf(String sessionId) {
+    return new PageKey(sessionId.hashCode(), sessionId.length(), 0, 0);
   }
 
   /** The client of a target. */
@@ -62,19 +108,60 @@ public final class TierDirectory implements AutoCloseable {
 
   /** Where a node is now; empty: its lease has run out. */
   Optional<String> targetOf(String nodeId) {
-    return tiers.get().stream()
+    return targetIn(refresh(), nodeId);
+  }
+
+  private static Optional<String> targetIn(Members members, String nodeId) {
+    return members.nodes().stream()
         .filter(node -> node.getNodeId().equals(nodeId))
         .map(Node::getTarget)
         .findFirst();
   }
 
-  private static long mix(long z) {
-    z = (z ^ (z >>> 33)) * 0xFF51_AFD7_ED55_8CCDL;
-    return z ^ (z >>> 33);
+  private Members refresh() {
+    Members now = Members.of(membership.get());
+    last = now;
+    lastNs = System.nanoTime();
+    nodes.keySet().retainAll(now.ranking().nodes());
+    return now;
+  }
+
+  /** The members as last heard; has them asked for again when that is a while ago. */
+  private Rendezvous recentMembers() {
+    boolean old = System.nanoTime() - lastNs >= MEMBERS_AGE_NS;
+    if (old && !closed && refreshing.compareAndSet(false, true)) {
+      Thread.ofVirtual().name("kvtier-members").start(this::refreshQuietly);
+    }
+    return last.ranking();
+  }
+
+  private void refreshQuietly() {
+    try {
+      refresh();
+    } catch (KvtierException e) {
+      // The coordinator is away: the members that were there last serve on.
+      lastNs = System.nanoTime();
+    } finally {
+      refreshing.set(false);
+    }
+  }
+
+  /** The transport of a member. */
+  private PageTransport transport(String nodeId) {
+    String target =
+        targetIn(last, nodeId)
+            .orElseThrow(() ->
+                new KvtierException(
+                    Code.UNAVAILABLE, "tier node %s has left the cluster".formatted(nodeId)));
+    return nodes.computeIfAbsent(nodeId, id -> new NodeTransport(id, target, this));
   }
 
   @Override
   public void close() {
+    closed = true;
+    if (replicated != null) {
+      replicated.close();
+    }
     clients.values().forEach(PagesClient::close);
   }
 }

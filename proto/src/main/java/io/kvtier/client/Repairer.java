@@ -1,0 +1,271 @@
+package io.kvtier.client;
+
+import com.google.protobuf.ByteString;
+import io.kvtier.KvtierException;
+import io.kvtier.client.PageTransport.KeyedPage;
+import io.kvtier.page.PageKey;
+import io.kvtier.replica.Rendezvous;
+import io.kvtier.replica.RepairQueue;
+import io.kvtier.replica.RepairQueue.Repair;
+import io.kvtier.replica.ReplicaConfig;
+import io.kvtier.replica.ReplicaCounts;
+import io.kvtier.replica.ReplicaCounts.Count;
+import java.util.ArrayDeque;
+import java.util.Collection;
+import java.util.HashSet;
+import java.util.List;
+import java.util.Set;
+import java.util.concurrent.TimeUnit;
+import java.util.concurrent.locks.Condition;
+import java.util.concurrent.locks.ReentrantLock;
+import java.util.function.LongSupplier;
+import java.util.function.Supplier;
+import java.util.logging.Level;
+import java.util.logging.Logger;
+import org.jspecify.annotations.Nullable;
+
+/**
+ * Brings pages back to all their homes, one at a time, on one thread of its own: those that a read
+ * or put found missing somewhere, and, when the membership has changed, those that were stored here
+ * and have got a new home.
+ */
+final class Repairer implements AutoCloseable {
+  private static final Logger LOG = Logger.getLogger(Repairer.class.getName());
+  private static final long MEMBERS_LOOK_NS = 500_000_000L;
+
+  private final Supplier<Rendezvous> members;
+  private final ReplicaNodes nodes;
+  private final ReplicaConfig config;
+  private final ReplicaCounts counts;
+  private final LongSupplier clock;
+  private final ReentrantLock lock = new ReentrantLock();
+  private final Condition changed = lock.newCondition();
+  private final RepairQueue queue;
+
+  /** Keys of pages stored and not deleted, as far as there is room. */
+  private final Set<PageKey> stored = new HashSet<>();
+
+  /** Pages to look after since the membership has changed; a copy, so that it needs no bound. */
+  private final ArrayDeque<PageKey> moved = new ArrayDeque<>();
+
+  private final Thread thread;
+  private @Nullable Rendezvous seen;
+  private @Nullable PageKey current;
+  private boolean currentDeleted;
+  private boolean closed;
+
+  Repairer(
+      Supplier<Rendezvous> members,
+      ReplicaNodes nodes,
+      ReplicaConfig config,
+      ReplicaCounts counts,
+      LongSupplier clock) {
+    this.members = members;
+    this.nodes = nodes;
+    this.config = config;
+    this.counts = counts;
+    this.clock = clock;
+    this.queue = new RepairQueue(config, counts);
+    this.thread = Thread.ofVirtual().name("kvtier-repair").unstarted(this::work);
+  }
+
+  void start() {
+    thread.start();
+  }
+
+  /** Has a page repaired. */
+  void repair(PageKey key) {
+    lock.lock();
+    try {
+      queue.offer(key, clock.getAsLong());
+      changed.signalAll();
+    } finally {
+      lock.unlock();
+    }
+  }
+
+  /** Remembers pages that have been stored. */
+  void remember(Collection<PageKey> keys) {
+    lock.lock();
+    try {
+      for (PageKey key : keys) {
+        if (stored.size() < config.keysMax()) {
+          stored.add(key);
+        }
+      }
+    } finally {
+      lock.unlock();
+    }
+  }
+
+  /** Forgets pages that are deleted; the one being repaired is deleted again after it. */
+  void forget(Collection<PageKey> keys) {
+    lock.lock();
+    try {
+      queue.forget(keys);
+      keys.forEach(stored::remove);
+      currentDeleted |= current != null && keys.contains(current);
+    } finally {
+      lock.unlock();
+    }
+  }
+
+  private void work() {
+    try {
+      while (true) {
+        Repair repair = next();
+        if (repair == null) {
+          return;
+        }
+        boolean done = false;
+        try {
+          done = mend(repair.key());
+        } catch (RuntimeException e) {
+          // Transports are foreign code: whatever one throws must not end all repairs.
+          LOG.log(Level.WARNING, e, () -> "page " + repair.key() + " could not be repaired");
+        }
+        finish(repair, done);
+      }
+    } catch (InterruptedException e) {
+      // Only close interrupts this thread, which ends with it.
+      Thread.currentThread().interrupt();
+    }
+  }
+
+  /** Waits for work; null: closed. */
+  private @Nullable Repair next() throws InterruptedException {
+    lock.lock();
+    try {
+      while (!closed) {
+        lookAtMembers();
+        Repair due = queue.poll(clock.getAsLong());
+        if (due == null && !moved.isEmpty()) {
+          PageKey key = moved.remove();
+          if (stored.contains(key)) {
+            counts.add(Count.REPAIRS_QUEUED, 1);
+            due = new Repair(key, 0);
+          } else {
+            continue;
+          }
+        }
+        if (due != null) {
+          current = due.key();
+          currentDeleted = false;
+          return due;
+        }
+        long waitNs = Math.min(MEMBERS_LOOK_NS, queue.untilDueNs(clock.getAsLong()));
+        long _ = changed.awaitNanos(waitNs);
+      }
+      return null;
+    } finally {
+      lock.unlock();
+    }
+  }
+
+  private void lookAtMembers() {
+    Rendezvous now = members.get();
+    Rendezvous before = seen;
+    if (now.nodes().isEmpty() || (before != null && before.nodes().equals(now.nodes()))) {
+      return;
+    }
+    seen = now;
+    nodes.retain(now);
+    if (before != null) {
+      moved.clear();
+      stored.stream()
+          .filter(key -> now.hasNewHome(key, config.replicas(), before))
+          .forEach(moved::add);
+    }
+  }
+
+  /** Copies a page from wherever it is to all homes; false: not all have it yet. */
+  private boolean mend(PageKey key) {
+    Rendezvous now = members.get();
+    List<String> ranked = now.homes(key, config.nodesMax());
+    int homes = Math.min(config.replicas(), ranked.size());
+    boolean all = true;
+    for (int source = 0; source < ranked.size(); source++) {
+      ByteString page = read(ranked.get(source), key);
+      if (page != null) {
+        for (int home = 0; home < homes; home++) {
+          all &= home == source || write(ranked.get(home), new KeyedPage(key, page));
+        }
+        return all;
+      }
+    }
+    return false;
+  }
+
+  private @Nullable ByteString read(String node, PageKey key) {
+    ByteString[] read = new ByteString[1];
+    try {
+      nodes.call(
+          node,
+          transport ->
+              transport.get(
+                  List.of(key),
+                  (page, index) -> read[0] = ReplicatedPages.sound(key, page) ? page : null));
+    } catch (KvtierException e) {
+      // It lacks the page or does not answer; the next in rank may have it.
+      return null;
+    }
+    return read[0];
+  }
+
+  private boolean write(String node, KeyedPage page) {
+    try {
+      nodes.call(node, transport -> transport.put(List.of(page)));
+      return true;
+    } catch (KvtierException e) {
+      counts.add(Count.COPIES_FAILED, 1);
+      return false;
+    }
+  }
+
+  private void finish(Repair repair, boolean done) {
+    boolean deleted;
+    lock.lock();
+    try {
+      deleted = currentDeleted;
+      current = null;
+      if (done) {
+        counts.add(Count.REPAIRS_DONE, 1);
+      } else if (!deleted) {
+        queue.failed(repair, clock.getAsLong());
+      }
+    } finally {
+      lock.unlock();
+    }
+    if (deleted) {
+      for (String home : members.get().homes(repair.key(), config.replicas())) {
+        deleteQuietly(home, repair.key());
+      }
+    }
+  }
+
+  private void deleteQuietly(String node, PageKey key) {
+    try {
+      nodes.call(node, transport -> transport.delete(List.of(key)));
+    } catch (KvtierException e) {
+      // Whoever deleted the page was told that this node does not answer, and deletes again.
+    }
+  }
+
+  /** Ends the thread; what waits is dropped. Idempotent. */
+  @Override
+  public void close() {
+    lock.lock();
+    try {
+      closed = true;
+      changed.signalAll();
+    } finally {
+      lock.unlock();
+    }
+    thread.interrupt();
+    try {
+      boolean _ = thread.join(java.time.Duration.ofNanos(TimeUnit.SECONDS.toNanos(5)));
+    } catch (InterruptedException e) {
+      Thread.currentThread().interrupt();
+    }
+  }
+}

@@ -1,0 +1,268 @@
+package io.kvtier.client;
+
+import com.google.protobuf.ByteString;
+import io.kvtier.KvtierException;
+import io.kvtier.KvtierException.Code;
+import io.kvtier.page.PageKey;
+import io.kvtier.page.Pages;
+import io.kvtier.replica.HedgeBudget;
+import io.kvtier.replica.NodeHealth;
+import io.kvtier.replica.ReadCourse;
+import io.kvtier.replica.Rendezvous;
+import io.kvtier.replica.ReplicaConfig;
+import io.kvtier.replica.ReplicaCounts;
+import io.kvtier.replica.ReplicaCounts.Count;
+import io.kvtier.replica.WriteCourse;
+import io.kvtier.v1.SectionsOf;
+import java.util.ArrayList;
+import java.util.Collection;
+import java.util.List;
+import java.util.Set;
+import java.util.concurrent.ConcurrentHashMap;
+import java.util.concurrent.ExecutionException;
+import java.util.concurrent.Future;
+import java.util.concurrent.FutureTask;
+import java.util.concurrent.atomic.AtomicLong;
+import java.util.function.Function;
+import java.util.function.LongSupplier;
+import java.util.function.ObjIntConsumer;
+import java.util.function.Supplier;
+import org.agrona.concurrent.UnsafeBuffer;
+
+/**
+ * Pages on several tier nodes, each on its homes by rendezvous hashing over the members of now.
+ *
+ * <ul>
+ *   <li>A put makes R copies and returns once W are stored; the others go on behind it, up to a
+ *       bound of bytes. Where a home refuses, the next node in rank stands in. With fewer members
+ *       than W, as many copies as there are members do, and are counted as short. So no page whose
+ *       put returned with W ≥ 2 is lost with one node.
+ *   <li>A read asks a page's first home, and the next in rank when that one lacks the page, fails
+ *       or is silent; a slow one is hedged within a budget. Whole pages are verified here too;
+ *       sections carry no checksums of their own and rely on the node's verification.
+ *   <li>A page that a home lacks is copied there behind the callers' backs; so are, when the
+ *       membership changes, pages stored here that have got a new home.
+ *   <li>A delete goes to every member, and outlives copies and repairs under way.
+ * </ul>
+ *
+ * <p>Safe for any number of threads; calls to nodes run on virtual threads. Owns its repair thread,
+ * not the nodes' transports, which must end each call by a deadline of their own. Refusals: LOST if
+ * every member lacks a page, UNAVAILABLE if some that may have it do not answer.
+ */
+public final class ReplicatedPages implements PageTransport {
+  /** Pages read at once; longer batches are read piece by piece. */
+  private static final int BATCH_MAX = 256;
+
+  private final Supplier<Rendezvous> members;
+  private final ReplicaConfig config;
+  private final LongSupplier clock;
+  private final ReplicaNodes nodes;
+  private final HedgeBudget hedges;
+  private final ReplicaCounts counts = new ReplicaCounts();
+  private final Repairer repairer;
+  private final Set<WriteRun> underWay = ConcurrentHashMap.newKeySet();
+  private final AtomicLong lateBytes = new AtomicLong();
+  private volatile boolean closed;
+
+  /**
+   * Replicated pages with nothing under way.
+   *
+   * @param members the tier nodes of now; asked often, must not block
+   * @param transportOf the transport of a member, by node id; must not block
+   */
+  public ReplicatedPages(
+      Supplier<Rendezvous> members,
+      Function<String, PageTransport> transportOf,
+      ReplicaConfig config) {
+    this(members, transportOf, config, System::nanoTime);
+  }
+
+  ReplicatedPages(
+      Supplier<Rendezvous> members,
+      Function<String, PageTransport> transportOf,
+      ReplicaConfig config,
+      LongSupplier clock) {
+    this.members = members;
+    this.config = config;
+    this.clock = clock;
+    this.nodes = new ReplicaNodes(transportOf, config.callsPerNodeMax());
+    this.hedges = new HedgeBudget(config.hedgePercent());
+    this.repairer = new Repairer(members, nodes, config, counts, clock);
+    repairer.start();
+  }
+
+  /** What has been done so far. */
+  public ReplicaCounts counts() {
+    return counts;
+  }
+
+  private Rendezvous membersOrRefuse() {
+    if (closed) {
+      throw new KvtierException(Code.UNAVAILABLE, "the replicated pages are closed");
+    }
+    Rendezvous now = members.get();
+    if (now.nodes().isEmpty()) {
+      throw new KvtierException(
+          Code.UNAVAILABLE,
+          "no cache tier is registered at the coordinator; start one with: kvtier cache-tier");
+    }
+    return now;
+  }
+
+  private int[][] rankings(Rendezvous now, List<PageKey> keys) {
+    return keys.stream().map(key -> now.ranking(key, config.nodesMax())).toArray(int[][]::new);
+  }
+
+  // ---- put
+
+  @Override
+  public void put(List<KeyedPage> pages) {
+    if (pages.isEmpty()) {
+      return;
+    }
+    Rendezvous now = membersOrRefuse();
+    List<PageKey> keys = pages.stream().map(KeyedPage::key).toList();
+    WriteCourse course = new WriteCourse(rankings(now, keys), nodes.health(now), config, counts);
+    WriteRun run =
+        new WriteRun(now, nodes, course, pages, clock, config.timeout().toNanos(), this::ended);
+    underWay.add(run);
+    // Late copies count from the start: who comes later knows what may still be on its way.
+    boolean mayBeLate = lateBytes.addAndGet(run.bytes()) <= config.lateBytesMax();
+    run.start();
+    run.await(!mayBeLate);
+    repairer.remember(keys);
+  }
+
+  /** A put's last copy has arrived, or has been refused. */
+  private void ended(WriteRun run) {
+    underWay.remove(run);
+    lateBytes.addAndGet(-run.bytes());
+    List<PageKey> deleted = run.deleted();
+    if (!deleted.isEmpty()) {
+      run.sentTo().forEach(node -> deleteAgain(node, deleted));
+    }
+    if (!closed) {
+      run.toRepair().forEach(repairer::repair);
+    }
+  }
+
+  private void deleteAgain(String node, List<PageKey> keys) {
+    try {
+      nodes.call(node, transport -> transport.delete(keys));
+    } catch (KvtierException e) {
+      // Whoever deleted the pages has been told already that the node does not answer.
+      counts.add(Count.COPIES_FAILED, keys.size());
+    }
+  }
+
+  // ---- get
+
+  @Override
+  public void get(List<PageKey> keys, ObjIntConsumer<ByteString> consumer) {
+    read(
+        keys,
+        consumer,
+        (batch, from) -> (node, indexes, answers) -> node.get(ReadRun.at(batch, indexes), answers),
+        (page, index) -> sound(keys.get(index), page));
+  }
+
+  @Override
+  public void getSections(List<SectionsOf> wanted, ObjIntConsumer<ByteString> consumer) {
+    List<PageKey> keys = wanted.stream().map(each -> PageKey.of(each.getKey())).toList();
+    read(
+        keys,
+        consumer,
+        (batch, from) ->
+            (node, indexes, answers) ->
+                node.getSections(indexes.stream().map(i -> wanted.get(from + i)).toList(), answers),
+        (sections, index) -> true);
+  }
+
+  /** Makes the call of one piece of a batch. */
+  private interface Calls {
+    ReadRun.Call of(List<PageKey> batch, int from);
+  }
+
+  private void read(
+      List<PageKey> keys, ObjIntConsumer<ByteString> consumer, Calls calls, ReadRun.Check check) {
+    for (int at = 0; at < keys.size(); at += BATCH_MAX) {
+      int from = at;
+      List<PageKey> batch = keys.subList(from, Math.min(keys.size(), from + BATCH_MAX));
+      Rendezvous now = membersOrRefuse();
+      NodeHealth[] health = nodes.health(now);
+      ReadCourse course = new ReadCourse(rankings(now, batch), health, config, hedges, counts);
+      ReadRun run =
+          new ReadRun(
+              now,
+              nodes,
+              course,
+              batch.size(),
+              calls.of(batch, from),
+              (data, index) -> check.sound(data, from + index),
+              clock,
+              config.timeout().toNanos());
+      run.run(
+          (data, index) -> consumer.accept(data, from + index),
+          index -> repairer.repair(batch.get(index)));
+    }
+  }
+
+  /** Whether these bytes are the key's page. */
+  static boolean sound(PageKey key, ByteString page) {
+    UnsafeBuffer buffer = new UnsafeBuffer(page.asReadOnlyByteBuffer());
+    return Pages.verify(key, buffer, 0, buffer.capacity()) == Pages.Flaw.NONE;
+  }
+
+  // ---- delete
+
+  /**
+   * Removes pages from every member.
+   *
+   * @throws KvtierException the first member's refusal, once all have been asked; delete again then
+   */
+  @Override
+  public void delete(List<PageKey> keys) {
+    if (keys.isEmpty()) {
+      return;
+    }
+    Rendezvous now = membersOrRefuse();
+    Collection<PageKey> gone = Set.copyOf(keys);
+    repairer.forget(gone);
+    underWay.forEach(run -> run.forget(gone));
+    List<Future<Void>> calls = new ArrayList<>();
+    for (String node : now.nodes()) {
+      FutureTask<Void> task =
+          new FutureTask<>(() -> nodes.call(node, transport -> transport.delete(keys)), null);
+      Thread.ofVirtual().name("kvtier-delete-", 0).start(task);
+      calls.add(task);
+    }
+    KvtierException refusal = null;
+    for (Future<Void> call : calls) {
+      try {
+        call.get();
+      } catch (InterruptedException e) {
+        Thread.currentThread().interrupt();
+        throw new KvtierException(Code.UNAVAILABLE, "interrupted while pages are deleted", e);
+      } catch (ExecutionException e) {
+        if (refusal == null) {
+          refusal =
+              e.getCause() instanceof KvtierException refused
+                  ? refused
+                  : new KvtierException(Code.INTERNAL, "pages are not deleted: " + e, e);
+        } else {
+          refusal.addSuppressed(e);
+        }
+      }
+    }
+    if (refusal != null) {
+      throw refusal;
+    }
+  }
+
+  /** Ends repairs; copies under way go on to their transports' deadlines. Idempotent. */
+  @Override
+  public void close() {
+    closed = true;
+    repairer.close();
+  }
+}

@@ -1,0 +1,106 @@
+package io.kvtier.replica;
+
+import io.kvtier.KvtierException;
+import io.kvtier.page.PageKey;
+import java.nio.charset.StandardCharsets;
+import java.util.Arrays;
+import java.util.Collection;
+import java.util.List;
+
+/**
+ * Ranks the nodes of one membership epoch for each page by rendezvous hashing (Thaler and
+ * Ravishankar, 1998): every node has a weight with every key, and a page's homes are the nodes of
+ * most weight. A node that joins takes over only the pages that it ranks high for; those of a node
+ * that leaves go to their next in rank; all others stay. Nothing but the node ids and the key
+ * counts, so all clients agree. Immutable.
+ */
+public final class Rendezvous {
+  private final long epoch;
+  private final List<String> nodes;
+  private final long[] seeds;
+
+  /**
+   * The nodes of an epoch.
+   *
+   * @param nodes ids, each once, in any order
+   */
+  public Rendezvous(long epoch, Collection<String> nodes) {
+    this.epoch = epoch;
+    this.nodes = nodes.stream().sorted().toList();
+    if (this.nodes.stream().distinct().count() != nodes.size()) {
+      throw KvtierException.invalid("nodes are %s; each id must be there once", nodes);
+    }
+    this.seeds = this.nodes.stream().mapToLong(Rendezvous::seed).toArray();
+  }
+
+  /** The membership epoch. */
+  public long epoch() {
+    return epoch;
+  }
+
+  /** Node ids in order; what {@link #ranking} gives are indexes in it. */
+  public List<String> nodes() {
+    return nodes;
+  }
+
+  /**
+   * The page's nodes by falling rank, as indexes in {@link #nodes}, each once: the first R are its
+   * homes.
+   *
+   * @param countMax most nodes to give
+   */
+  public int[] ranking(PageKey key, int countMax) {
+    int count = Math.min(countMax, seeds.length);
+    int[] ranking = new int[count];
+    long[] weights = new long[count];
+    int size = 0;
+    for (int node = 0; node < seeds.length; node++) {
+      long weight = weight(seeds[node], key);
+      int at = size;
+      // Equal weights keep the order of ids: strictly larger ones alone move ahead.
+      while (at > 0 && Long.compareUnsigned(weight, weights[at - 1]) > 0) {
+        at--;
+      }
+      if (at < count) {
+        int kept = Math.min(size, count - 1);
+        System.arraycopy(ranking, at, ranking, at + 1, kept - at);
+        System.arraycopy(weights, at, weights, at + 1, kept - at);
+        ranking[at] = node;
+        weights[at] = weight;
+        size = kept + 1;
+      }
+    }
+    return ranking;
+  }
+
+  /** Whether one of the page's homes was not among its homes in an earlier epoch. */
+  public boolean hasNewHome(PageKey key, int replicas, Rendezvous earlier) {
+    List<String> before = earlier.homes(key, replicas);
+    return homes(key, replicas).stream().anyMatch(home -> !before.contains(home));
+  }
+
+  /** Ids of the page's homes, by falling rank; fewer than asked where there are fewer nodes. */
+  public List<String> homes(PageKey key, int replicas) {
+    return Arrays.stream(ranking(key, replicas)).mapToObj(nodes::get).toList();
+  }
+
+  /** FNV-1a over the id, then mixed. */
+  private static long seed(String nodeId) {
+    long hash = 0xCBF2_9CE4_8422_2325L;
+    for (byte b : nodeId.getBytes(StandardCharsets.UTF_8)) {
+      hash = (hash ^ (b & 0xFF)) * 0x100_0000_01B3L;
+    }
+    return mix(hash);
+  }
+
+  private static long weight(long seed, PageKey key) {
+    return mix(mix(mix(mix(seed ^ key.w0()) + key.w1()) ^ key.w2()) + key.w3());
+  }
+
+  /** The finalizer of SplittableRandom: each bit of the input turns half of the output's. */
+  private static long mix(long z) {
+    z = (z ^ z >>> 30) * 0xBF58_476D_1CE4_E5B9L;
+    z = (z ^ z >>> 27) * 0x94D0_49BB_1331_11EBL;
+    return z ^ z >>> 31;
+  }
+}
