@@ -58,7 +58,7 @@ public final class PagesGrpcService implements BindableService {
         pages,
         DirectResponse.newBuilder()
             .setPort(direct.port())
-            .setSocket(direct.socket().map(Path::toString).orElse(""))
+            .setSocket(direct.socket().map(Path::toAbsolutePath).map(Path::toString).orElse(""))
             .build());
   }
 
