@@ -93,7 +93,7 @@ public final class PagesGrpcService implements BindableService {
         near,
         DirectResponse.newBuilder()
             .setPort(direct.port())
-            .setSocket(direct.socket().map(Path::toString).orElse(""))
+            .setSocket(direct.socket().map(Path::toAbsolutePath).map(Path::toString).orElse(""))
             .build());
   }
 

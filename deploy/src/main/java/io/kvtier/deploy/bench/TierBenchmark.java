@@ -10,6 +10,7 @@ import io.kvtier.cachetier.Read;
 import io.kvtier.cachetier.chronicle.ChroniclePageStore;
 import io.kvtier.client.PageTransport.KeyedPage;
 import io.kvtier.client.PagesClient;
+import io.kvtier.client.PagesClient.Option;
 import io.kvtier.codec.PageEncoder;
 import io.kvtier.deploy.bench.Duel.Contender;
 import io.kvtier.deploy.bench.Duel.Figures;
@@ -92,12 +93,18 @@ public final class TierBenchmark implements Benchmark {
               Files.isWritable(MEMORY) ? MEMORY : Path.of(System.getProperty("java.io.tmpdir")),
               "kvtier-bench-");
       closing.add(() -> remove(directory));
+      endWithTheProcess(closing);
       RedisServer redis = closing.add(RedisServer.start(program, directory));
       TierProcess tier = closing.add(TierProcess.start(directory, TIER_BYTES_MAX));
       return new Run(tier, redis, pages(), progress, command()).rows();
     } catch (IOException e) {
       throw new UncheckedIOException("no directory for the services of the benchmark", e);
     }
+  }
+
+  /** A benchmark that is stopped half-way leaves no servers behind; to close twice does no harm. */
+  private static void endWithTheProcess(Closing closing) {
+    Runtime.getRuntime().addShutdownHook(new Thread(closing::close, "kvtier-bench-end"));
   }
 
   private static void remove(Path directory) throws IOException {
@@ -213,8 +220,29 @@ public final class TierBenchmark implements Benchmark {
               ">= 1.3");
         }
       }
+      for (boolean unix : new boolean[] {false, true}) {
+        directPath(unix, 1, TIMES.subList(0, 1));
+        directPath(unix, PAGES, RATES.subList(0, 1));
+      }
       local();
       return rows;
+    }
+
+    /** What the direct path gains over gRPC between the same two processes. */
+    private void directPath(boolean unix, int count, List<Column> columns) {
+      try (PagesClient direct = new PagesClient(tier.target(unix), DEADLINE);
+          PagesClient grpc = new PagesClient(tier.target(unix), DEADLINE, Option.GRPC_ONLY)) {
+        String name =
+            "%d pages, %s, direct path / gRPC".formatted(count, unix ? "Unix socket" : "TCP");
+        Outcome outcome =
+            Duel.run(
+                new Side(tier.process(), List.of(get(count).apply(direct, 0))),
+                new Side(tier.process(), List.of(get(count).apply(grpc, 0))),
+                count * (long) PAGE_BYTES,
+                progress,
+                name);
+        addRows(name, outcome, columns, "");
+      }
     }
 
     /** Reads of a store that this process has mapped, as a process on the tier's host would. */
@@ -286,14 +314,18 @@ public final class TierBenchmark implements Benchmark {
                 Math.max(1, pagesPerCall) * (long) PAGE_BYTES,
                 progress,
                 name);
-        for (int i = 0; i < columns.size(); i++) {
-          Column column = columns.get(i);
-          double a = column.figure().applyAsDouble(outcome.ours());
-          double b = column.figure().applyAsDouble(outcome.reference());
-          String full = column.name().isEmpty() ? name : name + ", " + column.name();
-          String columnGoal = i == 0 ? goal : "";
-          rows.add(new BenchRow(full, a, b, a / b, column.unit(), columnGoal, command));
-        }
+        addRows(name, outcome, columns, goal);
+      }
+    }
+
+    private void addRows(String name, Outcome outcome, List<Column> columns, String goal) {
+      for (int i = 0; i < columns.size(); i++) {
+        Column column = columns.get(i);
+        double a = column.figure().applyAsDouble(outcome.ours());
+        double b = column.figure().applyAsDouble(outcome.reference());
+        String full = column.name().isEmpty() ? name : name + ", " + column.name();
+        String columnGoal = i == 0 ? goal : "";
+        rows.add(new BenchRow(full, a, b, a / b, column.unit(), columnGoal, command));
       }
     }
 
