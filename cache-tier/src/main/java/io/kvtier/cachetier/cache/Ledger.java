@@ -74,7 +74,7 @@ final class Ledger {
     changed();
   }
 
-  /** Another page may be evicted. */
+  /** Which pages may be evicted has changed. */
   synchronized void changed() {
     changes++;
     notifyAll();

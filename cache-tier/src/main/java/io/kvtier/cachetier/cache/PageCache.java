@@ -189,8 +189,10 @@ public final class PageCache implements PageStore {
       if (ttlNs > 0) {
         byAge.add(page);
       }
-      ledger.changed();
     }
+    // Either way: who has looked for pages to evict meanwhile may have missed this one, or one that
+    // was free while this was leased.
+    ledger.changed();
   }
 
   /** Reserves bytes, evicting until they are there. */
@@ -223,7 +225,7 @@ public final class PageCache implements PageStore {
   }
 
   private List<CachedPage> coldest(Tenant tenant, boolean ofTenant, long lacking) {
-    return (ofTenant ? tenant : tenants.mostToGive(tenant)).order.coldest(lacking);
+    return ofTenant ? tenant.order.coldest(lacking) : tenants.coldest(tenant, lacking);
   }
 
   private KvtierException full(int length) {

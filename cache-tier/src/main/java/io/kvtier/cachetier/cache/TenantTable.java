@@ -2,6 +2,8 @@ package io.kvtier.cachetier.cache;
 
 import io.kvtier.KvtierException;
 import io.kvtier.KvtierException.Code;
+import java.util.Iterator;
+import java.util.List;
 import java.util.Map;
 import java.util.concurrent.ConcurrentHashMap;
 import org.jspecify.annotations.Nullable;
@@ -48,15 +50,23 @@ final class TenantTable {
     return tenants.get(name);
   }
 
-  /** The tenant that has the most bytes to give; the one that asks if no other has more. */
-  Tenant mostToGive(Tenant asking) {
+  /**
+   * The coldest pages of the tenant that has the most bytes to give, of the one that asks if no
+   * other has more; none only if no tenant has any.
+   */
+  List<CachedPage> coldest(Tenant asking, long bytesWanted) {
     Tenant most = asking;
     for (Tenant tenant : tenants.values()) {
       if (tenant.order.bytes() > most.order.bytes()) {
         most = tenant;
       }
     }
-    return most;
+    List<CachedPage> coldest = most.order.coldest(bytesWanted);
+    // Leases may have taken all that it had a moment ago.
+    for (Iterator<Tenant> all = tenants.values().iterator(); coldest.isEmpty() && all.hasNext(); ) {
+      coldest = all.next().order.coldest(bytesWanted);
+    }
+    return coldest;
   }
 
   /** Pages that may be evicted, as the orders count them. */

@@ -145,8 +145,9 @@ final class PageCacheRandomTest extends PageCacheFixture {
         6,
         seed,
         random -> {
-          boolean leases = owners.getAndIncrement() < 3;
-          String owner = "owner-" + owners.get();
+          long number = owners.getAndIncrement();
+          boolean leases = number < 3;
+          String owner = "owner-" + number;
           for (int i = 0; i < 30_000; i++) {
             int index = random.nextInt(12);
             if (!leases) {
