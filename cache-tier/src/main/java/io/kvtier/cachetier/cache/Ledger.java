@@ -38,6 +38,16 @@ final class Ledger {
     return Answer.RESERVED;
   }
 
+  /** Bytes that a tenant's quota lacks for a page; not positive: none. */
+  synchronized long tenantLacks(Tenant tenant, int bytes) {
+    return bytes - (tenant.bytesMax - tenant.used);
+  }
+
+  /** Bytes that the tier lacks for a page; not positive: none. */
+  synchronized long tierLacks(int bytes) {
+    return bytes - (bytesMax - used);
+  }
+
   /** Counts bytes that are there already, even beyond a bound. */
   synchronized void take(Tenant tenant, int bytes) {
     tenant.used += bytes;
@@ -64,7 +74,7 @@ final class Ledger {
     changed();
   }
 
-  /** Another page may be evicted. */
+  /** Which pages may be evicted has changed. */
   synchronized void changed() {
     changes++;
     notifyAll();

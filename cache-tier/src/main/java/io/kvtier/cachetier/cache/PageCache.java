@@ -57,7 +57,7 @@ public final class PageCache implements PageStore {
   private final Ledger ledger;
   private final ReentrantLock[] stripes = new ReentrantLock[STRIPES];
   private final Map<PageKey, CachedPage> index = new ConcurrentHashMap<>();
-  private final Map<String, Tenant> tenants = new ConcurrentHashMap<>();
+  private final TenantTable tenants;
   private final Map<Removal, LongAdder> removed = new EnumMap<>(Removal.class);
 
   /** Unleased pages, oldest first; empty without a time to live. */
@@ -83,6 +83,7 @@ public final class PageCache implements PageStore {
       LongSupplier clockNs) {
     this.store = store;
     this.limits = limits;
+    this.tenants = new TenantTable(limits);
     this.leases = leases;
     this.events = events;
     this.listener = listener;
@@ -93,7 +94,7 @@ public final class PageCache implements PageStore {
     for (Removal reason : Removal.values()) {
       removed.put(reason, new LongAdder());
     }
-    Tenant owner = tenantOf(CacheLimits.DEFAULT_TENANT);
+    Tenant owner = tenants.of(CacheLimits.DEFAULT_TENANT);
     long now = clockNs.getAsLong();
     store.forEach((key, length) -> {
       ledger.take(owner, length);
@@ -129,30 +130,6 @@ public final class PageCache implements PageStore {
     return stripes[(hash ^ hash >>> 16) & STRIPES - 1];
   }
 
-  private Tenant tenantOf(String name) {
-    Tenant tenant = tenants.get(name);
-    return tenant != null ? tenant : newTenant(name);
-  }
-
-  private synchronized Tenant newTenant(String name) {
-    CacheLimits.requireTenant(name);
-    Tenant tenant = tenants.get(name);
-    if (tenant == null) {
-      if (tenants.size() == CacheLimits.TENANTS_MAX) {
-        throw new KvtierException(
-            Code.EXHAUSTED,
-            "tier has had pages of %d tenants since its start, which is its bound; it takes none of"
-                    .formatted(CacheLimits.TENANTS_MAX)
-                + " tenant '"
-                + name
-                + "'");
-      }
-      tenant = new Tenant(name, limits.quotaOf(name));
-      tenants.put(name, tenant);
-    }
-    return tenant;
-  }
-
   /** Stores a page of the default tenant. */
   @Override
   public PutResult put(PageKey key, DirectBuffer page, int offset, int length) {
@@ -168,7 +145,7 @@ public final class PageCache implements PageStore {
   public PutResult put(String tenantName, PageKey key, DirectBuffer page, int offset, int length) {
     requireInRange("page length", length, 1, PAGE_BYTES_MAX);
     page.boundsCheck(offset, length);
-    Tenant tenant = tenantOf(tenantName);
+    Tenant tenant = tenants.of(tenantName);
     if (store.contains(key)) {
       touch(key);
       return PutResult.EXISTED;
@@ -212,8 +189,10 @@ public final class PageCache implements PageStore {
       if (ttlNs > 0) {
         byAge.add(page);
       }
-      ledger.changed();
     }
+    // Either way: who has looked for pages to evict meanwhile may have missed this one, or one that
+    // was free while this was leased.
+    ledger.changed();
   }
 
   /** Reserves bytes, evicting until they are there. */
@@ -231,10 +210,11 @@ public final class PageCache implements PageStore {
         return;
       }
       boolean ofTenant = answer == Ledger.Answer.TENANT_FULL;
-      List<CachedPage> victims =
-          !limits.evicts()
-              ? List.of()
-              : ofTenant ? tenant.order.coldest(length) : coldest(tenant, length);
+      long lacking = ofTenant ? ledger.tenantLacks(tenant, length) : ledger.tierLacks(length);
+      if (lacking <= 0) {
+        continue;
+      }
+      List<CachedPage> victims = limits.evicts() ? coldest(tenant, ofTenant, lacking) : List.of();
       if (!victims.isEmpty()) {
         Removal reason = ofTenant ? Removal.QUOTA : Removal.SIZE;
         victims.forEach(page -> evict(page, reason));
@@ -244,15 +224,8 @@ public final class PageCache implements PageStore {
     }
   }
 
-  /** Of the tenant that has the most to give; of the one that asks if no other has more. */
-  private List<CachedPage> coldest(Tenant asking, int length) {
-    Tenant most = asking;
-    for (Tenant tenant : tenants.values()) {
-      if (tenant.order.bytes() > most.order.bytes()) {
-        most = tenant;
-      }
-    }
-    return most.order.coldest(length);
+  private List<CachedPage> coldest(Tenant tenant, boolean ofTenant, long lacking) {
+    return ofTenant ? tenant.order.coldest(lacking) : tenants.coldest(tenant, lacking);
   }
 
   private KvtierException full(int length) {
@@ -490,12 +463,12 @@ public final class PageCache implements PageStore {
 
   /** Pages that may be evicted, as the order counts them. */
   long evictable() {
-    return tenants.values().stream().mapToLong(tenant -> tenant.order.count()).sum();
+    return tenants.evictable();
   }
 
   /** Bytes that a tenant's pages have. */
   public long bytesUsed(String tenant) {
-    Tenant known = tenants.get(tenant);
+    Tenant known = tenants.find(tenant);
     return known == null ? 0 : ledger.used(known);
   }
 

@@ -68,8 +68,15 @@ final class FilledCache {
     List<String> command = new ArrayList<>();
     command.add(Path.of(System.getProperty("java.home"), "bin", "java").toString());
     command.addAll(ManagementFactory.getRuntimeMXBean().getInputArguments());
-    // A heap that is resident from the start, so that what is added later is not heap.
-    command.addAll(List.of("-Xms512m", "-Xmx512m", "-XX:+AlwaysPreTouch", "-XX:+UseSerialGC"));
+    // A heap that is resident from the start, so that what is added later is not heap; and nothing
+    // on it that may go or stay.
+    command.addAll(
+        List.of(
+            "-Xms512m",
+            "-Xmx512m",
+            "-XX:+AlwaysPreTouch",
+            "-XX:+UseSerialGC",
+            "-XX:SoftRefLRUPolicyMSPerMB=0"));
     command.addAll(List.of("-cp", System.getProperty("java.class.path")));
     command.addAll(List.of(FilledCache.class.getName(), where, Long.toString(bytesMax)));
     Process process = new ProcessBuilder(command).redirectErrorStream(true).start();

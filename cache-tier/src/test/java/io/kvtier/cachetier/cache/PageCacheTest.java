@@ -6,7 +6,6 @@ import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 import io.kvtier.KvtierException;
-import io.kvtier.KvtierException.Code;
 import io.kvtier.cachetier.PageStore;
 import io.kvtier.cachetier.PutResult;
 import io.kvtier.cachetier.chronicle.ChroniclePageStore;
@@ -14,111 +13,16 @@ import io.kvtier.cachetier.lease.LeaseLimits;
 import io.kvtier.cachetier.lease.LeaseTable;
 import io.kvtier.cachetier.memory.MemoryPageStore;
 import io.kvtier.cachetier.watch.EventLog;
-import io.kvtier.cachetier.watch.PageEvent;
-import io.kvtier.page.PageKey;
-import java.nio.file.Path;
 import java.time.Duration;
 import java.util.ArrayList;
-import java.util.Arrays;
-import java.util.HashMap;
-import java.util.HashSet;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
-import java.util.Set;
-import java.util.SplittableRandom;
-import java.util.concurrent.ExecutorService;
-import java.util.concurrent.Executors;
-import java.util.concurrent.Future;
-import java.util.concurrent.atomic.AtomicLong;
-import java.util.stream.IntStream;
 import org.agrona.concurrent.UnsafeBuffer;
-import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.Test;
-import org.junit.jupiter.api.Timeout;
-import org.junit.jupiter.api.io.TempDir;
-import org.junit.jupiter.params.ParameterizedTest;
-import org.junit.jupiter.params.provider.ValueSource;
 
 /** What goes when room is needed, what never goes, and what is told of it. */
-@Timeout(value = 120, threadMode = Timeout.ThreadMode.SEPARATE_THREAD)
-final class PageCacheTest {
-  private static final int LENGTH = 1024;
-  private static final long SECOND = 1_000_000_000;
-  private static final int EVENTS_MAX = 1 << 18;
-
-  @TempDir Path home;
-
-  private final AtomicLong nowNs = new AtomicLong(-5 * SECOND);
-  private final List<String> removals = new ArrayList<>();
-  private PageCache cache = cache(new MemoryPageStore(10 * LENGTH), CacheLimits.none());
-
-  @AfterEach
-  void close() {
-    cache.close();
-  }
-
-  private PageCache cache(PageStore store, CacheLimits limits) {
-    return new PageCache(
-        store,
-        limits,
-        new LeaseTable(LeaseLimits.defaults(), 1),
-        new EventLog(EVENTS_MAX, 9),
-        (reason, ageNs, length) -> {
-          synchronized (removals) {
-            removals.add(reason + " " + ageNs / SECOND + " s " + length);
-          }
-        },
-        nowNs::get);
-  }
-
-  private void open(int pages, CacheLimits limits) {
-    cache.close();
-    cache = cache(new MemoryPageStore((long) pages * LENGTH), limits);
-  }
-
-  private PutResult put(String tenant, int index) {
-    return cache.put(tenant, key(index), new UnsafeBuffer(bytes(index, LENGTH)), 0, LENGTH);
-  }
-
-  private void put(int... indices) {
-    for (int index : indices) {
-      assertThat(put(CacheLimits.DEFAULT_TENANT, index)).isEqualTo(PutResult.STORED);
-    }
-  }
-
-  private void read(int index) {
-    Integer length = cache.read(key(index), (page, at, found) -> found);
-    assertThat(length).isEqualTo(LENGTH);
-  }
-
-  private static List<PageKey> keys(int... indices) {
-    return IntStream.of(indices).mapToObj(index -> key(index)).toList();
-  }
-
-  private void lease(String owner, int seconds, int... indices) {
-    cache.lease(owner, 0, 0, seconds * SECOND, keys(indices));
-  }
-
-  private void assertHolds(int... indices) {
-    Set<PageKey> held = new HashSet<>();
-    cache.keys().forEachRemaining(held::add);
-    assertThat(held).isEqualTo(Set.copyOf(keys(indices)));
-    assertThat(cache.pages()).isEqualTo(indices.length);
-    assertThat(cache.bytesUsed()).isEqualTo((long) indices.length * LENGTH);
-    assertThat(keys(indices)).allMatch(cache::contains);
-  }
-
-  private void assertFull(String tenant, int index, String message) {
-    long events = cache.events().last();
-    assertThatThrownBy(() -> put(tenant, index))
-        .isInstanceOfSatisfying(
-            KvtierException.class, e -> assertThat(e.code()).isEqualTo(Code.EXHAUSTED))
-        .hasMessageStartingWith(message);
-    assertThat(cache.events().last()).as("nothing has changed").isEqualTo(events);
-    assertThat(cache.contains(key(index))).isFalse();
-  }
-
+final class PageCacheTest extends PageCacheFixture {
   @Test
   void theColdestGoesAndTheNewestStays() {
     put(0, 1, 2, 3, 4, 5, 6, 7, 8, 9);
@@ -203,6 +107,31 @@ final class PageCacheTest {
     cache.delete(key(0));
     put(2);
     assertHolds(1, 2);
+  }
+
+  @Test
+  void aPageLeasedAfterItWasChosenToGoStays() {
+    cache.close();
+    List<Boolean> found = new ArrayList<>();
+    cache =
+        new PageCache(
+            new MemoryPageStore(10 * LENGTH),
+            CacheLimits.none(),
+            new LeaseTable(LeaseLimits.defaults(), 1),
+            new EventLog(EVENTS_MAX, 9),
+            (reason, ageNs, length) -> {
+              if (found.isEmpty()) {
+                found.add(cache.lease("a", 0, 0, SECOND, keys(1)).stored()[0]);
+              }
+            },
+            nowNs::get);
+    put(0, 1, 2, 3, 4, 5, 6, 7, 8, 9);
+    // Needs the room of two: the second is leased once the first has gone.
+    cache.put(key(20), new UnsafeBuffer(new byte[2 * LENGTH]), 0, 2 * LENGTH);
+    assertThat(found).containsExactly(true);
+    assertThat(cache.contains(key(1))).isTrue();
+    assertThat(cache.contains(key(2))).isFalse();
+    assertThat(cache.pages()).isEqualTo(9);
   }
 
   @Test
@@ -352,237 +281,5 @@ final class PageCacheTest {
     put(20);
     assertThat(cache.pages()).isEqualTo(4);
     assertThat(cache.contains(key(20))).isTrue();
-  }
-
-  /** What the events say is there, checking that each is possible after those before. */
-  private static Set<PageKey> replayed(EventLog log) {
-    Set<PageKey> there = new HashSet<>();
-    long sequence = 0;
-    for (PageEvent event : log.after(0, EVENTS_MAX)) {
-      assertThat(event.sequence()).isEqualTo(++sequence);
-      assertThat(event.stored() ? there.add(event.key()) : there.remove(event.key()))
-          .as("%s", event)
-          .isTrue();
-    }
-    return there;
-  }
-
-  private Set<PageKey> held() {
-    Set<PageKey> held = new HashSet<>();
-    cache.keys().forEachRemaining(held::add);
-    return held;
-  }
-
-  private void assertConsistent(int tenants) {
-    Set<PageKey> held = held();
-    assertThat(held).isEqualTo(replayed(cache.events()));
-    assertThat(held).allMatch(cache::contains);
-    assertThat(cache.pages()).isEqualTo(held.size());
-    assertThat(cache.evictable())
-        .isEqualTo(held.stream().filter(key -> !cache.leases().isPinned(key)).count());
-    long used = cache.bytesUsed(CacheLimits.DEFAULT_TENANT);
-    for (int i = 0; i < tenants; i++) {
-      used += cache.bytesUsed("t" + i);
-    }
-    assertThat(used).isEqualTo(cache.bytesUsed());
-  }
-
-  /** One thread, any calls; what is leased and what was promised is checked after each. */
-  @Test
-  void randomCallsKeepThePromises() {
-    long seed = System.nanoTime();
-    System.out.println("randomCallsKeepThePromises seed " + seed);
-    SplittableRandom random = new SplittableRandom(seed);
-    open(20, new CacheLimits(Optional.of(Duration.ofSeconds(50)), Long.MAX_VALUE, Map.of()));
-    Map<PageKey, Integer> lengths = new HashMap<>();
-    int refused = 0;
-    for (int step = 0; step < 30_000; step++) {
-      nowNs.addAndGet(random.nextLong(SECOND));
-      PageKey key = key(random.nextInt(60));
-      String owner = "owner-" + random.nextInt(3);
-      Set<PageKey> before = held();
-      switch (random.nextInt(12)) {
-        case 0 -> cache.expire();
-        case 1 -> cache.lease(owner, 0, 0, 1 + random.nextLong(40 * SECOND), List.of(key));
-        case 2 -> cache.release(owner, 0, random.nextBoolean() ? List.of() : List.of(key));
-        case 3 ->
-            assertThat(cache.delete(key))
-                .isEqualTo(before.contains(key) && !cache.leases().isPinned(key));
-        case 4, 5, 6 ->
-            assertThat(cache.read(key, (page, at, length) -> length) != null)
-                .isEqualTo(before.contains(key));
-        default -> {
-          int length = lengths.computeIfAbsent(key, k -> 64 + random.nextInt(3 * LENGTH));
-          try {
-            cache.put("t" + random.nextInt(3), key, new UnsafeBuffer(new byte[length]), 0, length);
-            assertThat(cache.contains(key)).isTrue();
-          } catch (KvtierException e) {
-            refused++;
-            assertThat(e.getMessage()).startsWith("tier is full");
-            assertThat(held()).allMatch(cache.leases()::isPinned);
-          }
-        }
-      }
-      assertThat(cache.bytesUsed()).isLessThanOrEqualTo(cache.bytesMax());
-      assertThat(cache.leakedLeases(41 * SECOND)).isZero();
-      assertThat(before.stream().filter(cache.leases()::isPinned)).allMatch(cache::contains);
-      if (step % 100 == 0) {
-        assertConsistent(3);
-      }
-    }
-    System.out.println(
-        refused
-            + " puts refused, removed: "
-            + cache.removed(Removal.SIZE)
-            + " for size, "
-            + cache.removed(Removal.TTL)
-            + " for age");
-    assertConsistent(3);
-    nowNs.addAndGet(100 * SECOND);
-    cache.expire();
-    assertHolds();
-  }
-
-  /** Room for hardly more pages than there are threads: somebody is always about to make some. */
-  @Test
-  void withNothingLeasedNoPutIsRefusedHoweverSmallTheTier() throws Exception {
-    int threads = 6;
-    open(2, CacheLimits.none());
-    long seed = System.nanoTime();
-    System.out.println("withNothingLeasedNoPutIsRefusedHoweverSmallTheTier seed " + seed);
-    inThreads(
-        threads,
-        seed,
-        random -> {
-          for (int i = 0; i < 5_000; i++) {
-            put("t" + random.nextInt(3), random.nextInt(50));
-            assertThat(cache.bytesUsed()).isLessThanOrEqualTo(2 * LENGTH);
-          }
-        });
-    assertConsistent(3);
-  }
-
-  @Test
-  void eventsOfManyThreadsAgreeWithWhatIsStored() throws Exception {
-    open(16, CacheLimits.none());
-    long seed = System.nanoTime();
-    System.out.println("eventsOfManyThreadsAgreeWithWhatIsStored seed " + seed);
-    inThreads(
-        6,
-        seed,
-        random -> {
-          for (int i = 0; i < 8_000; i++) {
-            int index = random.nextInt(40);
-            String owner = "owner-" + random.nextInt(4);
-            switch (random.nextInt(8)) {
-              case 0 -> cache.delete(key(index));
-              case 1 -> cache.lease(owner, 0, 0, 1 + random.nextLong(SECOND), keys(index));
-              case 2, 3 -> cache.release(owner, 0, List.of());
-              case 4 -> {
-                nowNs.addAndGet(random.nextLong(SECOND / 4));
-                cache.expire();
-              }
-              default -> put("t" + random.nextInt(3), index);
-            }
-            assertThat(cache.bytesUsed()).isLessThanOrEqualTo(16 * LENGTH);
-          }
-        });
-    assertThat(cache.removed(Removal.SIZE)).isPositive();
-    assertThat(cache.removed(Removal.ASKED)).isPositive();
-    assertConsistent(3);
-    nowNs.addAndGet(2 * SECOND);
-    cache.expire();
-    assertThat(cache.evictable()).isEqualTo(cache.pages());
-    assertThat(cache.leases().keysPinned()).isZero();
-  }
-
-  /** Also a page that another thread has just chosen to evict. */
-  @Test
-  void whatALeaseFindsStaysHoweverManyEvict() throws Exception {
-    open(8, CacheLimits.none());
-    long seed = System.nanoTime();
-    System.out.println("whatALeaseFindsStaysHoweverManyEvict seed " + seed);
-    AtomicLong found = new AtomicLong();
-    AtomicLong owners = new AtomicLong();
-    inThreads(
-        6,
-        seed,
-        random -> {
-          boolean leases = owners.getAndIncrement() < 3;
-          String owner = "owner-" + owners.get();
-          for (int i = 0; i < 30_000; i++) {
-            int index = random.nextInt(12);
-            if (!leases) {
-              put("t" + random.nextInt(2), index);
-            } else if (cache.lease(owner, 0, 0, SECOND, keys(index)).stored()[0]) {
-              found.incrementAndGet();
-              assertThat(cache.contains(key(index))).isTrue();
-              assertThat(cache.delete(key(index))).isFalse();
-              assertThat(cache.contains(key(index))).isTrue();
-              cache.release(owner, 0, List.of());
-            } else {
-              cache.release(owner, 0, keys(index));
-            }
-          }
-        });
-    assertThat(found.get()).isGreaterThan(1000);
-    assertConsistent(2);
-  }
-
-  @ParameterizedTest
-  @ValueSource(booleans = {true, false})
-  void readersSeeWholePagesWhilePagesAreEvicted(boolean memory) throws Exception {
-    cache.close();
-    long bytesMax = 12L * LENGTH;
-    cache =
-        cache(
-            memory ? new MemoryPageStore(bytesMax) : ChroniclePageStore.open(home, bytesMax),
-            CacheLimits.none());
-    long seed = System.nanoTime();
-    System.out.println("readersSeeWholePagesWhilePagesAreEvicted seed " + seed);
-    AtomicLong hits = new AtomicLong();
-    inThreads(
-        6,
-        seed,
-        random -> {
-          for (int i = 0; i < 10_000; i++) {
-            int index = random.nextInt(24);
-            if (random.nextInt(3) == 0) {
-              put("t" + random.nextInt(2), index);
-              continue;
-            }
-            byte[] expected = bytes(index, LENGTH);
-            Boolean whole =
-                cache.read(
-                    key(index),
-                    (page, at, length) -> {
-                      byte[] seen = new byte[length];
-                      page.getBytes(at, seen);
-                      return Arrays.equals(seen, expected);
-                    });
-            assertThat(whole).isNotEqualTo(false);
-            hits.addAndGet(whole == null ? 0 : 1);
-          }
-        });
-    assertThat(hits.get()).isPositive();
-    assertThat(cache.removed(Removal.SIZE)).isGreaterThan(1000);
-    assertConsistent(2);
-  }
-
-  private interface Work {
-    void run(SplittableRandom random);
-  }
-
-  private static void inThreads(int threads, long seed, Work work) throws Exception {
-    try (ExecutorService pool = Executors.newFixedThreadPool(threads)) {
-      List<Future<?>> all = new ArrayList<>();
-      for (int t = 0; t < threads; t++) {
-        SplittableRandom random = new SplittableRandom(seed + t);
-        all.add(pool.submit(() -> work.run(random)));
-      }
-      for (Future<?> one : all) {
-        one.get();
-      }
-    }
   }
 }
