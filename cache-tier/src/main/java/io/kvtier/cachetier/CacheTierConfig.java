@@ -59,20 +59,23 @@ public record CacheTierConfig(
     }
   }
 
-  /** Pages in mapped files; all else as {@link #loopback} has it. */
+  /** Pages in mapped files, never evicted; all else as {@link #loopback} has it. */
   public CacheTierConfig(EndpointConfig endpoint, long bytesMax, Optional<Path> dataDirectory) {
     this(
         endpoint,
         bytesMax,
         dataDirectory,
         false,
-        CacheLimits.none(),
+        CacheLimits.keeping(),
         LeaseLimits.defaults(),
         SCRUB_BYTES_PER_SECOND_DEFAULT,
         Verification.TIER);
   }
 
-  /** Loopback on ports that the system chooses, the default bound, temporary mapped files. */
+  /**
+   * Loopback on ports that the system chooses, the default bound, temporary mapped files, no
+   * eviction.
+   */
   public static CacheTierConfig loopback() {
     return new CacheTierConfig(EndpointConfig.loopback(), BYTES_MAX_DEFAULT, Optional.empty());
   }

@@ -11,7 +11,6 @@ import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.concurrent.TimeUnit;
-import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 import java.util.stream.Stream;
 import javax.tools.Diagnostic;
@@ -34,7 +33,7 @@ class ReadmeIT {
   private static final Path README = Path.of(System.getProperty("kvtier.home"), "README.md");
   private static final Pattern BLOCK = Pattern.compile("(?ms)^```(\\w*)\\n(.*?)^```$");
   private static final Pattern INLINE = Pattern.compile("`(\\./kvtier [^`]+)`");
-  private static final Pattern OPTION_ROW = Pattern.compile("(?m)^\\| `(--[^`]+)` \\|");
+  private static final Pattern CODE = Pattern.compile("`([^`]+)`");
   private static final String PORT = "7400";
 
   private static String readme() throws IOException {
@@ -92,24 +91,47 @@ class ReadmeIT {
     assertThat(faultOf("dmeo")).contains("dmeo");
   }
 
-  /** Rows of options belong to the last command named in a block before them. */
+  /**
+   * A table of options names its commands in its head; one that does not belongs to the last
+   * command of a block before it.
+   */
   @Test
   void everyOptionInATableExists() throws IOException {
-    String text = readme();
-    Matcher row = OPTION_ROW.matcher(text);
-    int rows = 0;
-    while (row.find()) {
-      String before = text.substring(0, row.start());
-      int at = before.lastIndexOf("\n./kvtier ");
-      String command = before.substring(at + 10).split("\\s", 2)[0];
-      CommandLine subcommand = program().getSubcommands().get(command);
-      String option = row.group(1).split("[ =]", 2)[0];
-      assertThat(subcommand != null && subcommand.getCommandSpec().findOption(option) != null)
-          .as("that kvtier %s has %s", command, option)
-          .isTrue();
-      rows++;
+    List<String> commands = List.of();
+    String lastCommand = "";
+    int options = 0;
+    for (String line : readme().lines().toList()) {
+      if (line.startsWith("./kvtier ")) {
+        lastCommand = arguments(line)[0];
+      }
+      if (line.startsWith("| option")) {
+        List<String> named = codeIn(firstCell(line));
+        commands = named.isEmpty() ? List.of(lastCommand) : named;
+      } else if (line.startsWith("| `--")) {
+        for (String option : codeIn(firstCell(line))) {
+          for (String command : commands) {
+            assertThat(hasOption(command, option)).as("kvtier %s %s", command, option).isTrue();
+            options++;
+          }
+        }
+      }
     }
-    assertThat(rows).isGreaterThan(4);
+    assertThat(options).isGreaterThan(12);
+    assertThat(hasOption("demo", "--tier-bytes 4g")).isFalse();
+  }
+
+  private static String firstCell(String row) {
+    return row.substring(1, row.indexOf('|', 1));
+  }
+
+  private static List<String> codeIn(String cell) {
+    return CODE.matcher(cell).results().map(found -> found.group(1)).toList();
+  }
+
+  private static boolean hasOption(String command, String option) {
+    CommandLine subcommand = program().getSubcommands().get(command);
+    return subcommand != null
+        && subcommand.getCommandSpec().findOption(option.split("[ =]", 2)[0]) != null;
   }
 
   /** The services of the block, each in its own process, then the client command of its end. */

@@ -57,6 +57,11 @@ public record CacheLimits(
     return new CacheLimits(Optional.empty(), Long.MAX_VALUE, Map.of());
   }
 
+  /** No time to live, no quotas; what is stored stays until it is deleted. */
+  public static CacheLimits keeping() {
+    return new CacheLimits(Optional.empty(), Long.MAX_VALUE, Map.of(), false);
+  }
+
   /**
    * Checks a tenant's name.
    *

@@ -67,6 +67,7 @@ public final class PageCache implements PageStore {
               .thenComparingLong(page -> page.order));
 
   private final AtomicLong stored = new AtomicLong();
+  private volatile boolean closed;
 
   /**
    * Takes over a store and all its pages; evicts what is beyond its bound.
@@ -331,7 +332,8 @@ public final class PageCache implements PageStore {
 
   @Override
   public boolean contains(PageKey key) {
-    return store.contains(key);
+    // The index has what the store has and is asked far sooner; a closed store must refuse.
+    return closed ? store.contains(key) : index.containsKey(key);
   }
 
   /** Removes a page that nobody has leased; false if there was none, or it is leased and stays. */
@@ -484,6 +486,7 @@ public final class PageCache implements PageStore {
 
   @Override
   public void close() {
+    closed = true;
     store.close();
   }
 }

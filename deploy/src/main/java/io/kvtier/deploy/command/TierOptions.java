@@ -54,9 +54,9 @@ final class TierOptions {
   private Map<String, Long> quotas = new LinkedHashMap<>();
 
   @Option(
-      names = "--no-evict",
-      description = "refuses pages that do not fit instead of evicting unleased ones")
-  private boolean keepAll;
+      names = "--evict",
+      description = "evicts unleased pages for those that do not fit, instead of refusing these")
+  private boolean evicts;
 
   @Option(
       names = "--scrub-rate",
@@ -81,7 +81,7 @@ final class TierOptions {
         tierBytes,
         Optional.ofNullable(data),
         memory,
-        new CacheLimits(Optional.ofNullable(ttl), tenantBytes, quotas, !keepAll),
+        new CacheLimits(Optional.ofNullable(ttl), tenantBytes, quotas, evicts),
         LeaseLimits.defaults(),
         scrubRate,
         verification);

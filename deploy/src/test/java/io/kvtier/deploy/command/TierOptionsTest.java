@@ -40,7 +40,7 @@ final class TierOptionsTest {
                 "--tenant-bytes=20m",
                 "--quota=a=1g",
                 "--quota=team-b=32m",
-                "--no-evict",
+                "--evict",
                 "--scrub-rate=0",
                 "--verify=reader"))
         .isEqualTo(
@@ -53,7 +53,7 @@ final class TierOptionsTest {
                     Optional.of(Duration.ofHours(12)),
                     20 << 20,
                     Map.of("a", 1L << 30, "team-b", 32L << 20),
-                    false),
+                    true),
                 LeaseLimits.defaults(),
                 0,
                 Verification.READER));
