@@ -21,8 +21,8 @@ import java.util.function.BiConsumer;
  * that the tier has not acknowledged yet. Safe for any number of threads.
  */
 final class CodesFetcher {
-  /** One head of one page of a layer. */
-  record PageHead(int page, int kvHead) {}
+  /** Some sections, as a section set, of one head of one page of a layer. */
+  record PageHead(int page, int kvHead, int sections) {}
 
   private final LayerShape shape;
   private final DeviceMemory memory;
@@ -47,7 +47,8 @@ final class CodesFetcher {
    *
    * @param wanted pairs of one layer, by page, then head
    * @param keys of all of the layer's pages, by page index
-   * @return slots in the order of {@code wanted}, each held once for the caller
+   * @return slots, each with a pair's sections laid end to end, in the order of {@code wanted},
+   *     each held once for the caller
    * @throws io.kvtier.KvtierException if the tier refuses or device memory is full; nothing is held
    *     then
    */
@@ -55,7 +56,7 @@ final class CodesFetcher {
     List<DeviceSlot> slots = new ArrayList<>(wanted.size());
     try {
       while (slots.size() < wanted.size()) {
-        slots.add(memory.allocate(shape.codesBytes()));
+        slots.add(memory.allocate(length(wanted.get(slots.size()))));
       }
       List<SectionsOf> remote = new ArrayList<>();
       List<Integer> firstOfRemote = new ArrayList<>();
@@ -75,7 +76,12 @@ final class CodesFetcher {
         tier.getSections(
             remote,
             (data, index) ->
-                copyFetched(data, firstOfRemote.get(index), headCount(remote.get(index)), slots));
+                copyFetched(
+                    data,
+                    firstOfRemote.get(index),
+                    headCount(remote.get(index)),
+                    length(wanted.get(firstOfRemote.get(index))),
+                    slots));
       }
       return slots;
     } catch (RuntimeException e) {
@@ -90,6 +96,7 @@ final class CodesFetcher {
       // Heads come in rising order within a page: the order in which the tier answers.
       if (i == wanted.size()
           || wanted.get(i).page() != wanted.get(from).page()
+          || wanted.get(i).sections() != wanted.get(from).sections()
           || wanted.get(i).kvHead() <= wanted.get(i - 1).kvHead()) {
         range.accept(from, i);
         from = i;
@@ -109,7 +116,7 @@ final class CodesFetcher {
         .setKey(key.toByteString())
         .setHeadsLow(low)
         .setHeadsHigh(high)
-        .setSections(LayerShape.CODES)
+        .setSections(wanted.get(from).sections())
         .build();
   }
 
@@ -117,8 +124,12 @@ final class CodesFetcher {
     return Long.bitCount(request.getHeadsLow()) + Long.bitCount(request.getHeadsHigh());
   }
 
-  private void copyFetched(ByteString data, int from, int pairs, List<DeviceSlot> slots) {
-    int length = shape.codesBytes();
+  private int length(PageHead pair) {
+    return shape.layout().lengthOf(pair.sections());
+  }
+
+  private void copyFetched(
+      ByteString data, int from, int pairs, int length, List<DeviceSlot> slots) {
     if (data.size() != pairs * length) {
       throw new KvtierException(
           Code.LOST,
@@ -138,13 +149,11 @@ final class CodesFetcher {
     byte[] bytes = page.toByteArray();
     for (int i = from; i < to; i++) {
       int at = 0;
-      for (int id = 0; id < Section.count(); id++) {
-        Section section = Section.ofId(id);
-        if ((LayerShape.CODES & section.bit()) != 0) {
-          int source = layout.offset(wanted.get(i).kvHead(), section);
-          slots.get(i).buffer().putBytes(at, bytes, source, layout.length(section));
-          at += layout.length(section);
-        }
+      for (int left = wanted.get(i).sections(); left != 0; left &= left - 1) {
+        Section section = Section.ofId(Integer.numberOfTrailingZeros(left));
+        int source = layout.offset(wanted.get(i).kvHead(), section);
+        slots.get(i).buffer().putBytes(at, bytes, source, layout.length(section));
+        at += layout.length(section);
       }
     }
   }
