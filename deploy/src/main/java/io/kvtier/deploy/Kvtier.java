@@ -5,6 +5,7 @@ import io.kvtier.deploy.command.CacheTierCommand;
 import io.kvtier.deploy.command.CoordinatorCommand;
 import io.kvtier.deploy.command.DemoCommand;
 import io.kvtier.deploy.command.GpuWorkerCommand;
+import io.kvtier.deploy.command.PlanCommand;
 import io.kvtier.deploy.command.ServeCommand;
 import java.io.IOException;
 import java.io.InputStream;
@@ -27,6 +28,7 @@ import picocli.CommandLine.Command;
       GpuWorkerCommand.class,
       CacheTierCommand.class,
       DemoCommand.class,
+      PlanCommand.class,
       BenchCommand.class
     })
 public final class Kvtier implements Runnable {

@@ -92,7 +92,7 @@ final class WrongCluster {
               .setEpoch(s.good.info().getEpoch())
               .setTokens(TOKENS)
               .setFixedDeviceBytes(1 << 16)
-              .setDenseHeadBytes(1 << 12);
+              .setPages(0);
       for (int i = 0; i < LAYERS * KV_HEADS; i++) {
         request.addHeads(
             HeadProfile.newBuilder()

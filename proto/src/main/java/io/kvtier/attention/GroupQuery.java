@@ -84,6 +84,15 @@ public final class GroupQuery {
     return headDim;
   }
 
+  /** ‖q / √headDim‖² of one query. */
+  public float squareNorm(int g) {
+    float sum = 0;
+    for (int i = g * headDim; i < (g + 1) * headDim; i++) {
+      sum += plain[i] * plain[i];
+    }
+    return sum;
+  }
+
   /** Bytes of one query's tables. */
   int tableStride() {
     return 2 * (headDim / 4) * TABLE_BYTES;

@@ -22,6 +22,9 @@ import java.util.concurrent.TimeUnit;
  * closing twice is harmless.
  */
 public final class KvSession implements AutoCloseable {
+  /** Most tokens a KV head that can be gathered. */
+  public static final int GATHER_TOKENS_MAX = 4096;
+
   private final KvtierClient client;
   private final Session session;
   private final ManagedChannel channel;
@@ -78,6 +81,20 @@ public final class KvSession implements AutoCloseable {
    * @param tokensMax most tokens a KV head, 1..4096
    */
   public List<GatheredHead> gather(int layer, float[] query, int tokensMax) {
+    return gather(layer, query, tokensMax, false);
+  }
+
+  /**
+   * The tokens that a decode step would attend to for a query under the session's plan, at most
+   * {@link #GATHER_TOKENS_MAX} a KV head.
+   *
+   * @param query {@code [qHeads][headDim]}
+   */
+  public List<GatheredHead> gatherAsPlanned(int layer, float[] query) {
+    return gather(layer, query, GATHER_TOKENS_MAX, true);
+  }
+
+  private List<GatheredHead> gather(int layer, float[] query, int tokensMax, boolean asPlanned) {
     Geometry geometry = session.getGeometry();
     GatherRequest request =
         GatherRequest.newBuilder()
@@ -87,6 +104,7 @@ public final class KvSession implements AutoCloseable {
             .setQuery(
                 Tensors.of(Dtype.DTYPE_FP32, query, geometry.getQHeads(), geometry.getHeadDim()))
             .setTokensMax(tokensMax)
+            .setAsPlanned(asPlanned)
             .build();
     try {
       return AttentionGrpc.newBlockingStub(channel)

@@ -74,7 +74,8 @@ public final class KvtierClient implements AutoCloseable {
         OpenRequest.newBuilder()
             .setGeometry(options.geometry())
             .setTokensMax(options.tokensMax())
-            .setDeviceBytesMax(options.deviceBytesMax());
+            .setDeviceBytesMax(options.deviceBytesMax())
+            .setMode(options.mode());
     options.plan().ifPresent(request::setPlan);
     return new KvSession(this, call(stub -> stub.open(request.build())));
   }

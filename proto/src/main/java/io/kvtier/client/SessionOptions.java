@@ -4,6 +4,7 @@ import static io.kvtier.KvtierException.requireInRange;
 
 import io.kvtier.v1.Geometry;
 import io.kvtier.v1.Plan;
+import io.kvtier.v1.PlanMode;
 import java.util.Optional;
 
 /**
@@ -14,16 +15,33 @@ import java.util.Optional;
  * @param deviceBytesMax bytes of device memory the session may hold; 0: a quarter of the full KV
  *     cache at 16 bits
  * @param plan a plan made by hand; empty: kvtier makes one from the prompt's last queries
+ * @param mode which method places and attends
  */
 public record SessionOptions(
-    Geometry geometry, int tokensMax, long deviceBytesMax, Optional<Plan> plan) {
+    Geometry geometry, int tokensMax, long deviceBytesMax, Optional<Plan> plan, PlanMode mode) {
   public SessionOptions {
     requireInRange("tokens_max", tokensMax, 1, 1 << 20);
     requireInRange("device_bytes_max", deviceBytesMax, 0, Long.MAX_VALUE);
   }
 
+  /** The same in kvtier's own mode. */
+  public SessionOptions(
+      Geometry geometry, int tokensMax, long deviceBytesMax, Optional<Plan> plan) {
+    this(geometry, tokensMax, deviceBytesMax, plan, PlanMode.PLAN_MODE_KVTIER);
+  }
+
   /** Everything that has a default at its default. */
   public static SessionOptions of(Geometry geometry, int tokensMax) {
     return new SessionOptions(geometry, tokensMax, 0, Optional.empty());
+  }
+
+  /** The same with another bound on device memory. */
+  public SessionOptions withDeviceBytesMax(long bytes) {
+    return new SessionOptions(geometry, tokensMax, bytes, plan, mode);
+  }
+
+  /** The same with another method. */
+  public SessionOptions withMode(PlanMode other) {
+    return new SessionOptions(geometry, tokensMax, deviceBytesMax, plan, other);
   }
 }

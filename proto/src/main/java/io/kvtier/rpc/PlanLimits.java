@@ -11,6 +11,7 @@ import io.kvtier.v1.Plan;
 /** What a plan made by hand may be (types.proto). */
 public final class PlanLimits {
   private static final int REASON_LENGTH_MAX = 1024;
+  private static final int PLANES_MAX = 2;
 
   private PlanLimits() {}
 
@@ -69,16 +70,34 @@ public final class PlanLimits {
         "length of " + name + ".reason", head.getReason().length(), 0, REASON_LENGTH_MAX);
     if (head.getHeadClass() == HeadClass.HEAD_CLASS_SPARSE) {
       requireTokens(name + ".dominant_tokens_max", head.getDominantTokensMax());
+      requireInRange(
+          name + ".sketch_planes", Integer.toUnsignedLong(head.getSketchPlanes()), 0, PLANES_MAX);
     } else if (head.getHeadClass() == HeadClass.HEAD_CLASS_DENSE) {
-      if (head.getDominantTokensMax() != 0 || head.getResidualMass() != 0) {
-        throw KvtierException.invalid(
-            "%s is dense with dominant_tokens_max %s and residual_mass %s; both must be 0",
-            name, Integer.toUnsignedString(head.getDominantTokensMax()), head.getResidualMass());
-      }
+      requireNoChoice(name, "dense", head);
+    } else if (head.getHeadClass() == HeadClass.HEAD_CLASS_STREAMED) {
+      requireNoChoice(name, "streamed", head);
     } else {
       throw KvtierException.invalid(
-          "%s.head_class is %d; it must be HEAD_CLASS_DENSE (1) or HEAD_CLASS_SPARSE (2)",
+          "%s.head_class is %d; it must be HEAD_CLASS_DENSE (1), HEAD_CLASS_SPARSE (2) or"
+              + " HEAD_CLASS_STREAMED (3)",
           name, head.getHeadClassValue());
+    }
+    requireBytes(name + ".device_bytes", head.getDeviceBytes());
+    requireBytes(name + ".fetch_bytes", head.getFetchBytes());
+  }
+
+  private static void requireNoChoice(String name, String headClass, HeadPlan head) {
+    if (head.getDominantTokensMax() != 0
+        || head.getResidualMass() != 0
+        || head.getSketchPlanes() != 0) {
+      throw KvtierException.invalid(
+          "%s is %s with dominant_tokens_max %s, residual_mass %s and sketch_planes %s; all must"
+              + " be 0",
+          name,
+          headClass,
+          Integer.toUnsignedString(head.getDominantTokensMax()),
+          head.getResidualMass(),
+          Integer.toUnsignedString(head.getSketchPlanes()));
     }
   }
 

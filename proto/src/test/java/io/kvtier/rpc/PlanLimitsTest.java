@@ -45,7 +45,7 @@ final class PlanLimitsTest {
     refusedHead(head -> head.setResidualMass(1.5f), "residual_mass is 1.5");
     refusedHead(head -> head.setPredictedResidual(-0.5f), "predicted_residual is -0.5");
     refusedHead(head -> head.setReason("x".repeat(1025)), "reason is 1025");
-    refusedHead(head -> head.setHeadClass(HeadClass.HEAD_CLASS_DENSE), "both must be 0");
+    refusedHead(head -> head.setHeadClass(HeadClass.HEAD_CLASS_DENSE), "all must be 0");
   }
 
   private static void refusedHead(Consumer<HeadPlan.Builder> change, String message) {

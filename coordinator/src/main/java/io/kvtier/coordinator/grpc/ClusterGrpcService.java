@@ -8,6 +8,8 @@ import io.kvtier.coordinator.metrics.CoordinatorMeters;
 import io.kvtier.coordinator.plan.PlanInputs;
 import io.kvtier.coordinator.plan.Planner;
 import io.kvtier.coordinator.plan.ResidualCurve;
+import io.kvtier.coordinator.plan.TailorPlanner;
+import io.kvtier.page.PageLayout;
 import io.kvtier.rpc.GeometryLimits;
 import io.kvtier.rpc.PlanLimits;
 import io.kvtier.v1.ClusterGrpc.ClusterImplBase;
@@ -21,6 +23,7 @@ import io.kvtier.v1.MembershipRequest;
 import io.kvtier.v1.MembershipResponse;
 import io.kvtier.v1.Node;
 import io.kvtier.v1.Plan;
+import io.kvtier.v1.PlanMode;
 import io.kvtier.v1.RegisterRequest;
 import io.kvtier.v1.RegisterResponse;
 import io.kvtier.v1.Session;
@@ -117,7 +120,10 @@ public final class ClusterGrpcService extends ClusterImplBase {
       meters.planGiven();
       return given.get();
     }
-    Plan plan = Planner.plan(inputs);
+    Plan plan =
+        session.getMode() == PlanMode.PLAN_MODE_TAILORKV
+            ? TailorPlanner.plan(inputs)
+            : Planner.plan(inputs);
     tables.call((sessions, _, _) -> {
       sessions.setPlan(id, epoch, plan);
       return id;
@@ -136,8 +142,14 @@ public final class ClusterGrpcService extends ClusterImplBase {
         tokens,
         session.getDeviceBytesMax(),
         request.getFixedDeviceBytes(),
-        request.getDenseHeadBytes(),
+        pages(request, tokens),
         curves(request.getHeadsList(), session.getGeometry(), tokens));
+  }
+
+  private static int pages(MakePlanRequest request, int tokens) {
+    return (int)
+        requireInRange(
+            "pages", Integer.toUnsignedLong(request.getPages()), 0, tokens / PageLayout.TOKENS);
   }
 
   private static List<ResidualCurve> curves(

@@ -20,6 +20,7 @@ import io.kvtier.v1.ListSessionsRequest;
 import io.kvtier.v1.ListSessionsResponse;
 import io.kvtier.v1.Node;
 import io.kvtier.v1.OpenRequest;
+import io.kvtier.v1.PlanMode;
 import io.kvtier.v1.Session;
 import io.kvtier.v1.SessionsGrpc.SessionsImplBase;
 import java.util.HashSet;
@@ -122,6 +123,11 @@ public final class SessionsGrpcService extends SessionsImplBase {
           "device_bytes_max is %s; it must be 0..%d",
           Long.toUnsignedString(request.getDeviceBytesMax()), Long.MAX_VALUE);
     }
+    if (request.getMode() == PlanMode.UNRECOGNIZED) {
+      throw KvtierException.invalid(
+          "mode is %d; it must be PLAN_MODE_KVTIER (1), PLAN_MODE_TAILORKV (2) or 0",
+          request.getModeValue());
+    }
     if (request.hasPlan()) {
       PlanLimits.check(request.getPlan(), request.getGeometry());
     }
@@ -135,7 +141,11 @@ public final class SessionsGrpcService extends SessionsImplBase {
             .setEpoch(FIRST_EPOCH)
             .setGeometry(request.getGeometry())
             .setTokensMax(request.getTokensMax())
-            .setDeviceBytesMax(request.getDeviceBytesMax());
+            .setDeviceBytesMax(request.getDeviceBytesMax())
+            .setMode(
+                request.getMode() == PlanMode.PLAN_MODE_TAILORKV
+                    ? PlanMode.PLAN_MODE_TAILORKV
+                    : PlanMode.PLAN_MODE_KVTIER);
     if (request.hasPlan()) {
       session.setPlan(request.getPlan());
     }

@@ -3,6 +3,9 @@ package io.kvtier.coordinator.plan;
 import static io.kvtier.KvtierException.requireInRange;
 
 import io.kvtier.KvtierException;
+import io.kvtier.page.Codec;
+import io.kvtier.page.PageLayout;
+import io.kvtier.page.Residence;
 import io.kvtier.rpc.GeometryLimits;
 import io.kvtier.v1.Geometry;
 import java.util.List;
@@ -13,9 +16,9 @@ import java.util.List;
  * @param geometry checked already
  * @param tokens tokens of the context, 1..1048576
  * @param deviceBytesMax device bytes the session may hold; 0: a quarter of its full KV at 16 bits,
- *     or the fixed bytes where they are more
- * @param fixedDeviceBytes what exact rows and sketches take in any plan, 0..2^50
- * @param denseHeadBytes what one more dense head takes, 0..2^40
+ *     or what all sketches take where that is more
+ * @param fixedDeviceBytes what exact rows and staged codes take in any plan, 0..2^50
+ * @param pages whole pages that each layer has outside its window, 0..tokens / 64
  * @param curves one a (layer, KV head) pair, by layer, then KV head; empty: no profile
  */
 public record PlanInputs(
@@ -23,12 +26,10 @@ public record PlanInputs(
     int tokens,
     long deviceBytesMax,
     long fixedDeviceBytes,
-    long denseHeadBytes,
+    int pages,
     List<ResidualCurve> curves) {
-  /** Keeps every sum of bytes far from overflow: 65,536 heads of 2^40 bytes are 2^56. */
+  /** Keeps every sum of bytes far from overflow. */
   private static final long FIXED_BYTES_MAX = 1L << 50;
-
-  private static final long DENSE_HEAD_BYTES_MAX = 1L << 40;
 
   /** Keys and values, 2 bytes each, of one dimension of one token of one head. */
   private static final int FULL_BYTES_PER_DIM = 4;
@@ -40,7 +41,7 @@ public record PlanInputs(
     requireInRange("tokens", tokens, 1, GeometryLimits.TOKENS_MAX);
     requireInRange("device_bytes_max", deviceBytesMax, 0, Long.MAX_VALUE);
     requireInRange("fixed_device_bytes", fixedDeviceBytes, 0, FIXED_BYTES_MAX);
-    requireInRange("dense_head_bytes", denseHeadBytes, 0, DENSE_HEAD_BYTES_MAX);
+    requireInRange("pages", pages, 0, tokens / PageLayout.TOKENS);
     if (!curves.isEmpty() && curves.size() != GeometryLimits.heads(geometry)) {
       throw KvtierException.invalid(
           "%d heads have a profile; it must be none or layers x kv_heads = %d x %d = %d",
@@ -49,6 +50,15 @@ public record PlanInputs(
           geometry.getKvHeads(),
           GeometryLimits.heads(geometry));
     }
+  }
+
+  PageLayout layout() {
+    return new PageLayout(Codec.ROT4, Codec.ROT4, geometry.getKvHeads(), geometry.getHeadDim());
+  }
+
+  /** Device bytes of one head. */
+  long headBytes(Residence residence) {
+    return (long) pages * residence.deviceBytes(layout());
   }
 
   /** What the full KV of the context takes at 16 bits; at most 2^46. */
@@ -66,12 +76,13 @@ public record PlanInputs(
    */
   long budgetBytes() {
     if (deviceBytesMax == 0) {
-      return Math.max(fullBytes() / DEFAULT_SHARE, fixedDeviceBytes);
+      long sketches = GeometryLimits.heads(geometry) * headBytes(Residence.TWO_PLANES);
+      return Math.max(fullBytes() / DEFAULT_SHARE, fixedDeviceBytes + sketches);
     }
     if (deviceBytesMax < fixedDeviceBytes) {
       throw new KvtierException(
           KvtierException.Code.EXHAUSTED,
-          ("device_bytes_max is %d and the exact rows and sketches of %d tokens take %d in any"
+          ("device_bytes_max is %d and the exact rows and staged codes of %d tokens take %d in any"
                + " plan; open the session with at least as many, or with 0 for the default share")
               .formatted(deviceBytesMax, tokens, fixedDeviceBytes));
     }

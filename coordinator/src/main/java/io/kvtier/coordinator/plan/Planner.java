@@ -1,24 +1,26 @@
 package io.kvtier.coordinator.plan;
 
+import io.kvtier.coordinator.plan.HeadCosts.Option;
+import io.kvtier.page.Residence;
 import io.kvtier.rpc.GeometryLimits;
 import io.kvtier.v1.Geometry;
 import io.kvtier.v1.HeadClass;
 import io.kvtier.v1.HeadPlan;
 import io.kvtier.v1.Plan;
-import java.util.BitSet;
+import io.kvtier.v1.PlanMode;
+import java.util.ArrayList;
 import java.util.Comparator;
 import java.util.List;
 import java.util.Locale;
-import java.util.stream.IntStream;
+import java.util.PriorityQueue;
 
 /**
  * Makes plans; a pure function of its inputs.
  *
- * <p>Every head starts sparse, with as many dominant tokens as its cost curve asks for. What the
- * budget leaves after the fixed bytes goes first to the hot set and then to dense heads, among
- * those that need a large share of the tokens, from the highest predicted residual down. The order
- * does not depend on the budget and the hot set never takes more than half of any further byte, so
- * more budget never makes fewer heads dense.
+ * <p>Every head starts with nothing on the device, streamed: that is always right and always slow.
+ * Bytes then go where a byte saves most time, head by head, from one worthwhile residence to the
+ * next ({@link HeadCosts}), until the next step does not fit; a part is kept back for the hot set.
+ * More bytes never give a head less.
  */
 public final class Planner {
   /** Attention mass that a sparse head may leave to the estimate. */
@@ -26,30 +28,33 @@ public final class Planner {
 
   static final int DOMINANT_TOKENS_MIN = 64;
 
-  /** A cap on dominant tokens is never below this, nor above it unless a share of the tokens is. */
+  /** A cap on dominant tokens is never below this where there are as many. */
   static final int DOMINANT_TOKENS_CAP_MIN = 256;
 
-  private static final int DOMINANT_TOKENS_CAP_SHARE = 8;
+  /** A cap is at least this share of the tokens: single queries need far more than the mean. */
+  private static final int DOMINANT_TOKENS_CAP_SHARE = 4;
 
-  /** The curve is a mean over a window of queries; single queries need more. */
   private static final int DOMINANT_TOKENS_MARGIN = 2;
 
-  /** A head may be dense if it needs more than this share of the tokens. */
-  private static final int DENSE_SHARE = 10;
+  /** Without a profile a head is taken to need this share of the tokens. */
+  private static final int NEEDED_SHARE = 64;
 
-  /** The hot set holds this share of the sparse heads' sections: 5 %. */
+  /** The hot set gets this share of what is left beside the fixed bytes, and all that is over. */
   private static final int HOT_SET_SHARE = 20;
 
   private static final int NO_PROFILE = -1;
 
   /**
-   * One head before its class is known.
+   * One head.
    *
    * @param needed tokens for the residual target, or {@link #NO_PROFILE}
    * @param cap dominant tokens at most
    * @param predicted residual at {@code cap}; 0 without a profile
    */
-  private record Head(int needed, int cap, double predicted) {}
+  private record Head(int needed, int cap, double predicted, HeadCosts costs) {}
+
+  /** A step of one head to the next residence that is worth its bytes. */
+  private record Upgrade(int head, int to, double gain, long bytes) {}
 
   private Planner() {}
 
@@ -59,104 +64,138 @@ public final class Planner {
    * @throws io.kvtier.KvtierException EXHAUSTED if the budget is below the fixed bytes
    */
   public static Plan plan(PlanInputs inputs) {
-    long spareBytes = inputs.budgetBytes() - inputs.fixedDeviceBytes();
     int count = GeometryLimits.heads(inputs.geometry());
-    List<Head> heads = IntStream.range(0, count).mapToObj(i -> head(inputs, i)).toList();
-
-    long hotIfAllSparse = hotSetBytes(inputs.denseHeadBytes(), count, spareBytes);
-    BitSet dense = denseHeads(inputs, heads, spareBytes - hotIfAllSparse);
-    int denseCount = dense.cardinality();
-    long hotSetBytes = hotSetBytes(inputs.denseHeadBytes(), count - denseCount, spareBytes);
-
+    List<Head> heads = new ArrayList<>();
+    for (int i = 0; i < count; i++) {
+      heads.add(head(inputs, i));
+    }
+    long spare = inputs.budgetBytes() - inputs.fixedDeviceBytes();
+    List<Option> chosen = choose(heads, spare - spare / HOT_SET_SHARE);
+    long resident = chosen.stream().mapToLong(Option::deviceBytes).sum();
+    long hotSet = Math.min(spare - resident, hotSetMost(inputs, chosen));
     Plan.Builder plan =
         Plan.newBuilder()
+            .setMode(PlanMode.PLAN_MODE_KVTIER)
             .setDominantTokensMin(Math.min(DOMINANT_TOKENS_MIN, inputs.tokens()))
-            .setHotSetBytes(hotSetBytes)
-            .setDeviceBytes(
-                inputs.fixedDeviceBytes() + hotSetBytes + denseCount * inputs.denseHeadBytes())
+            .setHotSetBytes(hotSet)
+            .setDeviceBytes(inputs.fixedDeviceBytes() + resident + hotSet)
             .setTokens(inputs.tokens());
     for (int i = 0; i < count; i++) {
-      plan.addHeads(headPlan(inputs, i, heads.get(i), dense.get(i)));
+      plan.addHeads(headPlan(inputs, i, heads.get(i), chosen.get(i)));
     }
     return plan.build();
   }
 
+  /** A hot set of more bytes than all that can be fetched would stay empty. */
+  private static long hotSetMost(PlanInputs inputs, List<Option> chosen) {
+    long most = 0;
+    for (Option option : chosen) {
+      if (option.residence() != Residence.DENSE) {
+        most += (long) inputs.pages() * inputs.layout().lengthOf(option.residence().codes());
+      }
+    }
+    return most;
+  }
+
   private static Head head(PlanInputs inputs, int index) {
     int tokens = inputs.tokens();
-    int capMax = Math.max(DOMINANT_TOKENS_CAP_MIN, tokens / DOMINANT_TOKENS_CAP_SHARE);
+    int capMin =
+        Math.min(tokens, Math.max(DOMINANT_TOKENS_CAP_MIN, tokens / DOMINANT_TOKENS_CAP_SHARE));
     if (inputs.curves().isEmpty()) {
-      return new Head(NO_PROFILE, capMax, 0);
+      int needed = Math.max(DOMINANT_TOKENS_MIN, tokens / NEEDED_SHARE);
+      return new Head(NO_PROFILE, capMin, 0, new HeadCosts(inputs, needed));
     }
     ResidualCurve curve = inputs.curves().get(index);
     int needed = curve.tokensFor(RESIDUAL_MASS);
-    int capMin = Math.min(DOMINANT_TOKENS_CAP_MIN, tokens);
-    int cap = Math.clamp((long) DOMINANT_TOKENS_MARGIN * needed, capMin, capMax);
-    return new Head(needed, cap, curve.residualAt(cap));
+    int cap = Math.clamp((long) DOMINANT_TOKENS_MARGIN * needed, capMin, tokens);
+    HeadCosts costs = new HeadCosts(inputs, Math.max(DOMINANT_TOKENS_MIN, needed));
+    return new Head(needed, cap, curve.residualAt(cap), costs);
   }
 
-  private static long hotSetBytes(long denseHeadBytes, int sparseHeads, long spareBytes) {
-    return Math.min(denseHeadBytes * sparseHeads / HOT_SET_SHARE, spareBytes / 2);
-  }
-
-  /**
-   * Spends {@code spareBytes} on the heads for which dense pays most; ties go by need, then place.
-   */
-  private static BitSet denseHeads(PlanInputs inputs, List<Head> heads, long spareBytes) {
-    List<Integer> candidates =
-        IntStream.range(0, heads.size())
-            .filter(i -> needsMany(heads.get(i), inputs.tokens()))
-            .boxed()
-            .sorted(
-                Comparator.<Integer>comparingDouble(i -> -heads.get(i).predicted)
-                    .thenComparingInt(i -> -heads.get(i).needed)
-                    .thenComparingInt(i -> i))
-            .toList();
-    BitSet dense = new BitSet(heads.size());
-    long left = spareBytes;
-    for (int i : candidates) {
-      if (left < inputs.denseHeadBytes()) {
-        break;
-      }
-      left -= inputs.denseHeadBytes();
-      dense.set(i);
+  /** Spends bytes on upgrades, best gain a byte first; ties go by place. */
+  private static List<Option> choose(List<Head> heads, long bytes) {
+    List<List<Option>> ladders = heads.stream().map(head -> head.costs.worthwhile()).toList();
+    int[] at = new int[heads.size()];
+    PriorityQueue<Upgrade> upgrades =
+        new PriorityQueue<>(
+            Comparator.comparingDouble((Upgrade upgrade) -> -upgrade.gain)
+                .thenComparingInt(Upgrade::head));
+    for (int head = 0; head < at.length; head++) {
+      offer(upgrades, ladders.get(head), head, 1);
     }
-    return dense;
+    long left = bytes;
+    // The first that does not fit ends it: more bytes then never give any head less.
+    while (!upgrades.isEmpty() && upgrades.peek().bytes <= left) {
+      Upgrade upgrade = upgrades.remove();
+      left -= upgrade.bytes;
+      at[upgrade.head] = upgrade.to;
+      offer(upgrades, ladders.get(upgrade.head), upgrade.head, upgrade.to + 1);
+    }
+    List<Option> chosen = new ArrayList<>();
+    for (int head = 0; head < at.length; head++) {
+      chosen.add(ladders.get(head).get(at[head]));
+    }
+    return chosen;
   }
 
-  private static boolean needsMany(Head head, int tokens) {
-    return head.needed != NO_PROFILE && (long) head.needed * DENSE_SHARE > tokens;
+  private static void offer(
+      PriorityQueue<Upgrade> upgrades, List<Option> ladder, int head, int to) {
+    if (to < ladder.size()) {
+      Option from = ladder.get(to - 1);
+      Option next = ladder.get(to);
+      upgrades.add(
+          new Upgrade(
+              head, to, HeadCosts.gain(from, next), next.deviceBytes() - from.deviceBytes()));
+    }
   }
 
-  private static HeadPlan headPlan(PlanInputs inputs, int index, Head head, boolean dense) {
+  private static HeadPlan headPlan(PlanInputs inputs, int index, Head head, Option chosen) {
     Geometry geometry = inputs.geometry();
     HeadPlan.Builder plan =
         HeadPlan.newBuilder()
             .setLayer(index / geometry.getKvHeads())
             .setKvHead(index % geometry.getKvHeads())
-            .setReason(reason(head, inputs.tokens(), dense));
-    if (dense) {
-      return plan.setHeadClass(HeadClass.HEAD_CLASS_DENSE).build();
-    }
-    return plan.setHeadClass(HeadClass.HEAD_CLASS_SPARSE)
-        .setDominantTokensMax(head.cap)
-        .setResidualMass(RESIDUAL_MASS)
-        .setPredictedResidual((float) head.predicted)
-        .build();
+            .setDeviceBytes(chosen.deviceBytes())
+            .setFetchBytes(chosen.fetchBytes())
+            .setReason(reason(inputs, head, chosen));
+    return switch (chosen.residence()) {
+      case DENSE -> plan.setHeadClass(HeadClass.HEAD_CLASS_DENSE).build();
+      case STREAMED -> plan.setHeadClass(HeadClass.HEAD_CLASS_STREAMED).build();
+      case TWO_PLANES, ONE_PLANE ->
+          plan.setHeadClass(HeadClass.HEAD_CLASS_SPARSE)
+              .setSketchPlanes(chosen.residence().planes())
+              .setDominantTokensMax(head.cap)
+              .setResidualMass(RESIDUAL_MASS)
+              .setPredictedResidual((float) head.predicted)
+              .build();
+    };
   }
 
-  private static String reason(Head head, int tokens, boolean dense) {
-    if (head.needed == NO_PROFILE) {
-      return String.format(Locale.ROOT, "no profile: sparse, up to %,d", head.cap);
-    }
-    if (!needsMany(head, tokens)) {
-      return String.format(
-          Locale.ROOT, "%,d tokens leave 1 %%: sparse, up to %,d", head.needed, head.cap);
-    }
+  private static String reason(PlanInputs inputs, Head head, Option chosen) {
     String need =
-        String.format(
-            Locale.ROOT, "needs %,d of %,d tokens for 1 %% residual", head.needed, tokens);
-    return dense
-        ? need + ": dense"
-        : String.format(Locale.ROOT, "%s, no room for it dense: sparse, up to %,d", need, head.cap);
+        head.needed == NO_PROFILE
+            ? "no profile"
+            : String.format(
+                Locale.ROOT, "%,d of %,d tokens leave 1 %%", head.needed, inputs.tokens());
+    Option streamed = head.costs.of(Residence.STREAMED);
+    Option sketched = head.costs.of(Residence.TWO_PLANES);
+    String what =
+        switch (chosen.residence()) {
+          case DENSE ->
+              String.format(
+                  Locale.ROOT, "dense saves fetching %,d kB a step", sketched.fetchBytes() / 1000);
+          case TWO_PLANES, ONE_PLANE ->
+              String.format(
+                  Locale.ROOT,
+                  "a sketch of %d planes fetches %,d kB a step, not %,d",
+                  chosen.residence().planes(),
+                  chosen.fetchBytes() / 1000,
+                  streamed.fetchBytes() / 1000);
+          case STREAMED ->
+              inputs.pages() == 0
+                  ? "nothing outside the window yet"
+                  : "no bytes left for a sketch: all pages fetched every step";
+        };
+    return need + ": " + what;
   }
 }

@@ -4,6 +4,7 @@ import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 import io.kvtier.KvtierException;
+import io.kvtier.page.Residence;
 import io.kvtier.rpc.GeometryLimits;
 import io.kvtier.rpc.PlanLimits;
 import io.kvtier.v1.Geometry;
@@ -11,92 +12,79 @@ import io.kvtier.v1.HeadClass;
 import io.kvtier.v1.HeadPlan;
 import io.kvtier.v1.Plan;
 import java.util.ArrayList;
+import java.util.Collections;
 import java.util.List;
 import java.util.Random;
 import org.junit.jupiter.api.Test;
 
 final class PlannerTest {
   private static final Geometry TWO_BY_TWO = PlanSamples.geometry(2, 2, 64);
+  private static final int TOKENS = 65_536;
+  private static final int PAGES = 1023;
+  private static final long FIXED = 1_000;
 
   /** Residual 1 % at 82 tokens. */
   private static final ResidualCurve NARROW = point(82, 0.01f);
 
-  /** Residual 1 % at 1,210 tokens, 2 % at 512. */
-  private static final ResidualCurve WIDE =
-      ResidualCurve.of("w", new int[] {512, 1210}, new float[] {0.02f, 0.01f}, 4096);
-
-  /** Residual 1 % at 2,000 tokens, 10 % at 512. */
-  private static final ResidualCurve WIDER =
-      ResidualCurve.of("w", new int[] {512, 2000}, new float[] {0.1f, 0.01f}, 4096);
+  /** Residual 1 % at 12,100 tokens. */
+  private static final ResidualCurve WIDE = point(12_100, 0.01f);
 
   @Test
-  void narrowHeadsAreSparseAndWideOnesDenseWhereTheyFit() {
-    Plan plan = plan(10_000, List.of(NARROW, WIDE, NARROW, WIDER));
+  void theHeadThatNeedsMostTokensIsDenseFirst() {
+    PlanInputs inputs = inputs(0, List.of(NARROW, WIDE, NARROW, NARROW));
+    long allSketched = FIXED + 4 * inputs.headBytes(Residence.TWO_PLANES);
+    long oneDense =
+        allSketched + inputs.headBytes(Residence.DENSE) - inputs.headBytes(Residence.TWO_PLANES);
+    // A twentieth of what lies beside the fixed bytes is kept for the hot set.
+    Plan plan = plan(FIXED + (oneDense - FIXED) * 22 / 20, List.of(NARROW, WIDE, NARROW, NARROW));
 
-    assertThat(plan.getHeads(0))
-        .isEqualTo(
-            HeadPlan.newBuilder()
-                .setHeadClass(HeadClass.HEAD_CLASS_SPARSE)
-                .setDominantTokensMax(256)
-                .setResidualMass(0.01f)
-                .setPredictedResidual((float) NARROW.residualAt(256))
-                .setReason("82 tokens leave 1 %: sparse, up to 256")
-                .build());
-    assertThat(plan.getHeads(1))
-        .isEqualTo(
-            HeadPlan.newBuilder()
-                .setKvHead(1)
-                .setHeadClass(HeadClass.HEAD_CLASS_DENSE)
-                .setReason("needs 1,210 of 4,096 tokens for 1 % residual: dense")
-                .build());
-    assertThat(plan.getHeads(3).getHeadClass()).isEqualTo(HeadClass.HEAD_CLASS_DENSE);
-    assertThat(plan.getDominantTokensMin()).isEqualTo(64);
-    assertThat(plan.getTokens()).isEqualTo(4096);
-    // 5 % of 1,000 bytes for each of the two sparse heads.
-    assertThat(plan.getHotSetBytes()).isEqualTo(100);
-    assertThat(plan.getDeviceBytes()).isEqualTo(1_000 + 100 + 2 * 1_000);
+    assertThat(plan.getHeads(1).getHeadClass()).isEqualTo(HeadClass.HEAD_CLASS_DENSE);
+    assertThat(plan.getHeads(1).getReason()).startsWith("12,100 of 65,536 tokens leave 1 %: dense");
+    assertThat(plan.getHeads(1).getFetchBytes()).isZero();
+    for (int other : new int[] {0, 2, 3}) {
+      HeadPlan head = plan.getHeads(other);
+      assertThat(head.getHeadClass()).isEqualTo(HeadClass.HEAD_CLASS_SPARSE);
+      assertThat(head.getSketchPlanes()).isEqualTo(2);
+      assertThat(head.getDominantTokensMax()).isEqualTo(16_384);
+      assertThat(head.getResidualMass()).isEqualTo(.01f);
+      assertThat(head.getDeviceBytes()).isEqualTo(inputs.headBytes(Residence.TWO_PLANES));
+      assertThat(head.getFetchBytes()).isPositive();
+    }
+  }
+
+  /** From the fewest bytes on: streamed, then one plane, then two. */
+  @Test
+  void fewerBytesDemoteTwoPlanesToOneAndOneToNone() {
+    List<ResidualCurve> curves = Collections.nCopies(4, NARROW);
+    PlanInputs inputs = inputs(0, curves);
+
+    assertThat(classes(plan(FIXED, curves))).containsOnly("STREAMED 0");
+    long one = 4 * inputs.headBytes(Residence.ONE_PLANE);
+    assertThat(classes(plan(FIXED + one * 22 / 20, curves))).contains("SPARSE 1");
+    long two = 4 * inputs.headBytes(Residence.TWO_PLANES);
+    assertThat(classes(plan(FIXED + two * 22 / 20, curves))).containsOnly("SPARSE 2");
+    // A narrow head is sooner attended to by its sketch, however many bytes there are.
+    assertThat(classes(plan(1L << 40, curves))).containsOnly("SPARSE 2");
   }
 
   @Test
-  void theHeadWithTheHighestResidualIsDenseFirst() {
-    // 1,000 fixed, 200 for a hot set of four sparse heads, one dense head of 1,000.
-    Plan plan = plan(2_200, List.of(NARROW, WIDE, NARROW, WIDER));
-
-    assertThat(plan.getHeads(3).getHeadClass()).isEqualTo(HeadClass.HEAD_CLASS_DENSE);
-    assertThat(plan.getHeads(1).getHeadClass()).isEqualTo(HeadClass.HEAD_CLASS_SPARSE);
-    assertThat(plan.getHeads(1).getDominantTokensMax()).isEqualTo(512);
-    assertThat(plan.getHeads(1).getPredictedResidual()).isEqualTo(0.02f);
-    assertThat(plan.getHeads(1).getReason())
-        .isEqualTo(
-            "needs 1,210 of 4,096 tokens for 1 % residual, no room for it dense: sparse, up to"
-                + " 512");
-    assertThat(denseHeads(plan(2_199, List.of(NARROW, WIDE, NARROW, WIDER)))).isZero();
-  }
-
-  @Test
-  void withoutAProfileEveryHeadIsSparse() {
-    Plan plan = plan(1_000_000, List.of());
+  void withoutAProfileHeadsAreSparseByDefault() {
+    Plan plan = plan(0, List.of());
 
     assertThat(plan.getHeadsList())
         .hasSize(4)
-        .allSatisfy(head -> {
-          assertThat(head.getHeadClass()).isEqualTo(HeadClass.HEAD_CLASS_SPARSE);
-          assertThat(head.getDominantTokensMax()).isEqualTo(512);
-          assertThat(head.getReason()).isEqualTo("no profile: sparse, up to 512");
-        });
+        .allSatisfy(head -> assertThat(head.getReason()).startsWith("no profile: "));
+    assertThat(plan.getDeviceBytes()).isLessThanOrEqualTo(TOKENS * 4L * 64);
   }
 
   @Test
-  void theCapStaysWithinItsBounds() {
-    assertThat(capOf(4096, 200)).isEqualTo(400);
-    assertThat(capOf(4096, 300)).isEqualTo(512);
-    assertThat(capOf(4096, 1)).isEqualTo(256);
-    assertThat(capOf(100, 1)).isEqualTo(100);
-    assertThat(capOf(1, 1)).isGreaterThanOrEqualTo(1);
+  void theCapFollowsTheNeedOfTheHead() {
+    assertThat(capOf(65_536, 200)).isEqualTo(16_384);
+    assertThat(capOf(65_536, 9_000)).isEqualTo(18_000);
   }
 
   @Test
-  void shortContextsHaveSmallMinima() {
+  void contextsWithoutPagesHavePlansToo() {
     Plan plan = Planner.plan(new PlanInputs(TWO_BY_TWO, 10, 0, 0, 0, List.of()));
 
     assertThat(plan.getDominantTokensMin()).isEqualTo(10);
@@ -116,20 +104,18 @@ final class PlannerTest {
   }
 
   @Test
-  void theDefaultBudgetIsAQuarterOrTheFixedBytes() {
-    // 64 tokens x 4 heads x 64 dims x 4 bytes = 65,536.
-    PlanInputs small = new PlanInputs(TWO_BY_TWO, 64, 0, 100, 1, List.of());
-    assertThat(small.budgetBytes()).isEqualTo(16_384);
+  void theDefaultBudgetIsAQuarterOrAllSketches() {
+    // 65,536 tokens x 4 heads x 64 dims x 4 bytes / 4.
+    assertThat(inputs(0, List.of()).budgetBytes()).isEqualTo(16 << 20);
     PlanInputs large = new PlanInputs(TWO_BY_TWO, 64, 0, 20_000, 1, List.of());
-    assertThat(large.budgetBytes()).isEqualTo(20_000);
-    assertThat(Planner.plan(large).getDeviceBytes()).isEqualTo(20_000);
+    assertThat(large.budgetBytes()).isEqualTo(20_000 + 4 * large.headBytes(Residence.TWO_PLANES));
   }
 
   @Test
   void theLargestInputsDoNotOverflow() {
     Geometry largest = PlanSamples.geometry(512, 128, 256);
     PlanInputs inputs =
-        new PlanInputs(largest, 1 << 20, Long.MAX_VALUE, 1L << 50, 1L << 40, List.of());
+        new PlanInputs(largest, 1 << 20, Long.MAX_VALUE, 1L << 50, (1 << 20) / 64, List.of());
 
     assertThat(inputs.fullBytes()).isEqualTo(1L << 46);
     assertThat(Planner.plan(inputs).getDeviceBytes()).isPositive();
@@ -141,65 +127,78 @@ final class PlannerTest {
         .hasMessageContaining("tokens");
     assertThatThrownBy(() -> new PlanInputs(TWO_BY_TWO, 1, 0, -1, 0, List.of()))
         .hasMessageContaining("fixed_device_bytes");
-    assertThatThrownBy(() -> new PlanInputs(TWO_BY_TWO, 1, 0, 0, 1L << 41, List.of()))
-        .hasMessageContaining("dense_head_bytes");
+    assertThatThrownBy(() -> new PlanInputs(TWO_BY_TWO, 640, 0, 0, 11, List.of()))
+        .hasMessageContaining("pages is 11; it must be 0..10");
     assertThatThrownBy(() -> new PlanInputs(TWO_BY_TWO, 1, 0, 0, 0, List.of(NARROW)))
         .hasMessageContaining("2 x 2 = 4");
   }
 
-  /** Within the budget, valid, the same twice, and never fewer dense heads for more bytes. */
+  /** Within the budget, valid, the same twice, and never less of a head for more bytes. */
   @Test
   void plansHoldTheirProperties() {
     long seed = System.nanoTime();
     System.out.println("PlannerTest seed " + seed);
     Random random = new Random(seed);
-    for (int round = 0; round < 300; round++) {
+    for (int round = 0; round < 200; round++) {
       Geometry geometry = PlanSamples.geometry(1 + random.nextInt(8), 1 + random.nextInt(4), 64);
-      int tokens = 1 + random.nextInt(20_000);
+      int tokens = 64 + random.nextInt(20_000);
+      int pages = random.nextInt(tokens / 64 + 1);
       long fixedBytes = random.nextInt(1_000_000);
-      long denseBytes = random.nextInt(100_000);
       List<ResidualCurve> curves = new ArrayList<>();
       for (int i = 0; i < GeometryLimits.heads(geometry); i++) {
         curves.add(PlanSamples.curve(random, tokens));
       }
       long budget = Math.max(1, fixedBytes);
-      int denseBefore = 0;
+      List<HeadPlan> before = null;
       for (int step = 0; step < 20; step++) {
-        PlanInputs inputs =
-            new PlanInputs(geometry, tokens, budget, fixedBytes, denseBytes, curves);
+        PlanInputs inputs = new PlanInputs(geometry, tokens, budget, fixedBytes, pages, curves);
         Plan plan = Planner.plan(inputs);
         PlanLimits.check(plan, geometry);
         assertThat(plan.getDeviceBytes()).isLessThanOrEqualTo(budget);
-        assertThat(plan.getHotSetBytes()).isLessThanOrEqualTo((budget - fixedBytes) / 2);
+        long heads = plan.getHeadsList().stream().mapToLong(HeadPlan::getDeviceBytes).sum();
+        assertThat(plan.getDeviceBytes()).isEqualTo(fixedBytes + heads + plan.getHotSetBytes());
         assertThat(Planner.plan(inputs)).isEqualTo(plan);
-        assertThat(denseHeads(plan)).isGreaterThanOrEqualTo(denseBefore);
-        denseBefore = denseHeads(plan);
-        budget += random.nextInt(200_000);
+        for (int i = 0; before != null && i < before.size(); i++) {
+          assertThat(plan.getHeads(i).getDeviceBytes())
+              .isGreaterThanOrEqualTo(before.get(i).getDeviceBytes());
+        }
+        before = plan.getHeadsList();
+        budget += random.nextInt(1_000_000);
       }
     }
   }
 
-  private static Plan plan(long deviceBytesMax, List<ResidualCurve> curves) {
-    return Planner.plan(new PlanInputs(TWO_BY_TWO, 4096, deviceBytesMax, 1_000, 1_000, curves));
+  private static PlanInputs inputs(long deviceBytesMax, List<ResidualCurve> curves) {
+    return new PlanInputs(TWO_BY_TWO, TOKENS, deviceBytesMax, FIXED, PAGES, curves);
   }
 
+  private static Plan plan(long deviceBytesMax, List<ResidualCurve> curves) {
+    return Planner.plan(inputs(deviceBytesMax, curves));
+  }
+
+  private static List<String> classes(Plan plan) {
+    return plan.getHeadsList().stream()
+        .map(head ->
+            head.getHeadClass().name().replace("HEAD_CLASS_", "") + " " + head.getSketchPlanes())
+        .toList();
+  }
+
+  /** The cap of a head that is given just enough for two planes. */
   private static int capOf(int tokens, int needed) {
     Geometry one = PlanSamples.geometry(1, 1, 64);
     ResidualCurve curve =
         ResidualCurve.of("c", new int[] {needed}, new float[] {0.01f}, Math.max(tokens, needed));
-    return Planner.plan(new PlanInputs(one, tokens, 0, 0, Long.MAX_VALUE >>> 23, List.of(curve)))
-        .getHeads(0)
-        .getDominantTokensMax();
-  }
-
-  private static int denseHeads(Plan plan) {
-    return Math.toIntExact(
-        plan.getHeadsList().stream()
-            .filter(head -> head.getHeadClass() == HeadClass.HEAD_CLASS_DENSE)
-            .count());
+    int pages = tokens / 64;
+    for (long budget = 1; budget < 8_000_000; budget += 10_000) {
+      Plan plan = Planner.plan(new PlanInputs(one, tokens, budget, 0, pages, List.of(curve)));
+      if (plan.getHeads(0).getHeadClass() == HeadClass.HEAD_CLASS_SPARSE) {
+        return plan.getHeads(0).getDominantTokensMax();
+      }
+    }
+    throw new AssertionError("never sparse");
   }
 
   private static ResidualCurve point(int k, float residual) {
-    return ResidualCurve.of("n", new int[] {k}, new float[] {residual}, 4096);
+    return ResidualCurve.of("n", new int[] {k}, new float[] {residual}, TOKENS);
   }
 }

@@ -12,6 +12,7 @@ import io.kvtier.page.Codec;
 import io.kvtier.page.Fingerprint;
 import io.kvtier.page.PageKey;
 import io.kvtier.page.PageLayout;
+import io.kvtier.page.Residence;
 import io.kvtier.page.Section;
 import java.util.ArrayList;
 import java.util.Collections;
@@ -50,11 +51,13 @@ final class BenchLayer implements DeviceLayer.PageSink, AutoCloseable {
     SplittableRandom random = new SplittableRandom(seed);
     float[] keys = new float[CHUNK * shape.rowLength()];
     float[] values = new float[CHUNK * shape.rowLength()];
-    List<HeadPolicy> policies = dense ? allDense() : List.of();
+    for (int head = 0; dense && head < KV_HEADS; head++) {
+      layer.hold(head, Residence.DENSE, List.of(), List.of());
+    }
     for (int at = 0; at < tokens; at += CHUNK) {
       fill(random, keys, 1);
       fill(random, values, .5f);
-      layer.append(keys, values, Math.min(CHUNK, tokens - at), policies, this);
+      layer.append(keys, values, Math.min(CHUNK, tokens - at), this);
     }
   }
 
@@ -120,7 +123,7 @@ final class BenchLayer implements DeviceLayer.PageSink, AutoCloseable {
       return;
     }
     for (int head = 0; head < KV_HEADS; head++) {
-      DeviceSlot slot = device.memory().allocate(shape.codesBytes());
+      DeviceSlot slot = device.memory().allocate(shape.codesBytes(Residence.TWO_PLANES));
       for (Section section : List.of(Section.K_FINE, Section.V_CODES, Section.V_SCALES)) {
         slot.buffer()
             .putBytes(

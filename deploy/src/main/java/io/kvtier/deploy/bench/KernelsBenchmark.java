@@ -26,7 +26,7 @@ public final class KernelsBenchmark implements Benchmark {
   /** TailorKV's published decode latency of a token at 128k, 32 layers (arXiv 2505.19586). */
   private static final double TAILORKV_MS = 82;
 
-  private static final HeadPolicy CHOOSE_1K = new HeadPolicy(false, 1024, 1024, 0);
+  private static final HeadPolicy CHOOSE_1K = HeadPolicy.sparse(1024, 1024, 0);
 
   @Override
   public String name() {

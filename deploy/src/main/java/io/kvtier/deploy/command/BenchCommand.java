@@ -12,6 +12,7 @@ import io.kvtier.deploy.bench.CodecBenchmark;
 import io.kvtier.deploy.bench.ErrorBenchmark;
 import io.kvtier.deploy.bench.KernelsBenchmark;
 import io.kvtier.deploy.bench.TierBenchmark;
+import io.kvtier.deploy.bench.decode.DecodeBenchmark;
 import java.io.IOException;
 import java.nio.file.Path;
 import java.util.List;
@@ -22,6 +23,7 @@ import java.util.function.Function;
 import java.util.stream.Collectors;
 import org.jspecify.annotations.Nullable;
 import picocli.CommandLine.Command;
+import picocli.CommandLine.Mixin;
 import picocli.CommandLine.Option;
 import picocli.CommandLine.Parameters;
 
@@ -34,7 +36,11 @@ import picocli.CommandLine.Parameters;
 public final class BenchCommand implements Callable<Integer> {
   private static final List<Benchmark> BENCHMARKS =
       List.of(
-          new CodecBenchmark(), new KernelsBenchmark(), new ErrorBenchmark(), new TierBenchmark());
+          new CodecBenchmark(),
+          new KernelsBenchmark(),
+          new ErrorBenchmark(),
+          new TierBenchmark(),
+          new DecodeBenchmark());
 
   @Parameters(index = "0", arity = "0..1", description = "which one")
   private @Nullable String name;
@@ -53,6 +59,8 @@ public final class BenchCommand implements Callable<Integer> {
       description = "measure beside another system, fetched if need be: kernels know ggml")
   private @Nullable String peer;
 
+  @Mixin private final QualityOptions quality = new QualityOptions();
+
   @Override
   public Integer call() throws IOException {
     if (name == null) {
@@ -64,7 +72,8 @@ public final class BenchCommand implements Callable<Integer> {
     if (json != null) {
       Rows.requireWritable(json);
     }
-    BenchSettings settings = new BenchSettings(tokens, Optional.ofNullable(peer));
+    BenchSettings settings =
+        new BenchSettings(tokens, Optional.ofNullable(peer), quality.settings());
     List<BenchRow> rows;
     Benchmark benchmark = find(name);
     try (Bar bar = new Bar(benchmark.name())) {

@@ -87,6 +87,12 @@ public final class DemoCommand implements Callable<Integer> {
           "a running coordinator, host:port (default: start all services in this process)")
   private @Nullable String endpoint;
 
+  @Option(
+      names = "--mode",
+      defaultValue = "kvtier",
+      description = "kvtier or tailorkv (default: ${DEFAULT-VALUE})")
+  private String mode = "kvtier";
+
   @Option(names = "--json", description = "file to write the rows to as JSON")
   private @Nullable Path json;
 
@@ -100,7 +106,8 @@ public final class DemoCommand implements Callable<Integer> {
             seed,
             budget == null ? OptionalDouble.empty() : OptionalDouble.of(budget),
             Optional.ofNullable(eval),
-            Optional.ofNullable(endpoint));
+            Optional.ofNullable(endpoint),
+            PlanModes.of(mode));
     if (json != null) {
       Rows.requireWritable(json);
     }
@@ -154,7 +161,7 @@ public final class DemoCommand implements Callable<Integer> {
         .formatted(directory, report.prompts(), report.maxDifference());
   }
 
-  private static Path shippedModel() {
+  static Path shippedModel() {
     String home = System.getProperty("kvtier.home");
     if (home == null) {
       throw KvtierException.invalid(

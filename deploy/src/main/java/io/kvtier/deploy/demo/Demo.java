@@ -1,20 +1,15 @@
 package io.kvtier.deploy.demo;
 
-import com.google.protobuf.ByteString;
 import io.kvtier.client.DecodeStream;
 import io.kvtier.client.KvSession;
 import io.kvtier.client.KvtierClient;
-import io.kvtier.client.PrefillStream;
 import io.kvtier.client.SessionOptions;
 import io.kvtier.deploy.cases.EvalCase;
 import io.kvtier.deploy.engine.Decoder;
 import io.kvtier.deploy.engine.FullKvCache;
 import io.kvtier.deploy.engine.LlamaConfig;
-import io.kvtier.deploy.engine.LlamaModel;
 import io.kvtier.deploy.engine.Prefill;
 import io.kvtier.deploy.engine.Tokenizer;
-import io.kvtier.v1.Dtype;
-import io.kvtier.v1.Geometry;
 import java.io.IOException;
 import java.util.ArrayList;
 import java.util.List;
@@ -26,9 +21,6 @@ import java.util.Optional;
  * client alone.
  */
 public final class Demo {
-  private static final int CHUNK_TOKENS = 512;
-  private static final int QUERY_WINDOW = 32;
-
   private final DemoConfig config;
   private final Decoder decoder;
   private final LlamaConfig model;
@@ -71,9 +63,12 @@ public final class Demo {
     FullKvCache cache = new FullKvCache(model);
     Prefill prefill =
         decoder.prefill(
-            cache, ids, QUERY_WINDOW, (done, total) -> work.prefilling(what, done, total));
+            cache,
+            ids,
+            PromptStream.QUERY_WINDOW,
+            (done, total) -> work.prefilling(what, done, total));
     try (KvSession session = client.open(options(context))) {
-      stream(session, cache, prefill);
+      var _ = PromptStream.send(session, cache, prefill);
       work.prefilled(what, ids.length);
       for (EvalCase.Query query : context.queries()) {
         ask(session, cache, ids.length, query, tally);
@@ -90,43 +85,13 @@ public final class Demo {
               tokensMax,
               context.contextIds().length + query.queryIds().length + query.answerIds().length);
     }
-    long tokens = context.contextIds().length;
-    long full = tokens * model.layers() * model.kvHeads() * model.headDim() * 2 * Short.BYTES;
+    long full = PromptStream.fullBytes(model, context.contextIds().length);
     return new SessionOptions(
-        geometry(decoder.model()),
+        PromptStream.geometry(decoder.model()),
         tokensMax,
         config.budget().isPresent() ? (long) (full * config.budget().getAsDouble()) : 0,
-        Optional.empty());
-  }
-
-  /** The model's KV cache as kvtier is told of it: keys and values in bf16. */
-  static Geometry geometry(LlamaModel model) {
-    LlamaConfig config = model.config();
-    return Geometry.newBuilder()
-        .setLayers(config.layers())
-        .setQHeads(config.qHeads())
-        .setKvHeads(config.kvHeads())
-        .setHeadDim(config.headDim())
-        .setKvDtype(Dtype.DTYPE_BF16)
-        .setModelFingerprint(ByteString.copyFrom(model.fingerprint()))
-        .build();
-  }
-
-  private void stream(KvSession session, FullKvCache cache, Prefill prefill) {
-    int tokens = cache.tokens();
-    try (PrefillStream stream = session.prefill()) {
-      for (int layer = 0; layer < model.layers(); layer++) {
-        for (int at = 0; at < tokens; at += CHUNK_TOKENS) {
-          int n = Math.min(CHUNK_TOKENS, tokens - at);
-          float[] keys = new float[n * model.kvWidth()];
-          float[] values = new float[n * model.kvWidth()];
-          cache.rows(layer, at, at + n, keys, values);
-          stream.chunk(layer, at, n, keys, values);
-        }
-        stream.queries(layer, prefill.windowTokens(), prefill.windowQueries(layer));
-      }
-      var _ = stream.finish(tokens);
-    }
+        Optional.empty(),
+        config.mode());
   }
 
   private void ask(

@@ -1,6 +1,7 @@
 package io.kvtier.deploy.demo;
 
 import io.kvtier.KvtierException;
+import io.kvtier.v1.PlanMode;
 import java.nio.file.Path;
 import java.util.List;
 import java.util.Optional;
@@ -17,6 +18,7 @@ import java.util.OptionalDouble;
  *     the service's default, a quarter where that suffices
  * @param evalFile cases to ask instead of generated ones
  * @param endpoint a running coordinator, host:port; empty: all services start in this process
+ * @param mode which method places and attends
  */
 public record DemoConfig(
     Path model,
@@ -25,7 +27,8 @@ public record DemoConfig(
     long seed,
     OptionalDouble budget,
     Optional<Path> evalFile,
-    Optional<String> endpoint) {
+    Optional<String> endpoint,
+    PlanMode mode) {
   public DemoConfig {
     lengths = List.copyOf(lengths);
     if (lengths.isEmpty()) {

@@ -2,7 +2,6 @@ package io.kvtier.gpuworker.cpu;
 
 import static io.kvtier.page.PageLayout.TOKENS;
 
-import io.kvtier.attention.HeadOffsets;
 import io.kvtier.codec.CodedRows;
 import io.kvtier.codec.PageEncoder;
 import io.kvtier.gpuworker.core.HeadPolicy;
@@ -14,13 +13,11 @@ import io.kvtier.gpuworker.device.LayerPass;
 import io.kvtier.gpuworker.device.LayerShape;
 import io.kvtier.page.PageIdentity;
 import io.kvtier.page.PageKey;
-import io.kvtier.page.PageLayout;
-import io.kvtier.page.Section;
+import io.kvtier.page.Residence;
 import java.util.ArrayDeque;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
-import org.agrona.DirectBuffer;
 import org.agrona.concurrent.UnsafeBuffer;
 import org.jspecify.annotations.Nullable;
 
@@ -29,23 +26,14 @@ final class CpuLayer implements DeviceLayer {
   private final int layer;
   private final LayerShape shape;
   private final DeviceMemory memory;
-  private final int sketchStride;
   private final ExactRows exact;
   private final List<ResidentPage> pages = new ArrayList<>();
-  private final List<List<DeviceSlot>> codes = new ArrayList<>();
+  private final HeadPages[] heads;
   private final Workshop workshop;
-  private final HeadOffsets[] offsets;
-
-  /** Where the pages' sketches lie: the kernels must not look up objects page by page. */
-  private long[] sketchAddresses = new long[0];
-
-  /** {@code [kvHeads][pages]}, as far as codes are held. */
-  private final long[][] codesAddresses;
-
   private int tokens;
-  private long codedBytes;
   private @Nullable PageOut pageOut;
-  private @Nullable CodedRows codedRows;
+  private final CodedRows besideSketch;
+  private final CodedRows standingAlone;
 
   CpuLayer(int layer, LayerShape shape, DeviceMemory memory, Workshop workshop) {
     this(layer, shape, memory, workshop, new ExactRows(shape, memory));
@@ -56,17 +44,12 @@ final class CpuLayer implements DeviceLayer {
     this.layer = layer;
     this.shape = shape;
     this.memory = memory;
-    this.sketchStride = shape.layout().lengthOf(LayerShape.SKETCH);
     this.workshop = workshop;
     this.exact = exact;
-    this.offsets = new HeadOffsets[shape.kvHeads()];
-    this.codesAddresses = new long[shape.kvHeads()][0];
-    for (int head = 0; head < shape.kvHeads(); head++) {
-      int sketchAt = head * sketchStride;
-      offsets[head] =
-          HeadOffsets.inSlots(shape.layout(), LayerShape.SKETCH, sketchAt, LayerShape.CODES);
-      codes.add(new ArrayList<>());
-    }
+    this.heads = new HeadPages[shape.kvHeads()];
+    Arrays.setAll(heads, head -> new HeadPages(shape.layout(), head));
+    this.besideSketch = new CodedRows(shape.layout(), LayerShape.SKETCH, LayerShape.CODES);
+    this.standingAlone = new CodedRows(shape.layout(), 0, Residence.STREAMED.codes());
   }
 
   /** Scratch to encode a page with; made when the first page leaves the window. */
@@ -92,40 +75,8 @@ final class CpuLayer implements DeviceLayer {
     return exact;
   }
 
-  private UnsafeBuffer sketch(int page) {
-    return pages.get(page).sketch().buffer();
-  }
-
-  /** Where a head's sections lie from {@link #sketchAddress} and {@link #codesAddress}. */
-  HeadOffsets offsets(int kvHead) {
-    return offsets[kvHead];
-  }
-
-  /** Addresses of the pages' sketches; the first {@link #pages} are valid. */
-  long[] sketchAddresses() {
-    return sketchAddresses;
-  }
-
-  long sketchAddress(int page) {
-    return sketchAddresses[page];
-  }
-
-  long codesAddress(int kvHead, int page) {
-    return codesAddresses[kvHead][page];
-  }
-
-  private void addPage(ResidentPage page) {
-    sketchAddresses = put(sketchAddresses, pages.size(), page.sketch().buffer().addressOffset());
-    pages.add(page);
-  }
-
-  private static long[] put(long[] addresses, int index, long address) {
-    long[] room =
-        index < addresses.length
-            ? addresses
-            : Arrays.copyOf(addresses, Math.max(16, index + index / 2));
-    room[index] = address;
-    return room;
+  HeadPages head(int kvHead) {
+    return heads[kvHead];
   }
 
   @Override
@@ -139,9 +90,8 @@ final class CpuLayer implements DeviceLayer {
   }
 
   @Override
-  public void append(
-      float[] keys, float[] values, int count, List<HeadPolicy> policies, PageSink sink) {
-    ArrayDeque<DeviceSlot> reserved = reserve(shape.pages(tokens + count) - pages.size(), policies);
+  public void append(float[] keys, float[] values, int count, PageSink sink) {
+    ArrayDeque<DeviceSlot> reserved = reserve(shape.pages(tokens + count) - pages.size());
     int from = 0;
     while (from < count) {
       int n = Math.min(count - from, exact.room());
@@ -149,21 +99,18 @@ final class CpuLayer implements DeviceLayer {
       from += n;
       tokens += n;
       if (exact.room() == 0) {
-        pageOut(policies, reserved, sink);
+        pageOut(reserved, sink);
       }
     }
   }
 
   /** Takes all the memory that an append will need, or none. */
-  private ArrayDeque<DeviceSlot> reserve(int newPages, List<HeadPolicy> policies) {
+  private ArrayDeque<DeviceSlot> reserve(int newPages) {
     ArrayDeque<DeviceSlot> reserved = new ArrayDeque<>();
     try {
       for (int page = 0; page < newPages; page++) {
-        reserved.add(memory.allocate(shape.sketchBytes()));
-        for (HeadPolicy policy : policies) {
-          if (policy.dense()) {
-            reserved.add(memory.allocate(shape.codesBytes()));
-          }
+        for (HeadPages head : heads) {
+          head.reserve(memory, reserved);
         }
       }
       return reserved;
@@ -173,7 +120,7 @@ final class CpuLayer implements DeviceLayer {
     }
   }
 
-  private void pageOut(List<HeadPolicy> policies, ArrayDeque<DeviceSlot> reserved, PageSink sink) {
+  private void pageOut(ArrayDeque<DeviceSlot> reserved, PageSink sink) {
     PageOut out = pageOut;
     if (out == null) {
       out = new PageOut(shape);
@@ -185,34 +132,12 @@ final class CpuLayer implements DeviceLayer {
         new PageIdentity(shape.fingerprint(), layer, pageIndex * TOKENS, TOKENS);
     out.encoder.encode(identity, out.keys, out.values, out.page, 0);
     PageKey key = sink.key(pageIndex);
-    DeviceSlot sketch = reserved.remove();
-    for (int head = 0; head < shape.kvHeads(); head++) {
-      copySections(out.page, head, LayerShape.SKETCH, sketch, head * sketchStride);
+    for (HeadPages head : heads) {
+      head.add(out.page, reserved);
     }
-    addPage(new ResidentPage(key, sketch));
-    codedBytes += sketch.length();
-    for (int head = 0; head < policies.size(); head++) {
-      if (policies.get(head).dense()) {
-        DeviceSlot headCodes = reserved.remove();
-        copySections(out.page, head, LayerShape.CODES, headCodes, 0);
-        addCodes(head, headCodes);
-      }
-    }
+    pages.add(new ResidentPage(key));
     exact.dropOldest(TOKENS);
     sink.accept(key, out.page, shape.layout().pageLength());
-  }
-
-  private void copySections(
-      DirectBuffer page, int head, int sectionSet, DeviceSlot slot, int slotAt) {
-    PageLayout layout = shape.layout();
-    int at = slotAt;
-    for (int id = 0; id < Section.count(); id++) {
-      if ((sectionSet & 1 << id) != 0) {
-        Section section = Section.ofId(id);
-        slot.buffer().putBytes(at, page, layout.offset(head, section), layout.length(section));
-        at += layout.length(section);
-      }
-    }
   }
 
   @Override
@@ -221,25 +146,33 @@ final class CpuLayer implements DeviceLayer {
   }
 
   @Override
-  public int codesHeld(int kvHead) {
-    return codes.get(kvHead).size();
+  public Residence residence(int kvHead) {
+    return heads[kvHead].residence();
   }
 
   @Override
-  public void addCodes(int kvHead, DeviceSlot slot) {
-    codesAddresses[kvHead] =
-        put(codesAddresses[kvHead], codes.get(kvHead).size(), slot.buffer().addressOffset());
-    codes.get(kvHead).add(slot);
-    codedBytes += slot.length();
+  public List<DeviceSlot> sketches(int kvHead) {
+    return heads[kvHead].sketches();
   }
 
   @Override
-  public void releaseCodes(int kvHead) {
-    for (DeviceSlot slot : codes.get(kvHead)) {
-      codedBytes -= slot.length();
-      slot.release();
+  public List<DeviceSlot> codes(int kvHead) {
+    return heads[kvHead].codes();
+  }
+
+  @Override
+  public void hold(
+      int kvHead, Residence residence, List<DeviceSlot> sketches, List<DeviceSlot> codes) {
+    requireOneAPage(sketches, residence.sketch() != 0);
+    requireOneAPage(codes, residence == Residence.DENSE);
+    heads[kvHead].hold(residence, sketches, codes);
+  }
+
+  private void requireOneAPage(List<DeviceSlot> slots, boolean wanted) {
+    if (slots.size() != (wanted ? pages.size() : 0)) {
+      throw new IllegalArgumentException(
+          "%d slots for %d pages, wanted: %s".formatted(slots.size(), pages.size(), wanted));
     }
-    codes.get(kvHead).clear();
   }
 
   @Override
@@ -248,8 +181,8 @@ final class CpuLayer implements DeviceLayer {
   }
 
   @Override
-  public void profile(float[] query, int at, int position, MassHistogram[] masses) {
-    new SketchProfile(this, workshop).profile(query, at, position, masses);
+  public void profile(int kvHead, float[] query, int at, int position, MassHistogram[] masses) {
+    new SketchProfile(this, workshop).profile(kvHead, query, at, position, masses);
   }
 
   @Override
@@ -282,34 +215,34 @@ final class CpuLayer implements DeviceLayer {
   private void readCodedRow(
       int kvHead, int position, UnsafeBuffer code, float[] keys, float[] values, int at) {
     int token = position % TOKENS;
-    UnsafeBuffer sketch = sketch(position / TOKENS);
-    int base = kvHead * sketchStride;
-    CodedRows rows = codedRows;
-    if (rows == null) {
-      rows = new CodedRows(shape.layout(), LayerShape.SKETCH, LayerShape.CODES);
-      codedRows = rows;
+    if (heads[kvHead].residence().codesStandAlone()) {
+      standingAlone.key(code, 0, code, 0, token, keys, at);
+      standingAlone.value(code, 0, code, 0, token, values, at);
+      return;
     }
-    rows.key(sketch, base, code, 0, token, keys, at);
-    rows.value(sketch, base, code, 0, token, values, at);
+    UnsafeBuffer sketch = heads[kvHead].sketches().get(position / TOKENS).buffer();
+    besideSketch.key(sketch, 0, code, 0, token, keys, at);
+    besideSketch.value(sketch, 0, code, 0, token, values, at);
   }
 
   @Override
   public DeviceLayer fork() {
     CpuLayer fork = new CpuLayer(layer, shape, memory, workshop, exact.copy(memory));
-    pages.forEach(page -> fork.addPage(page.share()));
-    for (int head = 0; head < shape.kvHeads(); head++) {
-      for (DeviceSlot slot : codes.get(head)) {
-        fork.addCodes(head, slot.retain());
-      }
+    pages.forEach(page -> fork.pages.add(page.share()));
+    for (int head = 0; head < heads.length; head++) {
+      fork.heads[head].share(heads[head]);
     }
     fork.tokens = tokens;
-    fork.codedBytes = codedBytes;
     return fork;
   }
 
   @Override
   public long residentBytes() {
-    return exact.bytes() + codedBytes;
+    long bytes = exact.bytes();
+    for (HeadPages head : heads) {
+      bytes += head.bytes();
+    }
+    return bytes;
   }
 
   @Override
@@ -321,8 +254,8 @@ final class CpuLayer implements DeviceLayer {
       }
     }
     pages.clear();
-    for (int head = 0; head < shape.kvHeads(); head++) {
-      releaseCodes(head);
+    for (HeadPages head : heads) {
+      head.release();
     }
     exact.release();
     return unshared;

@@ -92,7 +92,7 @@ final class CpuPass implements LayerPass {
           (head, index, range, tools) -> {
             PassMemory own = memories[index];
             head.begin(queries, queryAt, newTokens, own);
-            if (head.sparse()) {
+            if (head.sketched()) {
               head.scan(0, own, tools);
               head.share(own);
               head.collect(0, own);
@@ -108,32 +108,32 @@ final class CpuPass implements LayerPass {
   private void chooseInRanges(float[] queries, int queryAt, int ranges, PassMemory[] memories) {
     forRanges(
         1, (head, index, range, tools) -> head.begin(queries, queryAt, newTokens, memories[index]));
-    if (Arrays.stream(heads).noneMatch(HeadPass::sparse)) {
+    if (Arrays.stream(heads).noneMatch(HeadPass::sketched)) {
       return;
     }
     forRanges(
         ranges,
         (head, index, range, tools) -> {
-          if (head.sparse()) {
+          if (head.sketched()) {
             head.scan(range, memories[index], tools);
           }
         });
     for (int head = 0; head < heads.length; head++) {
-      if (heads[head].sparse()) {
+      if (heads[head].sketched()) {
         heads[head].share(memories[head]);
       }
     }
     forRanges(
         ranges,
         (head, index, range, tools) -> {
-          if (head.sparse()) {
+          if (head.sketched()) {
             head.collect(range, memories[index]);
           }
         });
     forRanges(
         1,
         (head, index, range, tools) -> {
-          if (head.sparse()) {
+          if (head.sketched()) {
             head.choose(memories[index]);
           }
         });
@@ -142,6 +142,12 @@ final class CpuPass implements LayerPass {
   private void listNeeded() {
     for (int head = 0; head < heads.length; head++) {
       int lastPage = -1;
+      if (heads[head].streamed()) {
+        for (int page = 0; page < layer.pages(); page++) {
+          addNeeded(page, head, heads[head].firstChosen(page));
+        }
+        continue;
+      }
       for (int i = 0; i < heads[head].chosenCount(); i++) {
         int page = heads[head].chosenPosition(i) / TOKENS;
         if (page != lastPage) {
@@ -177,6 +183,11 @@ final class CpuPass implements LayerPass {
   @Override
   public int neededHead(int index) {
     return neededHeads[index];
+  }
+
+  @Override
+  public int neededSections(int index) {
+    return heads[neededHeads[index]].policy().residence().codes();
   }
 
   @Override
@@ -255,7 +266,7 @@ final class CpuPass implements LayerPass {
           (head, index, range, tools) -> {
             if (head.dense()) {
               head.attendDense(range, tools);
-            } else {
+            } else if (head.sketched()) {
               head.estimateRest(range, memories[index]);
             }
           });

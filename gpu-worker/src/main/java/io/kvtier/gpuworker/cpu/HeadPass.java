@@ -31,8 +31,14 @@ final class HeadPass {
   private final Kernels kernels;
   private final int head;
   private final int group;
+  private final HeadPages pages;
   private final HeadOffsets at;
+
+  /** Where sections lie in codes that stand alone; fetched codes of some residences do. */
+  private final HeadOffsets alone;
+
   private final HeadPolicy policy;
+  private final int planes;
   private final GroupQuery query;
   private final Partial[] partials;
   private final TokenChooser chooser = new TokenChooser();
@@ -44,14 +50,21 @@ final class HeadPass {
   private float[] chosenMasses = new float[0];
   private int chosenCount;
 
+  /** {@code [group]}: variance of a sketch score's error, for a token of scale 1. */
+  private final float[] errorVariance;
+
   HeadPass(CpuLayer layer, int head, HeadPolicy policy, Kernels kernels) {
     this.layer = layer;
     this.shape = layer.shape();
     this.kernels = kernels;
     this.head = head;
     this.group = shape.group();
-    this.at = layer.offsets(head);
+    this.pages = layer.head(head);
+    this.at = HeadPages.offsets(shape.layout(), policy.residence());
+    this.alone = HeadPages.standingAlone(shape.layout());
     this.policy = policy;
+    this.planes = policy.residence().planes();
+    this.errorVariance = new float[group];
     this.query = new GroupQuery(group, shape.headDim());
     this.partials = new Partial[group];
     Arrays.setAll(partials, g -> new Partial(shape.headDim()));
@@ -63,8 +76,16 @@ final class HeadPass {
     return policy.dense();
   }
 
-  boolean sparse() {
-    return !policy.dense() && layer.pages() > 0;
+  boolean streamed() {
+    return policy.streamed();
+  }
+
+  boolean sketched() {
+    return policy.sketched() && layer.pages() > 0;
+  }
+
+  HeadPolicy policy() {
+    return policy;
   }
 
   /** Pages of a range end here. */
@@ -76,14 +97,17 @@ final class HeadPass {
 
   /** Takes the query and attends to the exact rows. */
   void begin(float[] queries, int queryAt, NewTokens newTokens, PassMemory memory) {
-    query.load(queries, queryAt + head * group * shape.headDim(), sparse(), kernels);
+    query.load(queries, queryAt + head * group * shape.headDim(), sketched(), kernels);
     chosenCount = 0;
     chosenSum.clear();
     for (Partial partial : partials) {
       partial.clear();
     }
     attendExact(newTokens);
-    if (sparse()) {
+    if (sketched()) {
+      for (int g = 0; g < group; g++) {
+        errorVariance[g] = SketchError.variance(planes) * query.squareNorm(g);
+      }
       memory.reserve(layer.pages(), CpuPass.ranges(layer.pages()), group);
     }
   }
@@ -199,15 +223,25 @@ final class HeadPass {
     }
   }
 
+  /**
+   * The error of a sketch score is spread about 0, so that e^score is too small on average by
+   * e^(variance / 2): the reference makes up for it, page by page.
+   */
   private void scanPage(int range, int page, PassMemory memory, Tools tools) {
+    float[] references = tools.pageWeights;
+    for (int g = 0; g < group; g++) {
+      references[g] =
+          memory.references[range * group + g]
+              - SketchError.raise(errorVariance[g], pages.squareScale(page));
+    }
     kernels.sketchWeights(
         query,
         at,
-        layer.sketchAddress(page),
-        2,
+        pages.sketchAddress(page),
+        planes,
         tools.scratch,
-        memory.references,
-        range * group,
+        references,
+        0,
         memory.weights,
         page * group * TOKENS,
         TOKENS,
@@ -221,8 +255,9 @@ final class HeadPass {
   }
 
   private float largestScore(int g, int page, Tools tools) {
-    kernels.sketchScores(query, at, layer.sketchAddress(page), 2, tools.scratch, tools.scores);
-    return kernels.max(tools.scores, g * TOKENS, TOKENS);
+    kernels.sketchScores(query, at, pages.sketchAddress(page), planes, tools.scratch, tools.scores);
+    return kernels.max(tools.scores, g * TOKENS, TOKENS)
+        + SketchError.raise(errorVariance[g], pages.squareScale(page));
   }
 
   /**
@@ -332,15 +367,21 @@ final class HeadPass {
   }
 
   int chosenCount() {
-    return chosenCount;
+    return streamed() ? firstChosen(layer.pages()) : chosenCount;
   }
 
   int chosenPosition(int index) {
-    return chosen[index];
+    return streamed() ? layer.exact().sinkCount() + index : chosen[index];
   }
 
+  /** A streamed head has no estimate. */
   float chosenMass(int index) {
-    return chosenMasses[index];
+    return streamed() ? 0 : chosenMasses[index];
+  }
+
+  /** Index of a page's first token among those of a streamed head: all but the sinks. */
+  int firstChosen(int page) {
+    return Math.max(0, page * TOKENS - layer.exact().sinkCount());
   }
 
   // ---- second half
@@ -353,12 +394,19 @@ final class HeadPass {
    * @param codes address of the head's codes of the page
    */
   void attendChosen(int from, int to, long codes, PassMemory memory, Tools tools) {
-    int page = chosen[from] / TOKENS;
+    int page = chosenPosition(from) / TOKENS;
     long tokens = 0;
     for (int i = from; i < to; i++) {
-      tokens |= 1L << chosen[i] % TOKENS;
+      tokens |= 1L << chosenPosition(i) % TOKENS;
     }
-    attendPage(page, codes, tokens, chosenSum, tools);
+    if (policy.residence().codesStandAlone()) {
+      attendPage(alone, codes, codes, tokens, chosenSum, tools);
+    } else {
+      attendPage(at, pages.sketchAddress(page), codes, tokens, chosenSum, tools);
+    }
+    if (streamed()) {
+      return;
+    }
     // What is attended is no part of the estimated rest.
     for (int g = 0; g < group; g++) {
       float estimated = 0;
@@ -370,13 +418,13 @@ final class HeadPass {
     }
   }
 
-  private void attendPage(int page, long codes, long tokens, GroupSum sum, Tools tools) {
+  private void attendPage(
+      HeadOffsets at, long sketch, long codes, long tokens, GroupSum sum, Tools tools) {
     boolean few = Long.bitCount(tokens) <= ROWS_MAX;
     if (few) {
-      touchEarly(page, codes, tokens, tools);
+      touchEarly(at, sketch, codes, tokens, tools);
     }
-    kernels.exactScores(
-        query, at, layer.sketchAddress(page), codes, tokens, tools.scratch, tools.scores);
+    kernels.exactScores(query, at, sketch, codes, tokens, tools.scratch, tools.scores);
     // Scores beyond the tokens are -∞ and need no weight where rows are added one by one.
     int from = few ? Long.numberOfTrailingZeros(tokens) & -16 : 0;
     int to = few ? TOKENS - (Long.numberOfLeadingZeros(tokens) & -16) : TOKENS;
@@ -396,10 +444,11 @@ final class HeadPass {
     } else {
       kernels.addValues(at, codes, group, weights, tools.scratch, sum.rotated);
     }
+    tools.pageAddress[0] = sketch;
     kernels.addMeans(
-        layer.sketchAddresses(),
-        page,
-        page + 1,
+        tools.pageAddress,
+        0,
+        1,
         at.valueMean(),
         shape.headDim(),
         group,
@@ -412,9 +461,8 @@ final class HeadPass {
    * Asks for what will be needed after the keys, so that memory's latency is waited for once: the
    * scales and means of the page, the values of its tokens.
    */
-  private void touchEarly(int page, long codes, long tokens, Tools tools) {
+  private void touchEarly(HeadOffsets at, long sketch, long codes, long tokens, Tools tools) {
     int headDim = shape.headDim();
-    long sketch = layer.sketchAddress(page);
     kernels.touch(sketch + at.keyScales(), 2 * (TOKENS + 2 * headDim), tools.scratch);
     kernels.touch(codes + at.valueScales(), 2 * TOKENS, tools.scratch);
     for (long left = tokens; left != 0; left &= left - 1) {
@@ -443,11 +491,11 @@ final class HeadPass {
     sum.clear();
     for (int page = range * RANGE; page < end(range); page++) {
       long tokens = page == 0 ? -1L << layer.exact().sinkCount() : -1L;
-      long codes = layer.codesAddress(head, page);
+      long codes = pages.codesAddress(page);
       int values = at.valueCodes();
-      kernels.touch(codes + values, shape.codesBytes() - values, tools.scratch);
+      kernels.touch(codes + values, shape.codesBytes(policy.residence()) - values, tools.scratch);
       if (tokens != 0) {
-        attendPage(page, codes, tokens, sum, tools);
+        attendPage(at, pages.sketchAddress(page), codes, tokens, sum, tools);
       }
     }
   }
@@ -458,7 +506,7 @@ final class HeadPass {
     sum.clear();
     int first = range * RANGE;
     kernels.addMeans(
-        layer.sketchAddresses(),
+        pages.sketchAddresses(),
         first,
         end(range),
         at.valueMean(),
@@ -483,7 +531,7 @@ final class HeadPass {
     int ranges = CpuPass.ranges(layer.pages());
     for (int g = 0; g < group; g++) {
       chosenSum.mergeInto(partials[g], query, tools.scratch, g, tools.output);
-      for (int range = 0; range < ranges; range++) {
+      for (int range = 0; range < ranges && !streamed(); range++) {
         rangeSums[range].mergeInto(partials[g], query, tools.scratch, g, tools.output);
       }
       int qHead = head * group + g;

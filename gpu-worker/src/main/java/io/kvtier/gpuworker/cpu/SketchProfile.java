@@ -3,6 +3,7 @@ package io.kvtier.gpuworker.cpu;
 import static io.kvtier.page.PageLayout.TOKENS;
 
 import io.kvtier.attention.GroupQuery;
+import io.kvtier.attention.HeadOffsets;
 import io.kvtier.attention.Kernels;
 import io.kvtier.gpuworker.core.MassHistogram;
 import io.kvtier.gpuworker.cpu.Workshop.Tools;
@@ -11,7 +12,7 @@ import java.util.Arrays;
 
 /**
  * Estimates from the sketch how a query's attention is spread over the tokens that are not exact.
- * Heads are shared out over the threads.
+ * One call, one thread.
  */
 final class SketchProfile {
   private final CpuLayer layer;
@@ -26,35 +27,32 @@ final class SketchProfile {
     this.kernels = workshop.kernels();
   }
 
-  void profile(float[] queries, int at, int position, MassHistogram[] masses) {
-    workshop
-        .team()
-        .run(
-            shape.kvHeads(),
-            head -> {
-              Tools tools = workshop.takeTools(shape);
-              profileHead(head, queries, at, position, masses, tools);
-              workshop.giveBack(shape, tools);
-            });
-  }
-
-  private void profileHead(
-      int head, float[] queries, int at, int position, MassHistogram[] masses, Tools tools) {
+  void profile(int head, float[] queries, int at, int position, MassHistogram[] masses) {
+    Tools tools = workshop.takeTools(shape);
     int group = shape.group();
     int stride = layer.pages() * TOKENS;
     GroupQuery query = new GroupQuery(group, shape.headDim());
     query.load(queries, at + head * group * shape.headDim(), layer.pages() > 0, kernels);
     float[] scores = new float[group * stride];
+    HeadPages pages = layer.head(head);
+    int planes = pages.residence().planes();
+    HeadOffsets offsets = HeadPages.offsets(shape.layout(), pages.residence());
     for (int page = 0; page < layer.pages(); page++) {
-      long sketch = layer.sketchAddress(page);
-      kernels.sketchScores(query, layer.offsets(head), sketch, 2, tools.scratch, tools.scores);
+      long sketch = pages.sketchAddress(page);
+      kernels.sketchScores(query, offsets, sketch, planes, tools.scratch, tools.scores);
       for (int g = 0; g < group; g++) {
-        System.arraycopy(tools.scores, g * TOKENS, scores, g * stride + page * TOKENS, TOKENS);
+        float raised =
+            SketchError.raise(
+                SketchError.variance(planes) * query.squareNorm(g), pages.squareScale(page));
+        for (int t = 0; t < TOKENS; t++) {
+          scores[g * stride + page * TOKENS + t] = tools.scores[g * TOKENS + t] + raised;
+        }
       }
     }
+    workshop.giveBack(shape, tools);
     for (int g = 0; g < group; g++) {
       float exact = exactLse(head, query, g, position);
-      MassHistogram histogram = masses[head * group + g];
+      MassHistogram histogram = masses[g];
       histogram.clear();
       fill(histogram, scores, g * stride, Math.min(stride, position + 1), exact);
     }

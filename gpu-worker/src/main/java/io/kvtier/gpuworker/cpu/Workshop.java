@@ -41,6 +41,9 @@ final class Workshop implements AutoCloseable {
     /** {@code [group]}. */
     final float[] pageWeights;
 
+    /** One page's address. */
+    final long[] pageAddress = new long[1];
+
     /** {@code [headDim]}. */
     final float[] output;
 

@@ -3,6 +3,7 @@ package io.kvtier.gpuworker.device;
 import io.kvtier.gpuworker.core.HeadPolicy;
 import io.kvtier.gpuworker.core.MassHistogram;
 import io.kvtier.page.PageKey;
+import io.kvtier.page.Residence;
 import java.util.List;
 import org.agrona.DirectBuffer;
 import org.jspecify.annotations.Nullable;
@@ -22,6 +23,11 @@ public interface DeviceLayer {
     void accept(PageKey key, DirectBuffer page, int length);
   }
 
+  /** Whether each head can be placed by itself; else the method places the layer as a whole. */
+  default boolean placesHeads() {
+    return true;
+  }
+
   /** Tokens in all. */
   int tokens();
 
@@ -29,45 +35,58 @@ public interface DeviceLayer {
   int pages();
 
   /**
-   * Appends tokens; pages that thereby leave the window are encoded and handed to the sink, and the
-   * codes of dense heads are kept.
+   * Appends tokens; pages that thereby leave the window are encoded and handed to the sink, and of
+   * each head is kept what its residence says.
    *
    * @param keys {@code [tokens][kvHeads][headDim]}, read only
    * @param values same shape
-   * @param policies {@code [kvHeads]}; tells which heads are dense. Empty: none yet
    * @throws io.kvtier.KvtierException EXHAUSTED if device memory is full; nothing has been appended
    *     then
    */
-  void append(float[] keys, float[] values, int tokens, List<HeadPolicy> policies, PageSink sink);
+  void append(float[] keys, float[] values, int tokens, PageSink sink);
 
   /** Keys of all pages, in order. */
   List<PageKey> pageKeys();
 
-  /** Pages whose codes a dense head has on the device: the first so many. */
-  int codesHeld(int kvHead);
+  /** What of a head's pages is on the device; {@link Residence#TWO_PLANES} at first. */
+  Residence residence(int kvHead);
 
   /**
-   * Gives a head the codes of its next page.
-   *
-   * @param codes held by the layer from now on
+   * Sketches of a head's pages, in order; empty where it is streamed. Valid until the next hold.
    */
-  void addCodes(int kvHead, DeviceSlot codes);
+  List<DeviceSlot> sketches(int kvHead);
 
-  /** Lets go of the codes of a head that is dense no more. */
-  void releaseCodes(int kvHead);
+  /** Resident codes of a head's pages, in order; empty unless it is dense. */
+  List<DeviceSlot> codes(int kvHead);
 
-  /** Attends queries to this layer; a pass is used again for many queries, by one thread. */
+  /**
+   * Changes what of a head's pages is on the device; what it had before is let go. Passes made
+   * before must not be used after.
+   *
+   * @param sketches one a page, of {@code residence.sketch()} laid end to end; none for a streamed
+   *     head. Held by the layer from now on
+   * @param codes one a page, of {@code residence.codes()}, for a dense head; none for others
+   */
+  void hold(int kvHead, Residence residence, List<DeviceSlot> sketches, List<DeviceSlot> codes);
+
+  /**
+   * Attends queries to this layer; a pass is used again for many queries, by one thread.
+   *
+   * @param policies {@code [kvHeads]}, of the residences of now; a dense head may choose by its
+   *     sketch as well
+   */
   LayerPass newPass(List<HeadPolicy> policies);
 
   /**
-   * Estimates, from the sketch, the shares of a query's attention that lie on tokens which are not
-   * exact.
+   * Estimates, from one head's sketch, the shares of queries' attention that lie on tokens which
+   * are not exact.
    *
+   * @param kvHead a head that is not streamed
    * @param query {@code [qHeads][headDim]} from {@code at} on
    * @param position of the query: it sees tokens 0..position
-   * @param masses {@code [qHeads]}; cleared and filled
+   * @param masses {@code [group]}; cleared and filled
    */
-  void profile(float[] query, int at, int position, MassHistogram[] masses);
+  void profile(int kvHead, float[] query, int at, int position, MassHistogram[] masses);
 
   /**
    * Reads one head's row of one token.

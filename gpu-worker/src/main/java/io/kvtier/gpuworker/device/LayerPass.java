@@ -26,7 +26,10 @@ public interface LayerPass {
   /** KV head of a needed pair. */
   int neededHead(int index);
 
-  /** Tokens chosen for a KV head. */
+  /** Sections of a needed pair, as a section set. */
+  int neededSections(int index);
+
+  /** Tokens chosen for a KV head; all paged ones of a streamed head. */
   int chosenCount(int kvHead);
 
   /** Position of a chosen token; rising with the index. */
@@ -34,6 +37,11 @@ public interface LayerPass {
 
   /** Estimated share of the attention on a chosen token, pooled over the group. */
   float chosenMass(int kvHead, int index);
+
+  /** Bytes that the query moved to the device beside the needed pairs. */
+  default long bytesMoved() {
+    return 0;
+  }
 
   /** Tokens chosen, over all KV heads. */
   int chosenTotal();

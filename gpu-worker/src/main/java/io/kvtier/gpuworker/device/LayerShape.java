@@ -5,7 +5,7 @@ import static io.kvtier.KvtierException.requireInRange;
 import io.kvtier.KvtierException;
 import io.kvtier.page.Fingerprint;
 import io.kvtier.page.PageLayout;
-import io.kvtier.page.Section;
+import io.kvtier.page.Residence;
 
 /**
  * What all layers of a session have in common.
@@ -23,13 +23,11 @@ public record LayerShape(
     int exactBytes,
     int sinkTokens,
     int windowTokens) {
-  /** What of a page stays on the device for every head: two key planes, scales and means. */
-  public static final int SKETCH =
-      Section.set(
-          Section.K_SIGN, Section.K_COARSE, Section.K_SCALES, Section.K_MEAN, Section.V_MEAN);
+  /** The sketch of two planes: what stays on the device for most heads. */
+  public static final int SKETCH = Residence.TWO_PLANES.sketch();
 
-  /** What of a page is fetched, or stays for dense heads: the rest of the codes. */
-  public static final int CODES = Section.set(Section.K_FINE, Section.V_CODES, Section.V_SCALES);
+  /** What is fetched beside it, or stays for dense heads. */
+  public static final int CODES = Residence.TWO_PLANES.codes();
 
   public LayerShape {
     if (qHeads < 1 || qHeads % layout.kvHeads() != 0) {
@@ -71,14 +69,14 @@ public record LayerShape(
     return 2L * (windowCapacity() + sinkTokens) * rowLength() * exactBytes;
   }
 
-  /** Device bytes of a page's sketch, all heads. */
-  public int sketchBytes() {
-    return kvHeads() * layout.lengthOf(SKETCH);
+  /** Bytes of one head's sketch of a page. */
+  public int sketchBytes(Residence residence) {
+    return layout.lengthOf(residence.sketch());
   }
 
-  /** Device bytes of one head's codes of a page. */
-  public int codesBytes() {
-    return layout.lengthOf(CODES);
+  /** Bytes of one head's codes of a page, as they are fetched or resident. */
+  public int codesBytes(Residence residence) {
+    return layout.lengthOf(residence.codes());
   }
 
   /** Whole pages that have left the window once a layer has so many tokens. */

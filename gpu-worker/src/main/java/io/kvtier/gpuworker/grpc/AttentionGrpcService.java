@@ -64,7 +64,7 @@ public final class AttentionGrpcService extends AttentionGrpc.AttentionImplBase 
         Tensors.toFloats("query", request.getQuery(), geometry.getQHeads(), geometry.getHeadDim());
     GatherResponse.Builder response = GatherResponse.newBuilder();
     for (SessionReader.HeadRows rows :
-        session.gather(request.getLayer(), query, request.getTokensMax())) {
+        session.gather(request.getLayer(), query, request.getTokensMax(), request.getAsPlanned())) {
       GatheredHead.Builder head = GatheredHead.newBuilder();
       for (int position : rows.positions()) {
         head.addPositions(position);

@@ -30,18 +30,14 @@ public final class CoordinatorPlans implements PlanMaker, AutoCloseable {
 
   @Override
   public Plan makePlan(
-      Session session,
-      int tokens,
-      ResidualCurve[][] curves,
-      long fixedDeviceBytes,
-      long denseHeadBytes) {
+      Session session, int tokens, ResidualCurve[][] curves, long fixedDeviceBytes, int pages) {
     MakePlanRequest.Builder request =
         MakePlanRequest.newBuilder()
             .setSessionId(session.getSessionId())
             .setEpoch(session.getEpoch())
             .setTokens(tokens)
             .setFixedDeviceBytes(fixedDeviceBytes)
-            .setDenseHeadBytes(denseHeadBytes);
+            .setPages(pages);
     for (int layer = 0; layer < curves.length; layer++) {
       for (int head = 0; head < curves[layer].length; head++) {
         request.addHeads(profile(layer, head, curves[layer][head]));

@@ -22,8 +22,8 @@ import org.agrona.DirectBuffer;
  * that the tier has not acknowledged yet. Safe for any number of threads.
  */
 final class CodesFetcher {
-  /** One head of one page of a layer. */
-  record PageHead(int page, int kvHead) {}
+  /** Some sections, as a section set, of one head of one page of a layer. */
+  record PageHead(int page, int kvHead, int sections) {}
 
   private final LayerShape shape;
   private final DeviceMemory memory;
@@ -48,7 +48,8 @@ final class CodesFetcher {
    *
    * @param wanted pairs of one layer, by page, then head
    * @param keys of all of the layer's pages, by page index
-   * @return slots in the order of {@code wanted}, each held once for the caller
+   * @return slots, each with a pair's sections laid end to end, in the order of {@code wanted},
+   *     each held once for the caller
    * @throws io.kvtier.KvtierException if the tier refuses or device memory is full; nothing is held
    *     then
    */
@@ -56,7 +57,7 @@ final class CodesFetcher {
     List<DeviceSlot> slots = new ArrayList<>(wanted.size());
     try {
       while (slots.size() < wanted.size()) {
-        slots.add(memory.allocate(shape.codesBytes()));
+        slots.add(memory.allocate(length(wanted.get(slots.size()))));
       }
       List<SectionsOf> remote = new ArrayList<>();
       List<Integer> firstOfRemote = new ArrayList<>();
@@ -75,10 +76,15 @@ final class CodesFetcher {
       if (!remote.isEmpty()) {
         tier.readSections(
             remote,
-            (data, offset, length, index) -> {
-              requireLength(length, headCount(remote.get(index)));
-              copyFetched(data, offset, length, firstOfRemote.get(index), slots);
-            });
+            (data, offset, length, index) ->
+                copyFetched(
+                    data,
+                    offset,
+                    length,
+                    firstOfRemote.get(index),
+                    headCount(remote.get(index)),
+                    length(wanted.get(firstOfRemote.get(index))),
+                    slots));
       }
       return slots;
     } catch (RuntimeException e) {
@@ -93,6 +99,7 @@ final class CodesFetcher {
       // Heads come in rising order within a page: the order in which the tier answers.
       if (i == wanted.size()
           || wanted.get(i).page() != wanted.get(from).page()
+          || wanted.get(i).sections() != wanted.get(from).sections()
           || wanted.get(i).kvHead() <= wanted.get(i - 1).kvHead()) {
         range.accept(from, i);
         from = i;
@@ -112,7 +119,7 @@ final class CodesFetcher {
         .setKey(key.toByteString())
         .setHeadsLow(low)
         .setHeadsHigh(high)
-        .setSections(LayerShape.CODES)
+        .setSections(wanted.get(from).sections())
         .build();
   }
 
@@ -120,18 +127,24 @@ final class CodesFetcher {
     return Long.bitCount(request.getHeadsLow()) + Long.bitCount(request.getHeadsHigh());
   }
 
-  private void requireLength(int length, int pairs) {
-    if (length != pairs * shape.codesBytes()) {
-      throw new KvtierException(
-          Code.LOST,
-          "the tier answered %d bytes for %d heads of a page; they have %d"
-              .formatted(length, pairs, pairs * shape.codesBytes()));
-    }
+  private int length(PageHead pair) {
+    return shape.layout().lengthOf(pair.sections());
   }
 
   private void copyFetched(
-      DirectBuffer data, int offset, int length, int from, List<DeviceSlot> slots) {
-    int each = shape.codesBytes();
+      DirectBuffer data,
+      int offset,
+      int length,
+      int from,
+      int pairs,
+      int each,
+      List<DeviceSlot> slots) {
+    if (length != pairs * each) {
+      throw new KvtierException(
+          Code.LOST,
+          "the tier answered %d bytes for %d heads of a page; they have %d"
+              .formatted(length, pairs, pairs * each));
+    }
     for (int at = 0; at < length; at += each) {
       slots.get(from + at / each).buffer().putBytes(0, data, offset + at, each);
     }
@@ -144,13 +157,11 @@ final class CodesFetcher {
     byte[] bytes = page.toByteArray();
     for (int i = from; i < to; i++) {
       int at = 0;
-      for (int id = 0; id < Section.count(); id++) {
-        Section section = Section.ofId(id);
-        if ((LayerShape.CODES & section.bit()) != 0) {
-          int source = layout.offset(wanted.get(i).kvHead(), section);
-          slots.get(i).buffer().putBytes(at, bytes, source, layout.length(section));
-          at += layout.length(section);
-        }
+      for (int left = wanted.get(i).sections(); left != 0; left &= left - 1) {
+        Section section = Section.ofId(Integer.numberOfTrailingZeros(left));
+        int source = layout.offset(wanted.get(i).kvHead(), section);
+        slots.get(i).buffer().putBytes(at, bytes, source, layout.length(section));
+        at += layout.length(section);
       }
     }
   }

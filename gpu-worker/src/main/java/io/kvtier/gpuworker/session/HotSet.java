@@ -14,8 +14,8 @@ import org.jspecify.annotations.Nullable;
  * in the set as a future, so that nobody fetches twice. Safe for any number of threads.
  */
 final class HotSet {
-  /** One head of one page of one layer. */
-  record Key(int layer, int page, int kvHead) {}
+  /** Some sections, as a section set, of one head of one page of one layer. */
+  record Key(int layer, int page, int kvHead, int sections) {}
 
   private final AtomicLong bytes = new AtomicLong();
   private final AsyncCache<Key, DeviceSlot> slots;
@@ -63,9 +63,14 @@ final class HotSet {
     announced.complete(slot);
   }
 
+  /** Most bytes that it keeps. */
+  long bytesMax() {
+    return slots.synchronous().policy().eviction().orElseThrow().getMaximum();
+  }
+
   /** Lowers the bound to at most so many bytes. */
   void shrink(long bytesMax) {
-    if (slots.synchronous().policy().eviction().orElseThrow().getMaximum() > bytesMax) {
+    if (bytesMax() > bytesMax) {
       resize(bytesMax);
     }
   }

@@ -3,6 +3,7 @@ package io.kvtier.gpuworker.session;
 import io.kvtier.gpuworker.device.LayerPass;
 import io.kvtier.gpuworker.device.LayerShape;
 import io.kvtier.page.PageKey;
+import io.kvtier.page.Residence;
 import java.util.List;
 import java.util.function.LongSupplier;
 
@@ -12,17 +13,23 @@ import java.util.function.LongSupplier;
  */
 final class LayerStep {
   private static final int STAGING_SLOTS_MIN = 32;
+  private static final int STAGING_SLOTS_LEAST = 4;
+
+  /** At most this share of a session's device bytes is staged. */
+  private static final int STAGING_SHARE = 16;
 
   private final LayerShape shape;
   private final HotSet hotSet;
   private final CodesFetcher fetcher;
   private final long timeoutNs;
+  private final long deviceBytesMax;
   private final LongSupplier deviceBytes;
 
   /**
    * Steps of one session.
    *
    * @param timeoutNs longest wait for a prefetch under way, in nanoseconds
+   * @param deviceBytesMax what the session may hold on the device; 0: no bound
    * @param deviceBytes what the session holds on the device, what is staged left out
    */
   LayerStep(
@@ -30,20 +37,34 @@ final class LayerStep {
       HotSet hotSet,
       CodesFetcher fetcher,
       long timeoutNs,
+      long deviceBytesMax,
       LongSupplier deviceBytes) {
     this.shape = shape;
     this.hotSet = hotSet;
     this.fetcher = fetcher;
     this.timeoutNs = timeoutNs;
+    this.deviceBytesMax = deviceBytesMax;
     this.deviceBytes = deviceBytes;
   }
 
   /**
    * Pairs fetched at once: a quarter of a layer's, so that few round trips are made and little is
-   * staged.
+   * staged; fewer where the session's device bytes are few.
+   *
+   * @param deviceBytesMax what the session may hold on the device; 0: no bound
    */
-  static int stagingSlots(LayerShape shape, int tokens) {
-    return Math.max(STAGING_SLOTS_MIN, shape.pages(tokens) * shape.kvHeads() / 4);
+  static int stagingSlots(LayerShape shape, int tokens, long deviceBytesMax) {
+    int wanted = Math.max(STAGING_SLOTS_MIN, shape.pages(tokens) * shape.kvHeads() / 4);
+    if (deviceBytesMax == 0) {
+      return wanted;
+    }
+    long affordable = deviceBytesMax / STAGING_SHARE / stagingSlotBytes(shape);
+    return Math.clamp(affordable, STAGING_SLOTS_LEAST, wanted);
+  }
+
+  /** Most bytes of a slot that is staged: a whole head of a page. */
+  static int stagingSlotBytes(LayerShape shape) {
+    return shape.codesBytes(Residence.STREAMED);
   }
 
   /**
@@ -59,7 +80,8 @@ final class LayerStep {
     int queryLength = shape.qHeads() * shape.headDim();
     StepTally tally = new StepTally(tokens * queryLength, tokens * shape.qHeads());
     long bytesBefore = fetcher.bytesFetched();
-    int stagingSlots = stagingSlots(shape, target.device.tokens());
+    long bytesMoved = 0;
+    int stagingSlots = stagingSlots(shape, target.device.tokens(), deviceBytesMax);
     List<PageKey> pageKeys = target.device.pageKeys();
     LayerPass pass = target.pass();
     try {
@@ -68,6 +90,7 @@ final class LayerStep {
         pass.choose(queries, t * queryLength, keys, values, t + 1);
         StepCodes codes = new StepCodes(layer, hotSet, fetcher, stagingSlots, timeoutNs);
         codes.give(pass, pageKeys, pass::attendNeeded);
+        bytesMoved += pass.bytesMoved();
         pass.finish(tally.output, t * queryLength, tally.lse, t * shape.qHeads());
         tally.add(
             codes,
@@ -78,6 +101,7 @@ final class LayerStep {
     } finally {
       pass.release();
     }
-    return tally.result(target.prefetched.getAndSet(0), fetcher.bytesFetched() - bytesBefore);
+    return tally.result(
+        target.prefetched.getAndSet(0), fetcher.bytesFetched() - bytesBefore + bytesMoved);
   }
 }

@@ -10,13 +10,9 @@ public interface PlanMaker {
    * Makes a plan.
    *
    * @param curves {@code [layers][kvHeads]}; empty if no queries came
-   * @param fixedDeviceBytes bytes that any plan takes on the device at so many tokens
-   * @param denseHeadBytes bytes that one more dense head takes
+   * @param fixedDeviceBytes bytes that any plan takes on the device: exact rows, and what is staged
+   * @param pages whole pages that each layer has outside its window
    */
   Plan makePlan(
-      Session session,
-      int tokens,
-      ResidualCurve[][] curves,
-      long fixedDeviceBytes,
-      long denseHeadBytes);
+      Session session, int tokens, ResidualCurve[][] curves, long fixedDeviceBytes, int pages);
 }

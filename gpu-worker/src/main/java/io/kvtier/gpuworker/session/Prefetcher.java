@@ -5,6 +5,7 @@ import io.kvtier.gpuworker.device.DeviceSlot;
 import io.kvtier.gpuworker.device.LayerPass;
 import io.kvtier.gpuworker.session.CodesFetcher.PageHead;
 import io.kvtier.page.PageKey;
+import io.kvtier.page.PageLayout;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.concurrent.CompletableFuture;
@@ -17,8 +18,10 @@ import java.util.concurrent.CompletableFuture;
 final class Prefetcher {
   private final HotSet hotSet;
   private final CodesFetcher fetcher;
+  private final PageLayout layout;
 
-  Prefetcher(HotSet hotSet, CodesFetcher fetcher) {
+  Prefetcher(HotSet hotSet, CodesFetcher fetcher, PageLayout layout) {
+    this.layout = layout;
     this.hotSet = hotSet;
     this.fetcher = fetcher;
   }
@@ -42,8 +45,15 @@ final class Prefetcher {
       pass.choose(hint, at, new float[0], new float[0], 0);
       pass.release();
       keys = target.device.pageKeys();
+      // What the hot set cannot keep would be fetched for nothing.
+      long room = hotSet.bytesMax();
       for (int i = 0; i < pass.neededCount(); i++) {
-        HotSet.Key key = new HotSet.Key(layer, pass.neededPage(i), pass.neededHead(i));
+        HotSet.Key key =
+            new HotSet.Key(layer, pass.neededPage(i), pass.neededHead(i), pass.neededSections(i));
+        room -= layout.lengthOf(key.sections());
+        if (room < 0) {
+          break;
+        }
         CompletableFuture<DeviceSlot> future = hotSet.announce(key);
         if (future != null) {
           announced.add(key);
@@ -73,7 +83,11 @@ final class Prefetcher {
             .thenComparingInt(i -> announced.get(i).kvHead()));
     List<PageHead> wanted =
         order.stream()
-            .map(i -> new PageHead(announced.get(i).page(), announced.get(i).kvHead()))
+            .map(i ->
+                new PageHead(
+                    announced.get(i).page(),
+                    announced.get(i).kvHead(),
+                    announced.get(i).sections()))
             .toList();
     try {
       List<DeviceSlot> slots = fetcher.fetch(wanted, keys);

@@ -3,28 +3,35 @@ package io.kvtier.gpuworker.session;
 import io.kvtier.gpuworker.core.MassHistogram;
 import io.kvtier.gpuworker.core.ResidualCurve;
 import io.kvtier.gpuworker.device.LayerShape;
+import io.kvtier.page.Residence;
 import java.util.Arrays;
+import java.util.List;
 
-/** Makes each KV head's residual curve from the prompt's last queries. One thread. */
+/**
+ * Makes each KV head's residual curve from the prompt's last queries. A head whose sketch is not on
+ * the device gets it for as long as its own curve takes. One thread.
+ */
 final class ProfileMaker {
   private final LayerShape shape;
+  private final PlanSwitch switcher;
 
-  ProfileMaker(LayerShape shape) {
+  ProfileMaker(LayerShape shape, PlanSwitch switcher) {
     this.shape = shape;
+    this.switcher = switcher;
   }
 
   /** {@code [layers][kvHeads]}; empty if a layer has no queries. */
   ResidualCurve[][] curves(SessionLayer[] layers, int tokens) {
-    ResidualCurve[][] curves = new ResidualCurve[layers.length][];
-    MassHistogram[] masses = new MassHistogram[shape.qHeads()];
-    Arrays.setAll(masses, q -> new MassHistogram());
+    ResidualCurve[][] curves = new ResidualCurve[layers.length][shape.kvHeads()];
     for (int layer = 0; layer < layers.length; layer++) {
       layers[layer].lock.lock();
       try {
         if (layers[layer].queries.length == 0) {
           return new ResidualCurve[0][];
         }
-        curves[layer] = curvesOf(layers[layer], tokens, masses);
+        for (int head = 0; head < shape.kvHeads(); head++) {
+          curves[layer][head] = curve(layers[layer], head, tokens);
+        }
       } finally {
         layers[layer].lock.unlock();
       }
@@ -32,17 +39,34 @@ final class ProfileMaker {
     return curves;
   }
 
-  private ResidualCurve[] curvesOf(SessionLayer layer, int tokens, MassHistogram[] masses) {
-    ResidualCurve[] curves = new ResidualCurve[shape.kvHeads()];
-    Arrays.setAll(curves, head -> new ResidualCurve(tokens));
+  private ResidualCurve curve(SessionLayer layer, int head, int tokens) {
+    boolean streamed = layer.device.residence(head) == Residence.STREAMED;
+    if (streamed) {
+      Residence sketched = Residence.TWO_PLANES;
+      layer.device.hold(
+          head, sketched, switcher.fetch(layer.device, head, sketched.sketch()), List.of());
+    }
+    try {
+      return curveOfSketch(layer, head, tokens);
+    } finally {
+      if (streamed) {
+        layer.device.hold(head, Residence.STREAMED, List.of(), List.of());
+      }
+    }
+  }
+
+  private ResidualCurve curveOfSketch(SessionLayer layer, int head, int tokens) {
+    MassHistogram[] masses = new MassHistogram[shape.group()];
+    Arrays.setAll(masses, g -> new MassHistogram());
+    ResidualCurve curve = new ResidualCurve(tokens);
     int queryLength = shape.qHeads() * shape.headDim();
     int window = layer.queries.length / queryLength;
     for (int i = 0; i < window; i++) {
-      layer.device.profile(layer.queries, i * queryLength, tokens - window + i, masses);
-      for (int q = 0; q < shape.qHeads(); q++) {
-        curves[q / shape.group()].add(masses[q]);
+      layer.device.profile(head, layer.queries, i * queryLength, tokens - window + i, masses);
+      for (MassHistogram histogram : masses) {
+        curve.add(histogram);
       }
     }
-    return curves;
+    return curve;
   }
 }

@@ -6,20 +6,12 @@ import static io.kvtier.page.PageLayout.TOKENS;
 import com.google.protobuf.ByteString;
 import io.kvtier.client.PageTransport;
 import io.kvtier.codec.PageDecoder;
-import io.kvtier.gpuworker.core.HeadPolicy;
 import io.kvtier.gpuworker.device.DeviceLayer;
-import io.kvtier.gpuworker.device.DeviceSlot;
-import io.kvtier.gpuworker.device.LayerPass;
 import io.kvtier.gpuworker.device.LayerShape;
 import io.kvtier.page.PageKey;
-import java.util.ArrayList;
 import java.util.Arrays;
-import java.util.Collections;
-import java.util.Comparator;
 import java.util.List;
-import java.util.stream.IntStream;
 import org.agrona.concurrent.UnsafeBuffer;
-import org.jspecify.annotations.Nullable;
 
 /**
  * Gives keys and values back to engines that compute attention themselves. One call, one thread.
@@ -43,7 +35,6 @@ public final class SessionReader {
     void accept(int position, int tokens, float[] keys, float[] values);
   }
 
-  private static final int STAGING_SLOTS = 64;
   private static final int LOAD_PAGES = 16;
 
   private final LayerShape shape;
@@ -69,99 +60,18 @@ public final class SessionReader {
   }
 
   /**
-   * Exact tokens from the latest back, then chosen tokens by falling mass, at most {@code
-   * tokensMax} a head.
+   * Exact tokens from the latest back, then others by falling mass, at most {@code tokensMax} a
+   * head.
    */
-  List<HeadRows> gather(int layer, SessionLayer target, float[] query, int tokensMax) {
+  List<HeadRows> gather(
+      int layer, SessionLayer target, float[] query, int tokensMax, boolean asPlanned) {
     target.lock.lock();
     try {
-      DeviceLayer device = target.device;
-      if (device.tokens() == 0) {
-        throw invalid("layer %d has no tokens", layer);
-      }
-      // Every head chooses as a sparse one here: the engine wants its dominant tokens, whatever its
-      // class.
-      HeadPolicy policy = new HeadPolicy(false, tokensMax, tokensMax, 0);
-      LayerPass pass = device.newPass(Collections.nCopies(shape.kvHeads(), policy));
-      pass.choose(query, 0, new float[0], new float[0], 0);
-      pass.release();
-      List<HeadRows> heads = new ArrayList<>();
-      List<List<Integer>> chosen = new ArrayList<>();
-      for (int head = 0; head < shape.kvHeads(); head++) {
-        heads.add(exactRows(device, pass, head, tokensMax, chosen));
-      }
-      new StepCodes(layer, hotSet, fetcher, STAGING_SLOTS, timeoutNs)
-          .give(
-              pass,
-              device.pageKeys(),
-              (pairs, codes, count) -> {
-                for (int i = 0; i < count; i++) {
-                  readChosen(device, pass, pairs[i], codes[i], heads, chosen);
-                }
-              });
-      return heads;
+      StepCodes codes = Gatherer.codes(layer, hotSet, fetcher, timeoutNs);
+      return new Gatherer(target, shape, fetcher, query, tokensMax, asPlanned, layer, codes).rows();
     } finally {
       target.lock.unlock();
     }
-  }
-
-  /**
-   * A head's rows with the exact ones filled in; adds to {@code chosen} which chosen tokens fill
-   * the rest.
-   */
-  private HeadRows exactRows(
-      DeviceLayer device, LayerPass pass, int head, int tokensMax, List<List<Integer>> chosen) {
-    List<Integer> exact =
-        IntStream.range(0, device.tokens())
-            .map(i -> device.tokens() - 1 - i)
-            .filter(device::isExact)
-            .limit(tokensMax)
-            .boxed()
-            .toList();
-    List<Integer> byMass =
-        IntStream.range(0, pass.chosenCount(head))
-            .boxed()
-            .sorted(Comparator.<Integer>comparingDouble(i -> -pass.chosenMass(head, i)))
-            .limit(tokensMax - exact.size())
-            .map(i -> pass.chosenPosition(head, i))
-            .toList();
-    chosen.add(byMass);
-    int rows = exact.size() + byMass.size();
-    HeadRows result =
-        new HeadRows(
-            new int[rows], new float[rows * shape.headDim()], new float[rows * shape.headDim()]);
-    for (int row = 0; row < exact.size(); row++) {
-      read(device, result, row, head, exact.get(row), null);
-    }
-    return result;
-  }
-
-  private void readChosen(
-      DeviceLayer device,
-      LayerPass pass,
-      int index,
-      DeviceSlot codes,
-      List<HeadRows> heads,
-      List<List<Integer>> chosen) {
-    int head = pass.neededHead(index);
-    List<Integer> positions = chosen.get(head);
-    int exact = heads.get(head).positions().length - positions.size();
-    for (int i = 0; i < positions.size(); i++) {
-      if (positions.get(i) / TOKENS == pass.neededPage(index)) {
-        read(device, heads.get(head), exact + i, head, positions.get(i), codes);
-      }
-    }
-  }
-
-  private void read(
-      DeviceLayer device,
-      HeadRows result,
-      int row,
-      int head,
-      int position,
-      @Nullable DeviceSlot codes) {
-    result.positions()[row] = position;
-    device.readRow(head, position, codes, result.keys(), result.values(), row * shape.headDim());
   }
 
   /**

@@ -9,6 +9,7 @@ import io.kvtier.gpuworker.device.LayerShape;
 import io.kvtier.page.Codec;
 import io.kvtier.page.Fingerprint;
 import io.kvtier.page.PageLayout;
+import io.kvtier.page.Residence;
 import io.kvtier.rpc.GeometryLimits;
 import io.kvtier.rpc.Tensors;
 import io.kvtier.v1.Geometry;
@@ -27,6 +28,9 @@ final class Sessions {
       Pattern.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}");
   private static final int SINK_TOKENS = 4;
   private static final int WINDOW_TOKENS = 64;
+  private static final int WINDOW_TOKENS_MIN = 16;
+  private static final int WINDOW_TOKENS_STEP = 16;
+  private static final int EXACT_SHARE = 2;
 
   private Sessions() {}
 
@@ -55,30 +59,59 @@ final class Sessions {
         "device_bytes_max", session.getDeviceBytesMax(), 0, Long.MAX_VALUE);
   }
 
+  /** The window is shorter where exact rows would take more than half of few device bytes. */
   static LayerShape shapeOf(Session session) {
-    Geometry geometry = session.getGeometry();
+    LayerShape shape = shapeOf(session.getGeometry(), WINDOW_TOKENS);
+    long max = session.getDeviceBytesMax();
+    int window = WINDOW_TOKENS;
+    while (max != 0
+        && window > WINDOW_TOKENS_MIN
+        && session.getGeometry().getLayers() * shape.exactRowBytes() > max / EXACT_SHARE) {
+      window -= WINDOW_TOKENS_STEP;
+      shape = shapeOf(session.getGeometry(), window);
+    }
+    return shape;
+  }
+
+  private static LayerShape shapeOf(Geometry geometry, int windowTokens) {
     return new LayerShape(
         Fingerprint.of(geometry.getModelFingerprint()),
         new PageLayout(Codec.ROT4, Codec.ROT4, geometry.getKvHeads(), geometry.getHeadDim()),
         geometry.getQHeads(),
         Tensors.elementBytes(geometry.getKvDtype()),
         SINK_TOKENS,
-        WINDOW_TOKENS);
+        windowTokens);
   }
 
   static List<HeadPolicy> policiesOf(Plan plan, Geometry geometry, int layer) {
     List<HeadPolicy> policies = new ArrayList<>();
     for (int head = 0; head < geometry.getKvHeads(); head++) {
       HeadPlan headPlan = plan.getHeads(layer * geometry.getKvHeads() + head);
-      policies.add(
-          headPlan.getHeadClass() == HeadClass.HEAD_CLASS_DENSE
-              ? HeadPolicy.DENSE
-              : new HeadPolicy(
-                  false,
-                  Math.min(plan.getDominantTokensMin(), headPlan.getDominantTokensMax()),
-                  headPlan.getDominantTokensMax(),
-                  headPlan.getResidualMass()));
+      policies.add(policyOf(plan, headPlan));
     }
     return policies;
+  }
+
+  /**
+   * The residual is an estimate, right on average and not in each step: aimed at a part of what is
+   * asked, it is within it in nearly all steps. One plane's estimates are spread wider.
+   */
+  static float residualAim(Residence residence) {
+    return residence == Residence.ONE_PLANE ? .15f : .3f;
+  }
+
+  private static HeadPolicy policyOf(Plan plan, HeadPlan head) {
+    if (head.getHeadClass() == HeadClass.HEAD_CLASS_DENSE) {
+      return head.getBits() == 0 ? HeadPolicy.DENSE : HeadPolicy.DENSE.withBits(head.getBits());
+    }
+    if (head.getHeadClass() == HeadClass.HEAD_CLASS_STREAMED) {
+      return HeadPolicy.STREAMED;
+    }
+    Residence residence = head.getSketchPlanes() == 1 ? Residence.ONE_PLANE : Residence.TWO_PLANES;
+    return new HeadPolicy(
+        residence,
+        Math.min(plan.getDominantTokensMin(), head.getDominantTokensMax()),
+        head.getDominantTokensMax(),
+        head.getResidualMass() * residualAim(residence));
   }
 }

@@ -121,7 +121,8 @@ final class StepCodes {
   }
 
   private HotSet.Key key(LayerPass pass, int index) {
-    return new HotSet.Key(layer, pass.neededPage(index), pass.neededHead(index));
+    return new HotSet.Key(
+        layer, pass.neededPage(index), pass.neededHead(index), pass.neededSections(index));
   }
 
   /**
@@ -162,7 +163,8 @@ final class StepCodes {
   private void fetchBatch(LayerPass pass, List<PageKey> keys, List<Integer> batch, Taker taker) {
     List<PageHead> wanted = new ArrayList<>(batch.size());
     for (int index : batch) {
-      wanted.add(new PageHead(pass.neededPage(index), pass.neededHead(index)));
+      wanted.add(
+          new PageHead(pass.neededPage(index), pass.neededHead(index), pass.neededSections(index)));
     }
     long startNs = System.nanoTime();
     List<DeviceSlot> slots = fetcher.fetch(wanted, keys);

@@ -13,8 +13,10 @@ import io.kvtier.gpuworker.core.HeadPolicy;
 import io.kvtier.gpuworker.device.AttentionDevice;
 import io.kvtier.gpuworker.device.DeviceLayer;
 import io.kvtier.gpuworker.device.LayerShape;
+import io.kvtier.gpuworker.tailor.TailorLayer;
 import io.kvtier.page.PageKey;
 import io.kvtier.v1.Plan;
+import io.kvtier.v1.PlanMode;
 import io.kvtier.v1.Session;
 import io.kvtier.v1.SessionBytes;
 import java.util.ArrayList;
@@ -23,6 +25,7 @@ import java.util.UUID;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.locks.ReentrantReadWriteLock;
 import java.util.function.Supplier;
+import java.util.stream.Stream;
 import org.jspecify.annotations.Nullable;
 
 /**
@@ -41,6 +44,8 @@ public final class WorkerSession {
   private final CodesFetcher fetcher;
   private final HotSet hotSet = new HotSet(0);
   private final Prefetcher prefetcher;
+  private final PlanSwitch switcher;
+  private final DeviceBudget budget;
   private final LayerStep steps;
   private final Limits limits;
   private final ExecutorService background;
@@ -95,8 +100,7 @@ public final class WorkerSession {
     int[] durablePages = new int[count];
     try {
       for (int layer = 0; layer < count; layer++) {
-        DeviceLayer empty =
-            parent == null ? device.newLayer(layer, shape) : parent.forkLayer(layer);
+        DeviceLayer empty = parent == null ? newLayer(layer) : parent.forkLayer(layer);
         layers[layer] = new SessionLayer(empty);
         durablePages[layer] = empty.pages();
       }
@@ -108,8 +112,28 @@ public final class WorkerSession {
         new WriteBehind(
             tier, background, durablePages, limits.pendingBytesMax(), limits.tierTimeoutNs());
     this.fetcher = new CodesFetcher(shape, device.memory(), tier, writeBehind);
-    this.prefetcher = new Prefetcher(hotSet, fetcher);
-    this.steps = new LayerStep(shape, hotSet, fetcher, limits.tierTimeoutNs(), this::deviceBytes);
+    this.prefetcher = new Prefetcher(hotSet, fetcher, shape.layout());
+    this.switcher = new PlanSwitch(shape, device.memory(), fetcher);
+    this.budget =
+        new DeviceBudget(info, shape, device.memory(), hotSet, switcher, this::deviceBytes);
+    this.steps =
+        new LayerStep(
+            shape,
+            hotSet,
+            fetcher,
+            limits.tierTimeoutNs(),
+            info.getDeviceBytesMax(),
+            this::deviceBytes);
+    if (parent == null) {
+      budget.holdNoMoreThanFits(layers);
+    }
+  }
+
+  /** TailorKV's method places whole layers and pages nothing out. */
+  private DeviceLayer newLayer(int layer) {
+    return info.getMode() == PlanMode.PLAN_MODE_TAILORKV
+        ? new TailorLayer(info.getGeometry().getLayers(), shape)
+        : device.newLayer(layer, shape);
   }
 
   public Session info() {
@@ -130,8 +154,7 @@ public final class WorkerSession {
       try {
         requireNext(target, layer, position, tokens);
         requireRoom(target, tokens);
-        target.device.append(
-            keys, values, tokens, target.policies, new TierSink(id, layer, shape, writeBehind));
+        target.device.append(keys, values, tokens, new TierSink(id, layer, shape, writeBehind));
         target.queries = new float[0];
         return target.device.tokens();
       } finally {
@@ -176,9 +199,9 @@ public final class WorkerSession {
                   : planMaker.makePlan(
                       info,
                       tokens,
-                      new ProfileMaker(shape).curves(layers, tokens),
-                      fixedDeviceBytes(tokens),
-                      (long) shape.pages(tokens) * shape.codesBytes());
+                      new ProfileMaker(shape, switcher).curves(layers, tokens),
+                      budget.fixedBytes(tokens),
+                      shape.pages(tokens));
           adopt(made, PlanSwitch.policiesOf(made, info.getGeometry()));
           return made;
         }));
@@ -195,17 +218,10 @@ public final class WorkerSession {
     }
   }
 
-  /** Exact rows, sketches, and the codes that one step of one layer may hold at most. */
-  private long fixedDeviceBytes(int tokens) {
-    long pages = shape.pages(tokens);
-    return layers.length * (shape.exactRowBytes() + pages * shape.sketchBytes())
-        + (long) LayerStep.stagingSlots(shape, tokens) * shape.codesBytes();
-  }
-
   /** Brings all layers under a plan, or changes nothing. */
   private void adopt(Plan made, List<List<HeadPolicy>> policies) {
     withAllLayers(() -> {
-      new PlanSwitch(layers, fetcher).apply(policies);
+      switcher.apply(layers, policies);
       hotSet.resize(made.getHotSetBytes());
       plan = made;
       return made;
@@ -255,8 +271,7 @@ public final class WorkerSession {
         requireNext(target, layer, position, tokens);
         requireRoom(target, tokens);
         result = steps.attend(target, layer, tokens, queries, keys, values);
-        target.device.append(
-            keys, values, tokens, target.policies, new TierSink(id, layer, shape, writeBehind));
+        target.device.append(keys, values, tokens, new TierSink(id, layer, shape, writeBehind));
       } finally {
         target.lock.unlock();
       }
@@ -284,10 +299,11 @@ public final class WorkerSession {
   // ---- reading
 
   /** What dominates a query's attention in one layer. */
-  public List<SessionReader.HeadRows> gather(int layer, float[] query, int tokensMax) {
+  public List<SessionReader.HeadRows> gather(
+      int layer, float[] query, int tokensMax, boolean asPlanned) {
     return whileOpen(() -> {
       requirePlanned();
-      return reader().gather(layer, layer(layer), query, tokensMax);
+      return reader().gather(layer, layer(layer), query, tokensMax, asPlanned);
     });
   }
 
@@ -337,7 +353,7 @@ public final class WorkerSession {
     if (inherited != null) {
       // The child's layers hold the parent's codes of dense heads already: nothing is fetched,
       // nothing can fail.
-      fork.adopt(inherited, PlanSwitch.policiesOf(inherited, info.getGeometry()));
+      fork.adopt(inherited, Stream.of(layers).map(layer -> layer.policies).toList());
     }
     return fork;
   }
@@ -445,27 +461,11 @@ public final class WorkerSession {
     }
   }
 
-  /**
-   * Refuses tokens whose pages could not be kept, before anything changes; the hot set gives way
-   * first.
-   */
+  /** Refuses tokens whose pages could not be kept, before anything else changes. */
   private void requireRoom(SessionLayer target, int tokens) {
     int newPages = shape.pages(target.device.tokens() + tokens) - target.device.pages();
     writeBehind.requireRoom(newPages, shape.layout().pageLength());
-    long max = info.getDeviceBytesMax();
-    if (max == 0 || newPages == 0) {
-      return;
-    }
-    long dense = target.policies.stream().filter(HeadPolicy::dense).count();
-    long need = newPages * (shape.sketchBytes() + dense * shape.codesBytes());
-    long left = max - (deviceBytes() - hotSet.bytes()) - need;
-    if (left < 0) {
-      throw new KvtierException(
-          Code.EXHAUSTED,
-          "device_bytes_max is %d and %d more tokens take %d beyond it; open the session with more"
-              .formatted(max, tokens, -left));
-    }
-    hotSet.shrink(left);
+    budget.requireRoom(target, newPages);
   }
 
   private void requirePlanned() {

@@ -38,7 +38,7 @@ class TokenChooserTest {
       int tokens = 20_000 + random.nextInt(20_000);
       float[] masses = masses(random, tokens, 1 + random.nextInt(6));
       int max = 1 + random.nextInt(300);
-      HeadPolicy policy = new HeadPolicy(false, 1, max, random.nextFloat() * .1f);
+      HeadPolicy policy = HeadPolicy.sparse(1, max, random.nextFloat() * .1f);
       Candidates all = collect(tokens, masses, 0, tokens);
       int split = random.nextInt(tokens);
       Candidates few = collect(max, masses, 0, split);
@@ -117,7 +117,7 @@ class TokenChooserTest {
 
   private static HeadPolicy policy(SplittableRandom random, int tokens) {
     int max = 1 + random.nextInt(tokens);
-    return new HeadPolicy(false, 1 + random.nextInt(max), max, random.nextFloat() * .1f);
+    return HeadPolicy.sparse(1 + random.nextInt(max), max, random.nextFloat() * .1f);
   }
 
   private static double total(float[] masses) {
@@ -133,9 +133,9 @@ class TokenChooserTest {
     float[] masses = new float[100];
     java.util.Arrays.fill(masses, 1e-6f);
     int[] chosen = new int[100];
-    assertThat(choose(new HeadPolicy(false, 64, 100, .01f), masses, 100, chosen)).isZero();
+    assertThat(choose(HeadPolicy.sparse(64, 100, .01f), masses, 100, chosen)).isZero();
     masses[3] = .0011f;
-    assertThat(choose(new HeadPolicy(false, 64, 100, .01f), masses, 100, chosen))
+    assertThat(choose(HeadPolicy.sparse(64, 100, .01f), masses, 100, chosen))
         .isGreaterThanOrEqualTo(64);
   }
 
@@ -145,7 +145,7 @@ class TokenChooserTest {
     masses[7] = .5f;
     masses[90] = .5f;
     int[] chosen = new int[100];
-    HeadPolicy policy = new HeadPolicy(false, 64, 100, 0);
+    HeadPolicy policy = HeadPolicy.sparse(64, 100, 0);
     assertThat(choose(policy, masses, 100, chosen)).isEqualTo(2);
     assertThat(Arrays.copyOf(chosen, 2)).containsExactly(7, 90);
   }

@@ -7,13 +7,16 @@ import static org.assertj.core.api.Assertions.within;
 import io.kvtier.KvtierException;
 import io.kvtier.attention.ReferenceAttention;
 import io.kvtier.gpuworker.core.HeadPolicy;
+import io.kvtier.page.Residence;
 import java.util.Arrays;
 import java.util.Collections;
 import java.util.List;
 import java.util.SplittableRandom;
+import java.util.stream.Stream;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
+import org.junit.jupiter.params.provider.EnumSource;
 
 /** What every device must do, held to the scalar oracle over the rows that the pages decode to. */
 abstract class AttentionDeviceContractTest {
@@ -44,9 +47,58 @@ abstract class AttentionDeviceContractTest {
       int qHeads, int kvHeads, int headDim, int tokens) {
     try (AttentionDevice device = device(MEMORY)) {
       LayerShape shape = LayerFixture.shape(qHeads, kvHeads, headDim);
-      List<HeadPolicy> all = Collections.nCopies(kvHeads, new HeadPolicy(false, tokens, tokens, 0));
-      LayerFixture fixture = new LayerFixture(device, shape, tokens, all, 9);
-      requireOracle(fixture, all, query(shape, 2), 1e-3);
+      for (Residence sketch : Residence.SKETCHED) {
+        HeadPolicy every = new HeadPolicy(sketch, tokens, tokens, 0);
+        List<HeadPolicy> all = Collections.nCopies(kvHeads, every);
+        LayerFixture fixture = new LayerFixture(device, shape, tokens, all, 9);
+        requireOracle(fixture, all, query(shape, 2), 1e-3);
+      }
+    }
+  }
+
+  /** One head of each kind in one layer: none may read another's slots. */
+  @Test
+  void headsOfEveryResidenceAttendInOneLayer() {
+    try (AttentionDevice device = device(MEMORY)) {
+      LayerShape shape = LayerFixture.shape(8, 4, 64);
+      List<HeadPolicy> mixed =
+          Stream.of(Residence.values()).map(r -> new HeadPolicy(r, 900, 900, 0)).toList();
+      LayerFixture fixture = new LayerFixture(device, shape, 900, mixed, 12);
+      requireOracle(fixture, mixed, query(shape, 6), 1e-3);
+      long bytes = 0;
+      for (Residence residence : Residence.values()) {
+        bytes += (long) fixture.layer.pages() * residence.deviceBytes(shape.layout());
+      }
+      assertThat(fixture.layer.residentBytes()).isEqualTo(shape.exactRowBytes() + bytes);
+      fixture.layer.release();
+      assertThat(device.memory().bytesUsed()).isZero();
+    }
+  }
+
+  /**
+   * A sketch's scores are wrong by chance, and e^score is too small on average for it. Without the
+   * correction the one-plane estimate of the whole falls short by far more than this allows.
+   */
+  @ParameterizedTest
+  @EnumSource(names = {"TWO_PLANES", "ONE_PLANE"})
+  void theMassOfTheRestIsEstimatedWithoutBias(Residence sketch) {
+    try (AttentionDevice device = device(MEMORY)) {
+      LayerShape shape = LayerFixture.shape(4, 2, 64);
+      HeadPolicy few = new HeadPolicy(sketch, 1, 1, 1);
+      List<HeadPolicy> policies = List.of(few, few);
+      LayerFixture fixture = new LayerFixture(device, shape, 6000, policies, 14);
+      double sum = 0;
+      int count = 0;
+      for (int i = 0; i < 20; i++) {
+        float[] query = query(shape, 100 + i);
+        Attended actual = attend(fixture, policies, query);
+        Attended expected = oracle(fixture, query, fixture.keys, fixture.values);
+        for (int q = 0; q < shape.qHeads(); q++) {
+          sum += actual.lse[q] - expected.lse[q];
+          count++;
+        }
+      }
+      assertThat(sum / count).isCloseTo(0, within(.06));
     }
   }
 
@@ -54,7 +106,7 @@ abstract class AttentionDeviceContractTest {
   void theDominantTokensAreFoundAndTheRestIsEstimated() {
     try (AttentionDevice device = device(MEMORY)) {
       LayerShape shape = LayerFixture.shape(4, 2, 64);
-      HeadPolicy few = new HeadPolicy(false, 64, 200, .01f);
+      HeadPolicy few = HeadPolicy.sparse(64, 200, .01f);
       List<HeadPolicy> policies = List.of(few, few);
       LayerFixture fixture = new LayerFixture(device, shape, 3000, policies, 4);
       float[] query = query(shape, 5);
@@ -68,10 +120,110 @@ abstract class AttentionDeviceContractTest {
     }
   }
 
+  /**
+   * The number of tokens follows the query: nearly every row leaves no more than was asked for. A
+   * fixed number, or an uncorrected estimate, fails this.
+   */
+  @ParameterizedTest
+  @EnumSource(names = {"TWO_PLANES", "ONE_PLANE"})
+  void theAdaptiveBudgetLeavesNoMoreThanWasAsked(Residence sketch) {
+    try (AttentionDevice device = device(MEMORY)) {
+      LayerShape shape = LayerFixture.shape(4, 2, 64);
+      HeadPolicy adaptive = new HeadPolicy(sketch, 1, 4000, .05f * .3f);
+      HeadPolicy fixed = new HeadPolicy(sketch, 64, 64, .05f * .3f);
+      LayerFixture fixture = new LayerFixture(device, shape, 4000, List.of(adaptive, adaptive), 21);
+      assertThat(rowsWithin(fixture, adaptive, .05)).isGreaterThanOrEqualTo(.95);
+      assertThat(rowsWithin(fixture, fixed, .05)).isLessThan(.6);
+    }
+  }
+
+  /** The share of (query, KV head) rows whose true mass left out is within what was asked. */
+  private static double rowsWithin(LayerFixture fixture, HeadPolicy policy, double asked) {
+    LayerShape shape = fixture.shape;
+    LayerPass pass = fixture.layer.newPass(List.of(policy, policy));
+    int rows = 0;
+    int within = 0;
+    for (int i = 0; i < 60; i++) {
+      // From spread to sharp attention.
+      float[] query = query(shape, 300 + i);
+      for (int j = 0; j < query.length; j++) {
+        query[j] *= .4f + i / 40f;
+      }
+      pass.choose(query, 0, new float[0], new float[0], 0);
+      for (int head = 0; head < shape.kvHeads(); head++) {
+        double[] masses = masses(fixture, query, head);
+        double left = 1;
+        for (int t = 0; t < fixture.tokens; t++) {
+          left -= fixture.layer.isExact(t) ? masses[t] : 0;
+        }
+        for (int c = 0; c < pass.chosenCount(head); c++) {
+          left -= masses[pass.chosenPosition(head, c)];
+        }
+        rows++;
+        within += left <= asked ? 1 : 0;
+      }
+      pass.release();
+    }
+    return (double) within / rows;
+  }
+
+  /** Every token's true attention mass, pooled over the group. */
+  private static double[] masses(LayerFixture fixture, float[] query, int head) {
+    LayerShape shape = fixture.shape;
+    int headDim = shape.headDim();
+    double[] masses = new double[fixture.tokens];
+    for (int g = 0; g < shape.group(); g++) {
+      double[] weights = new double[fixture.tokens];
+      double total = 0;
+      for (int t = 0; t < fixture.tokens; t++) {
+        double dot = 0;
+        for (int d = 0; d < headDim; d++) {
+          dot +=
+              query[(head * shape.group() + g) * headDim + d]
+                  * fixture.keys[t * shape.rowLength() + head * headDim + d];
+        }
+        weights[t] = Math.exp(dot / Math.sqrt(headDim) - 20);
+        total += weights[t];
+      }
+      for (int t = 0; t < fixture.tokens; t++) {
+        masses[t] += weights[t] / total / shape.group();
+      }
+    }
+    return masses;
+  }
+
+  /** What is not chosen counts as its page's mean value; as nothing, the output would be near 0. */
+  @Test
+  void theRestIsWorthItsPagesMeanValues() {
+    try (AttentionDevice device = device(MEMORY)) {
+      LayerShape shape = LayerFixture.shape(2, 1, 64);
+      List<HeadPolicy> none = List.of(HeadPolicy.sparse(1, 1, 1));
+      LayerFixture fixture = new LayerFixture(device, shape, 0, none, 1);
+      int tokens = 64 * 30;
+      float[] keys = LayerFixture.gaussian(new SplittableRandom(3), tokens * 64, .1);
+      float[] values = LayerFixture.gaussian(new SplittableRandom(4), tokens * 64, .1);
+      float[] query = new float[128];
+      Arrays.fill(query, .5f);
+      for (int i = 0; i < keys.length; i++) {
+        boolean even = i / 64 / 64 % 2 == 0;
+        keys[i] += even ? .5f : 0;
+        values[i] += even ? 1 : -1;
+      }
+      fixture.layer.append(keys, values, tokens, fixture);
+      Attended actual = attend(fixture, none, query);
+      float[] expected = new float[64];
+      double lse =
+          ReferenceAttention.attend(query, 0, keys, values, 0, 64, tokens, 64, expected, 0);
+      assertThat(actual.lse[0]).isCloseTo((float) lse, within(.05f));
+      assertThat(relativeError(Arrays.copyOf(actual.output, 64), expected)).isLessThan(.1);
+      assertThat(expected[0]).isGreaterThan(.5f);
+    }
+  }
+
   /** The chosen and exact tokens alone, from the decoded rows. */
   private static float[] withoutRest(LayerFixture fixture, float[] query) {
     LayerShape shape = fixture.shape;
-    HeadPolicy few = new HeadPolicy(false, 64, 200, .01f);
+    HeadPolicy few = HeadPolicy.sparse(64, 200, .01f);
     LayerPass pass = fixture.layer.newPass(List.of(few, few));
     pass.choose(query, 0, new float[0], new float[0], 0);
     float[] keys = fixture.decoded(true);
@@ -119,7 +271,7 @@ abstract class AttentionDeviceContractTest {
   void aFlippedCodeBitIsSeenByTheOracle() {
     try (AttentionDevice device = device(MEMORY)) {
       LayerShape shape = LayerFixture.shape(4, 2, 64);
-      List<HeadPolicy> all = Collections.nCopies(2, new HeadPolicy(false, 700, 700, 0));
+      List<HeadPolicy> all = Collections.nCopies(2, HeadPolicy.sparse(700, 700, 0));
       LayerFixture fixture = new LayerFixture(device, shape, 700, all, 9);
       float[] query = query(shape, 2);
       Attended good = attend(fixture, all, query);
@@ -170,7 +322,7 @@ abstract class AttentionDeviceContractTest {
       DeviceLayer fork = fixture.layer.fork();
       assertThat(device.memory().bytesUsed() - before).isEqualTo(shape.exactRowBytes());
       float[] more = new float[200 * shape.rowLength()];
-      fork.append(more, more, 200, dense, new LayerFixture(device, shape, 1, dense, 1));
+      fork.append(more, more, 200, new LayerFixture(device, shape, 1, dense, 1));
       assertThat(fork.tokens()).isEqualTo(1200);
       assertThat(fixture.layer.tokens()).isEqualTo(1000);
       requireOracle(fixture, dense, query(shape, 4), 1e-3);
@@ -188,7 +340,7 @@ abstract class AttentionDeviceContractTest {
       LayerFixture fixture = new LayerFixture(device, shape, 100, dense, 8);
       long before = device.memory().bytesUsed();
       float[] rows = new float[10_000 * shape.rowLength()];
-      assertThatThrownBy(() -> fixture.layer.append(rows, rows, 10_000, dense, fixture))
+      assertThatThrownBy(() -> fixture.layer.append(rows, rows, 10_000, fixture))
           .isInstanceOf(KvtierException.class)
           .hasMessageContaining("device memory is full");
       assertThat(device.memory().bytesUsed()).isEqualTo(before);
@@ -201,7 +353,7 @@ abstract class AttentionDeviceContractTest {
   void rowsReadBackAreThoseOfThePages() {
     try (AttentionDevice device = device(MEMORY)) {
       LayerShape shape = LayerFixture.shape(4, 2, 64);
-      List<HeadPolicy> all = Collections.nCopies(2, new HeadPolicy(false, 500, 500, 0));
+      List<HeadPolicy> all = Collections.nCopies(2, HeadPolicy.sparse(500, 500, 0));
       LayerFixture fixture = new LayerFixture(device, shape, 500, all, 3);
       float[] decodedKeys = fixture.decoded(true);
       LayerPass pass = fixture.layer.newPass(all);

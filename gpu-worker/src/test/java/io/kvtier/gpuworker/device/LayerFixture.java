@@ -43,7 +43,10 @@ final class LayerFixture implements DeviceLayer.PageSink {
     this.keys = gaussian(random, tokens * shape.rowLength(), 2);
     this.values = gaussian(random, tokens * shape.rowLength(), 1);
     addCommonChannel(keys);
-    appendInChunks(random, policies);
+    for (int head = 0; head < policies.size(); head++) {
+      layer.hold(head, policies.get(head).residence(), List.of(), List.of());
+    }
+    appendInChunks(random);
   }
 
   /** Real keys share large channels; without them a page mean would be nothing. */
@@ -53,18 +56,14 @@ final class LayerFixture implements DeviceLayer.PageSink {
     }
   }
 
-  private void appendInChunks(SplittableRandom random, List<HeadPolicy> policies) {
+  private void appendInChunks(SplittableRandom random) {
     int at = 0;
     while (at < tokens) {
       int n = Math.min(tokens - at, 1 + random.nextInt(300));
       int from = at * shape.rowLength();
       int to = from + n * shape.rowLength();
       layer.append(
-          Arrays.copyOfRange(keys, from, to),
-          Arrays.copyOfRange(values, from, to),
-          n,
-          policies,
-          this);
+          Arrays.copyOfRange(keys, from, to), Arrays.copyOfRange(values, from, to), n, this);
       at += n;
     }
   }
@@ -121,11 +120,12 @@ final class LayerFixture implements DeviceLayer.PageSink {
   DeviceSlot[] codesFor(LayerPass pass) {
     DeviceSlot[] slots = new DeviceSlot[pass.neededCount()];
     for (int i = 0; i < slots.length; i++) {
-      slots[i] = memory.allocate(shape.codesBytes());
+      int sections = pass.neededSections(i);
+      slots[i] = memory.allocate(shape.layout().lengthOf(sections));
       int at = 0;
       for (int id = 0; id < Section.count(); id++) {
         Section section = Section.ofId(id);
-        if ((LayerShape.CODES & section.bit()) != 0) {
+        if ((sections & section.bit()) != 0) {
           int from = shape.layout().offset(pass.neededHead(i), section);
           int length = shape.layout().length(section);
           slots[i].buffer().putBytes(at, pages.get(pass.neededPage(i)), from, length);

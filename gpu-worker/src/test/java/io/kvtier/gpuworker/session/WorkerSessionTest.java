@@ -7,20 +7,25 @@ import com.google.common.util.concurrent.MoreExecutors;
 import com.google.protobuf.ByteString;
 import io.kvtier.KvtierException;
 import io.kvtier.KvtierException.Code;
+import io.kvtier.gpuworker.core.Rescore;
 import io.kvtier.gpuworker.cpu.CpuDevice;
 import io.kvtier.gpuworker.device.LayerShape;
 import io.kvtier.gpuworker.session.FaultyTransport.Fault;
 import io.kvtier.page.Codec;
 import io.kvtier.page.PageLayout;
+import io.kvtier.page.Residence;
 import io.kvtier.v1.Dtype;
 import io.kvtier.v1.Geometry;
 import io.kvtier.v1.HeadClass;
 import io.kvtier.v1.HeadPlan;
 import io.kvtier.v1.Plan;
 import io.kvtier.v1.Session;
+import java.util.Arrays;
+import java.util.List;
 import java.util.SplittableRandom;
 import java.util.UUID;
 import java.util.concurrent.ExecutorService;
+import java.util.stream.IntStream;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.Test;
 
@@ -94,6 +99,32 @@ class WorkerSessionTest {
     }
     assertThat(session.finish(tokens, (i, t, c, f, d) -> i.getPlan())).isEqualTo(info.getPlan());
     return session;
+  }
+
+  /** A session with the same tokens as another that {@link #filled} made. */
+  private WorkerSession filled(Session info, int tokens, WorkerSession other) {
+    WorkerSession session = open(info);
+    for (int layer = 0; layer < 2; layer++) {
+      int of = layer;
+      other.load(
+          layer,
+          0,
+          tokens,
+          (position, n, keys, values) ->
+              assertThat(session.append(of, position, n, keys, values)).isEqualTo(position + n));
+    }
+    assertThat(session.finish(tokens, (i, t, c, f, p) -> i.getPlan())).isEqualTo(info.getPlan());
+    return session;
+  }
+
+  private static double difference(float[] actual, float[] expected) {
+    double difference = 0;
+    double norm = 0;
+    for (int i = 0; i < expected.length; i++) {
+      difference += Math.pow(actual[i] - expected[i], 2);
+      norm += Math.pow(expected[i], 2);
+    }
+    return Math.sqrt(difference / norm);
   }
 
   private float[] gaussian(int length) {
@@ -200,15 +231,85 @@ class WorkerSessionTest {
   }
 
   @Test
-  void tokensBeyondTheDeviceBytesAreRefusedBeforeAnythingChanges() {
-    LayerShape shape = Sessions.shapeOf(info(HeadClass.HEAD_CLASS_SPARSE, 0));
-    long max = 2 * (shape.exactRowBytes() + 10L * shape.sketchBytes()) + 4096;
-    WorkerSession session = open(info(HeadClass.HEAD_CLASS_SPARSE, max));
-    float[] rows = gaussian(4000 * KV_ROW);
-    assertThat(session.append(0, 0, 600, rows, rows)).isEqualTo(600);
-    refused(Code.EXHAUSTED, () -> session.append(0, 600, 3000, rows, rows));
-    assertThat(session.tokens(0)).isEqualTo(600);
-    assertThat(session.deviceBytes()).isLessThanOrEqualTo(max);
+  void aSessionThatGrowsBeyondItsDeviceBytesDemotesItsHeadsAndGoesOn() {
+    LayerShape shape = Sessions.shapeOf(info(HeadClass.HEAD_CLASS_DENSE, 0));
+    long page = 4L * Residence.DENSE.deviceBytes(shape.layout());
+    long max = 2 * shape.exactRowBytes() + 32L * LayerStep.stagingSlotBytes(shape) + 4 * page;
+    WorkerSession session = filled(info(HeadClass.HEAD_CLASS_DENSE, max), 1000);
+    WorkerSession control = filled(info(HeadClass.HEAD_CLASS_DENSE, 0), 1000, session);
+    float[] row = new float[64 * KV_ROW];
+    for (int position = 1000; position < 2800; position += 64) {
+      int n = Math.min(64, 2800 - position);
+      float[] queries = gaussian(n * Q_ROW);
+      for (int layer = 0; layer < 2; layer++) {
+        float[] rows = Arrays.copyOf(row, n * KV_ROW);
+        float[] q = queries;
+        float[] demoted = session.step(layer, position, n, q, rows, rows, NO_HINT).output();
+        float[] dense = control.step(layer, position, n, q, rows, rows, NO_HINT).output();
+        assertThat(difference(demoted, dense)).isLessThan(.3);
+        assertThat(session.deviceBytes()).isLessThanOrEqualTo(max);
+      }
+    }
+    assertThat(control.deviceBytes()).isGreaterThan(max);
+    session.close();
+    control.close();
+  }
+
+  /**
+   * Of candidates that a one-plane sketch finds, those of most mass by their full codes are given.
+   * The sketch alone finds less than half of them among random keys.
+   */
+  @Test
+  void gatheredTokensAreRankedByTheirFullCodes() {
+    Session info = info(HeadClass.HEAD_CLASS_SPARSE, 0);
+    Plan.Builder onePlane = info.getPlan().toBuilder();
+    onePlane.getHeadsBuilderList().forEach(head -> head.setSketchPlanes(1));
+    WorkerSession session = filled(info.toBuilder().setPlan(onePlane).build(), 3000);
+    float[][] keys = new float[1][3000 * KV_ROW];
+    session.load(
+        0,
+        0,
+        3000,
+        (position, n, k, v) -> System.arraycopy(k, 0, keys[0], position * KV_ROW, n * KV_ROW));
+    int exact = 3000 - 64 * ((3000 - 64) / 64) + 4;
+    int hits = 0;
+    for (int i = 0; i < 10; i++) {
+      float[] query = gaussian(Q_ROW);
+      List<SessionReader.HeadRows> gathered = session.gather(0, query, exact + 32, false);
+      for (int head = 0; head < 2; head++) {
+        int[] best = bestByKeys(keys[0], query, head, exact);
+        int[] given = gathered.get(head).positions();
+        assertThat(given).hasSize(exact + 32);
+        hits +=
+            (int) IntStream.of(best).filter(t -> IntStream.of(given).anyMatch(x -> x == t)).count();
+      }
+    }
+    assertThat(hits / (20. * 32)).isGreaterThan(.6);
+    session.close();
+  }
+
+  /** The 32 paged tokens of most mass, pooled over the group of two. */
+  private static int[] bestByKeys(float[] keys, float[] query, int head, int exact) {
+    int paged = 3000 - (exact - 4);
+    float[][] scores = new float[2][3000];
+    for (int g = 0; g < 2; g++) {
+      for (int t = 0; t < 3000; t++) {
+        for (int d = 0; d < 64; d++) {
+          scores[g][t] += query[(head * 2 + g) * 64 + d] * keys[t * KV_ROW + head * 64 + d] / 8;
+        }
+      }
+    }
+    return Rescore.largest(Rescore.masses(scores, 3000), 4, paged, 32);
+  }
+
+  @Test
+  void tokensThatNoDemotionMakesRoomForAreRefusedBeforeAnythingChanges() {
+    LayerShape shape = Sessions.shapeOf(info(HeadClass.HEAD_CLASS_STREAMED, 0));
+    WorkerSession session = open(info(HeadClass.HEAD_CLASS_STREAMED, 1));
+    float[] rows = gaussian(600 * KV_ROW);
+    refused(Code.EXHAUSTED, () -> session.append(0, 0, 600, rows, rows));
+    assertThat(session.tokens(0)).isZero();
+    assertThat(session.deviceBytes()).isLessThanOrEqualTo(2 * shape.exactRowBytes());
     session.close();
   }
 

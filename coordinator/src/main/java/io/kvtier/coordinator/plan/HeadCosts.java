@@ -1,0 +1,104 @@
+package io.kvtier.coordinator.plan;
+
+import io.kvtier.page.Residence;
+import java.util.ArrayList;
+import java.util.List;
+
+/**
+ * What one head costs under each residence: device bytes, bytes fetched a step, and the time of a
+ * step. The time is that of fetched bytes at a network's rate, and of attended bytes at memory's: a
+ * dense head fetches nothing and reads everything, a streamed one does the worst of both.
+ *
+ * <p>Only residences on the lower convex hull of (device bytes, time) are worth their bytes; they
+ * are the steps by which a greedy choice under a budget is near the best (a multiple-choice
+ * knapsack; Sinha and Zoltners, 1979).
+ */
+final class HeadCosts {
+  /** Bytes a nanosecond that come from the tier: a fast network, or loopback. */
+  static final double FETCH_RATE = 1.5;
+
+  /** Bytes a nanosecond that attention reads of codes, and a scan of sketches. */
+  private static final double ATTEND_RATE = 8;
+
+  /** Candidates that are fetched for each token that is needed. */
+  private static final int ONE_PLANE_CANDIDATES = 3;
+
+  /** One residence of one head. */
+  record Option(Residence residence, long deviceBytes, long fetchBytes, double timeNs) {}
+
+  private final List<Option> options = new ArrayList<>();
+
+  /**
+   * A head's costs.
+   *
+   * @param needed dominant tokens of a mean step
+   */
+  HeadCosts(PlanInputs inputs, int needed) {
+    for (Residence residence :
+        List.of(Residence.STREAMED, Residence.ONE_PLANE, Residence.TWO_PLANES, Residence.DENSE)) {
+      options.add(option(inputs, residence, needed));
+    }
+  }
+
+  private static Option option(PlanInputs inputs, Residence residence, int needed) {
+    long pages = inputs.pages();
+    double touched =
+        switch (residence) {
+          case DENSE -> 0;
+          case TWO_PLANES -> touched(pages, needed);
+          case ONE_PLANE -> touched(pages, (double) ONE_PLANE_CANDIDATES * needed);
+          case STREAMED -> pages;
+        };
+    long codes = inputs.layout().lengthOf(residence.codes());
+    long fetched = Math.round(touched * codes);
+    long resident = inputs.headBytes(residence);
+    long scanned = residence == Residence.STREAMED ? 0 : resident;
+    double timeNs = fetched / FETCH_RATE + (fetched + scanned) / ATTEND_RATE;
+    return new Option(residence, resident, fetched, timeNs);
+  }
+
+  /** Pages that hold at least one of so many tokens, which lie anywhere. */
+  private static double touched(long pages, double tokens) {
+    return pages == 0 ? 0 : pages * (1 - Math.exp(-tokens / pages));
+  }
+
+  Option of(Residence residence) {
+    for (Option option : options) {
+      if (option.residence() == residence) {
+        return option;
+      }
+    }
+    throw new IllegalArgumentException("no option " + residence);
+  }
+
+  /** Options worth their bytes, by rising device bytes; the first is that of fewest. */
+  List<Option> worthwhile() {
+    List<Option> hull = new ArrayList<>();
+    for (Option option : options) {
+      while (!hull.isEmpty() && !isBelow(hull, option)) {
+        hull.removeLast();
+      }
+      if (hull.isEmpty() || option.timeNs() < hull.getLast().timeNs()) {
+        hull.add(option);
+      }
+    }
+    return hull;
+  }
+
+  /** Whether the last of the hull stays on it once a further option is added. */
+  private static boolean isBelow(List<Option> hull, Option next) {
+    Option last = hull.getLast();
+    if (next.timeNs() >= last.timeNs()) {
+      return true;
+    }
+    if (next.deviceBytes() == last.deviceBytes()) {
+      return false;
+    }
+    return hull.size() == 1 || gain(hull.get(hull.size() - 2), last) > gain(last, next);
+  }
+
+  /** Nanoseconds that a byte saves. */
+  static double gain(Option from, Option to) {
+    return (from.timeNs() - to.timeNs()) / Math.max(1, to.deviceBytes() - from.deviceBytes());
+  }
+}

@@ -1,0 +1,55 @@
+package io.kvtier.coordinator.plan;
+
+import static org.assertj.core.api.Assertions.assertThat;
+
+import io.kvtier.rpc.PlanLimits;
+import io.kvtier.v1.Geometry;
+import io.kvtier.v1.HeadClass;
+import io.kvtier.v1.HeadPlan;
+import io.kvtier.v1.Plan;
+import io.kvtier.v1.PlanMode;
+import java.util.List;
+import org.junit.jupiter.api.Test;
+
+final class TailorPlannerTest {
+  private static final Geometry TWO_BY_TWO = PlanSamples.geometry(2, 2, 64);
+
+  /** Heads of layer 1 leave .15 and .3 beyond 5 % of the tokens: P is .225. */
+  private static final List<ResidualCurve> CURVES =
+      List.of(curve(.01f), curve(.35f), curve(.15f), curve(.3f));
+
+  private static ResidualCurve curve(float residual) {
+    return ResidualCurve.of("c", new int[] {205}, new float[] {residual}, 4096);
+  }
+
+  @Test
+  void aLayerIsDenseAsAWholeWherePIsAboveAFifth() {
+    Plan plan = TailorPlanner.plan(new PlanInputs(TWO_BY_TWO, 4096, 0, 0, 60, CURVES));
+
+    PlanLimits.check(plan, TWO_BY_TWO);
+    assertThat(plan.getMode()).isEqualTo(PlanMode.PLAN_MODE_TAILORKV);
+    assertThat(plan.getHeadsList())
+        .extracting(HeadPlan::getHeadClass)
+        .containsExactly(
+            HeadClass.HEAD_CLASS_SPARSE,
+            HeadClass.HEAD_CLASS_SPARSE,
+            HeadClass.HEAD_CLASS_DENSE,
+            HeadClass.HEAD_CLASS_DENSE);
+    assertThat(plan.getHeads(2).getBits()).isEqualTo(1);
+    assertThat(plan.getHeads(2).getReason()).contains("0.225");
+  }
+
+  @Test
+  void theDominantTokensAreWhatTheBytesLeave() {
+    // Rows of 512 bytes; 2 layers x 64 of them always, and 2 x 8 channels x 2 heads x 2 bytes a
+    // token.
+    long always = 2 * 64 * 512 + 64 * 4096;
+    Plan plan =
+        TailorPlanner.plan(new PlanInputs(TWO_BY_TWO, 4096, always + 200 * 512, 0, 60, List.of()));
+
+    assertThat(plan.getHeads(0).getDominantTokensMax()).isEqualTo(200);
+    assertThat(plan.getDeviceBytes()).isEqualTo(always + 200 * 512);
+    Plan least = TailorPlanner.plan(new PlanInputs(TWO_BY_TWO, 4096, 1, 0, 60, List.of()));
+    assertThat(least.getHeads(0).getDominantTokensMax()).isEqualTo(16);
+  }
+}

@@ -1,0 +1,33 @@
+package io.kvtier.deploy.bench.decode;
+
+import io.kvtier.deploy.bench.BenchRow;
+import io.kvtier.deploy.bench.BenchSettings;
+import io.kvtier.deploy.bench.Benchmark;
+import java.io.IOException;
+import java.io.UncheckedIOException;
+import java.util.List;
+
+/**
+ * How near decoding through kvtier comes to decoding with full KV: services in this process, the
+ * public client, the shipped model's own text and questions.
+ */
+public final class DecodeBenchmark implements Benchmark {
+  @Override
+  public String name() {
+    return "decode";
+  }
+
+  @Override
+  public String description() {
+    return "quality of decoding through kvtier against full KV, by device budget, beside TailorKV";
+  }
+
+  @Override
+  public List<BenchRow> run(BenchSettings settings, Progress progress) {
+    try {
+      return new QualityPart(settings.quality(), command()).run(progress);
+    } catch (IOException e) {
+      throw new UncheckedIOException(e);
+    }
+  }
+}

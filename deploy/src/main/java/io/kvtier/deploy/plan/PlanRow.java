@@ -1,0 +1,52 @@
+package io.kvtier.deploy.plan;
+
+import io.kvtier.v1.HeadClass;
+import io.kvtier.v1.HeadPlan;
+import io.kvtier.v1.Plan;
+import java.util.List;
+import java.util.Locale;
+
+/**
+ * One head of a plan, as people and scripts read it.
+ *
+ * @param bits of the codes that are attended to
+ * @param sketchPlanes resident key planes of a head that chooses
+ * @param dominantTokens most tokens chosen a step; 0: all are attended to
+ * @param fetchMs predicted time of a step's fetch, before anything hides it
+ */
+public record PlanRow(
+    int layer,
+    int kvHead,
+    String headClass,
+    int bits,
+    int sketchPlanes,
+    int dominantTokens,
+    long deviceBytes,
+    long fetchBytes,
+    double fetchMs,
+    String why) {
+  private static final int PAGE_BITS = 4;
+
+  /** A plan's rows; bandwidth in bytes a second. */
+  public static List<PlanRow> of(Plan plan, double bandwidth) {
+    return plan.getHeadsList().stream().map(head -> of(head, bandwidth)).toList();
+  }
+
+  private static PlanRow of(HeadPlan head, double bandwidth) {
+    return new PlanRow(
+        head.getLayer(),
+        head.getKvHead(),
+        name(head.getHeadClass()),
+        head.getBits() == 0 ? PAGE_BITS : head.getBits(),
+        head.getSketchPlanes(),
+        head.getDominantTokensMax(),
+        head.getDeviceBytes(),
+        head.getFetchBytes(),
+        head.getFetchBytes() / bandwidth * 1e3,
+        head.getReason());
+  }
+
+  private static String name(HeadClass headClass) {
+    return headClass.name().replace("HEAD_CLASS_", "").toLowerCase(Locale.ROOT);
+  }
+}

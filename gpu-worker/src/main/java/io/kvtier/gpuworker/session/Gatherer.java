@@ -1,0 +1,253 @@
+package io.kvtier.gpuworker.session;
+
+import static io.kvtier.KvtierException.invalid;
+import static io.kvtier.page.PageLayout.TOKENS;
+
+import io.kvtier.gpuworker.core.HeadPolicy;
+import io.kvtier.gpuworker.core.Rescore;
+import io.kvtier.gpuworker.device.DeviceLayer;
+import io.kvtier.gpuworker.device.DeviceSlot;
+import io.kvtier.gpuworker.device.LayerPass;
+import io.kvtier.gpuworker.device.LayerShape;
+import io.kvtier.gpuworker.session.CodesFetcher.PageHead;
+import io.kvtier.gpuworker.session.SessionReader.HeadRows;
+import io.kvtier.page.Residence;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.List;
+import java.util.stream.IntStream;
+
+/**
+ * Finds what dominates a query's attention in one layer, for engines that attend themselves: the
+ * exact tokens, then those of most mass, by their full codes, among the candidates that a sketch
+ * finds. One call, one thread; the caller holds the layer's lock.
+ */
+final class Gatherer {
+  private static final int STAGING_SLOTS = 64;
+  private static final float RESIDUAL_MASS = .01f;
+  private static final int TOKENS_MIN = 64;
+  private static final int CANDIDATES_MAX = 1 << 20;
+
+  private final LayerShape shape;
+  private final DeviceLayer device;
+  private final CodesFetcher fetcher;
+  private final float[] query;
+  private final int tokensMax;
+  private final boolean asPlanned;
+  private final int[] exact;
+  private final Candidates[] heads;
+
+  /** One head's rows: the exact tokens, then the candidates. */
+  private final class Candidates {
+    final int kvHead;
+    final int[] positions;
+    final float[][] scores;
+
+    /** {@code [rows][headDim]}; empty where there are too many to keep. */
+    final float[] keys;
+
+    final float[] values;
+
+    Candidates(int kvHead, LayerPass pass) {
+      this.kvHead = kvHead;
+      int rows = exact.length + pass.chosenCount(kvHead);
+      positions = Arrays.copyOf(exact, rows);
+      for (int i = exact.length; i < rows; i++) {
+        positions[i] = pass.chosenPosition(kvHead, i - exact.length);
+      }
+      boolean keep = device.residence(kvHead) != Residence.STREAMED;
+      scores = new float[shape.group()][rows];
+      keys = new float[keep ? rows * shape.headDim() : 0];
+      values = new float[keys.length];
+    }
+
+    /** Scores a row and keeps it if rows are kept. */
+    void take(int row, float[] key, float[] value) {
+      int headDim = shape.headDim();
+      for (int g = 0; g < scores.length; g++) {
+        int at = (kvHead * scores.length + g) * headDim;
+        float sum = 0;
+        for (int i = 0; i < headDim; i++) {
+          sum += query[at + i] * key[i];
+        }
+        scores[g][row] = sum / (float) Math.sqrt(headDim);
+      }
+      if (keys.length > 0) {
+        System.arraycopy(key, 0, keys, row * headDim, headDim);
+        System.arraycopy(value, 0, values, row * headDim, headDim);
+      }
+    }
+  }
+
+  /**
+   * Gathers for one query.
+   *
+   * @param tokensMax most tokens a head, exact ones included
+   * @param asPlanned as many as a step would choose under the plan, and no more
+   */
+  Gatherer(
+      SessionLayer target,
+      LayerShape shape,
+      CodesFetcher fetcher,
+      float[] query,
+      int tokensMax,
+      boolean asPlanned,
+      int layer,
+      StepCodes codes) {
+    this.shape = shape;
+    this.device = target.device;
+    this.fetcher = fetcher;
+    this.query = query;
+    this.tokensMax = tokensMax;
+    this.asPlanned = asPlanned;
+    if (device.tokens() == 0) {
+      throw invalid("layer %d has no tokens", layer);
+    }
+    this.exact =
+        IntStream.range(0, device.tokens())
+            .map(i -> device.tokens() - 1 - i)
+            .filter(device::isExact)
+            .limit(tokensMax)
+            .toArray();
+    LayerPass pass = device.newPass(policies(target.policies));
+    pass.choose(query, 0, new float[0], new float[0], 0);
+    pass.release();
+    this.heads = new Candidates[shape.kvHeads()];
+    Arrays.setAll(heads, head -> new Candidates(head, pass));
+    float[] key = new float[shape.headDim()];
+    float[] value = new float[shape.headDim()];
+    for (Candidates head : heads) {
+      for (int row = 0; row < exact.length; row++) {
+        device.readRow(head.kvHead, exact[row], null, key, value, 0);
+        head.take(row, key, value);
+      }
+    }
+    codes.give(
+        pass,
+        device.pageKeys(),
+        (pairs, slots, count) -> {
+          for (int i = 0; i < count; i++) {
+            takePage(pass.neededHead(pairs[i]), pass.neededPage(pairs[i]), slots[i], key, value);
+          }
+        });
+  }
+
+  /** Codes for a gatherer, in batches of their own. */
+  static StepCodes codes(int layer, HotSet hotSet, CodesFetcher fetcher, long timeoutNs) {
+    return new StepCodes(layer, hotSet, fetcher, STAGING_SLOTS, timeoutNs);
+  }
+
+  /** Every head chooses by its sketch here, if it has one: the engine wants dominant tokens. */
+  private List<HeadPolicy> policies(List<HeadPolicy> planned) {
+    List<HeadPolicy> policies = new ArrayList<>();
+    for (int head = 0; head < shape.kvHeads(); head++) {
+      Residence residence = device.residence(head);
+      if (residence == Residence.STREAMED) {
+        policies.add(HeadPolicy.STREAMED);
+      } else if (!asPlanned) {
+        long wanted = Math.max(1, tokensMax - exact.length);
+        int candidates =
+            (int) Math.min(CANDIDATES_MAX, wanted * Rescore.factor(residence.planes()));
+        policies.add(sketched(residence, candidates, candidates, 0));
+      } else if (planned.get(head).sketched()) {
+        policies.add(planned.get(head));
+      } else {
+        policies.add(
+            sketched(
+                residence,
+                Math.min(TOKENS_MIN, tokensMax),
+                tokensMax,
+                RESIDUAL_MASS * Sessions.residualAim(residence)));
+      }
+    }
+    return policies;
+  }
+
+  private static HeadPolicy sketched(Residence residence, int min, int max, float residual) {
+    Residence chosenBy = residence == Residence.DENSE ? Residence.TWO_PLANES : residence;
+    return new HeadPolicy(chosenBy, min, max, residual);
+  }
+
+  private void takePage(int kvHead, int page, DeviceSlot codes, float[] key, float[] value) {
+    Candidates head = heads[kvHead];
+    int from = Arrays.binarySearch(head.positions, exact.length, rows(head), page * TOKENS);
+    for (int row = from < 0 ? -from - 1 : from;
+        row < rows(head) && head.positions[row] / TOKENS == page;
+        row++) {
+      device.readRow(kvHead, head.positions[row], codes, key, value, 0);
+      head.take(row, key, value);
+    }
+  }
+
+  private static int rows(Candidates head) {
+    return head.positions.length;
+  }
+
+  /** Exact tokens from the latest back, then candidates by falling mass. */
+  List<HeadRows> rows() {
+    List<HeadRows> all = new ArrayList<>();
+    for (Candidates head : heads) {
+      float[] masses = Rescore.masses(head.scores, rows(head));
+      int[] best = Rescore.largest(masses, exact.length, rows(head), tokensMax - exact.length);
+      int[] chosen =
+          IntStream.concat(IntStream.range(0, exact.length), IntStream.of(best)).toArray();
+      all.add(head.keys.length > 0 ? kept(head, chosen) : readAgain(head, chosen));
+    }
+    return all;
+  }
+
+  private HeadRows empty(Candidates head, int[] chosen) {
+    int[] positions = IntStream.of(chosen).map(row -> head.positions[row]).toArray();
+    int length = chosen.length * shape.headDim();
+    return new HeadRows(positions, new float[length], new float[length]);
+  }
+
+  private HeadRows kept(Candidates head, int[] chosen) {
+    HeadRows rows = empty(head, chosen);
+    int headDim = shape.headDim();
+    for (int i = 0; i < chosen.length; i++) {
+      int from = chosen[i] * headDim;
+      System.arraycopy(head.keys, from, rows.keys(), i * headDim, headDim);
+      System.arraycopy(head.values, from, rows.values(), i * headDim, headDim);
+    }
+    return rows;
+  }
+
+  /** A streamed head's candidates are all its tokens: those chosen are fetched once more. */
+  private HeadRows readAgain(Candidates head, int[] chosen) {
+    HeadRows rows = empty(head, chosen);
+    int headDim = shape.headDim();
+    for (int i = 0; i < exact.length; i++) {
+      device.readRow(head.kvHead, exact[i], null, rows.keys(), rows.values(), i * headDim);
+    }
+    int[] pages =
+        IntStream.range(exact.length, chosen.length)
+            .map(i -> rows.positions()[i] / TOKENS)
+            .distinct()
+            .sorted()
+            .toArray();
+    for (int from = 0; from < pages.length; from += STAGING_SLOTS) {
+      int[] batch = Arrays.copyOfRange(pages, from, Math.min(pages.length, from + STAGING_SLOTS));
+      List<DeviceSlot> slots =
+          fetcher.fetch(
+              IntStream.of(batch)
+                  .mapToObj(page -> new PageHead(page, head.kvHead, Residence.STREAMED.codes()))
+                  .toList(),
+              device.pageKeys());
+      for (int i = exact.length; i < chosen.length; i++) {
+        int slot = Arrays.binarySearch(batch, rows.positions()[i] / TOKENS);
+        if (slot >= 0) {
+          device.readRow(
+              head.kvHead,
+              rows.positions()[i],
+              slots.get(slot),
+              rows.keys(),
+              rows.values(),
+              i * headDim);
+        }
+      }
+      slots.forEach(DeviceSlot::release);
+    }
+    return rows;
+  }
+}

@@ -1,0 +1,215 @@
+package io.kvtier.gpuworker.tailor;
+
+import io.kvtier.gpuworker.core.HeadPolicy;
+import io.kvtier.gpuworker.core.MassHistogram;
+import io.kvtier.gpuworker.device.DeviceLayer;
+import io.kvtier.gpuworker.device.DeviceSlot;
+import io.kvtier.gpuworker.device.LayerPass;
+import io.kvtier.gpuworker.device.LayerShape;
+import io.kvtier.page.PageKey;
+import io.kvtier.page.Residence;
+import java.util.Arrays;
+import java.util.List;
+import org.jspecify.annotations.Nullable;
+
+/**
+ * A layer under TailorKV (arXiv 2505.19586), to compare with. As there, all keys and values lie in
+ * the host memory of one process, so no page goes to the tier; the device bytes are told as the
+ * method would take them. Its two channel buffers and its one buffer of chosen rows serve all
+ * layers; each layer tells its share of them.
+ */
+public final class TailorLayer implements DeviceLayer {
+  /** First tokens of a prompt that are always attended. */
+  static final int FIRST_TOKENS = 8;
+
+  /** Last tokens of a prompt that are always attended. */
+  static final int LAST_TOKENS = 56;
+
+  private static final int CHANNELS = 8;
+  private static final int CHANNEL_BUFFERS = 2;
+
+  private final int layers;
+  private final LayerShape shape;
+  private final HostRows rows;
+  private float[] largestKeys = new float[0];
+  private List<HeadPolicy> policies = List.of();
+  private @Nullable AffineRows affine;
+  private int promptTokens = -1;
+
+  /** An empty layer of a model of so many layers. */
+  public TailorLayer(int layers, LayerShape shape) {
+    this(layers, shape, new HostRows(shape));
+  }
+
+  private TailorLayer(int layers, LayerShape shape, HostRows rows) {
+    this.layers = layers;
+    this.shape = shape;
+    this.rows = rows;
+  }
+
+  LayerShape shape() {
+    return shape;
+  }
+
+  HostRows rows() {
+    return rows;
+  }
+
+  /** Tokens when the first pass was made; among them dominant ones are chosen. */
+  int promptTokens() {
+    return promptTokens;
+  }
+
+  /** The largest magnitude of a channel of the prompt's keys. */
+  float largestKey(int kvHead, int channel) {
+    return largestKeys[kvHead * shape.headDim() + channel];
+  }
+
+  /** All rows as a dense layer keeps them. */
+  HostRows quantized(int bits) {
+    AffineRows current = affine;
+    if (current == null) {
+      current = new AffineRows(shape, bits);
+      affine = current;
+    }
+    return current.follow(rows);
+  }
+
+  @Override
+  public boolean placesHeads() {
+    return false;
+  }
+
+  @Override
+  public int tokens() {
+    return rows.tokens();
+  }
+
+  @Override
+  public int pages() {
+    return 0;
+  }
+
+  @Override
+  public void append(float[] keys, float[] values, int tokens, PageSink sink) {
+    rows.append(keys, values, tokens);
+  }
+
+  @Override
+  public List<PageKey> pageKeys() {
+    return List.of();
+  }
+
+  @Override
+  public Residence residence(int kvHead) {
+    return Residence.TWO_PLANES;
+  }
+
+  @Override
+  public List<DeviceSlot> sketches(int kvHead) {
+    return List.of();
+  }
+
+  @Override
+  public List<DeviceSlot> codes(int kvHead) {
+    return List.of();
+  }
+
+  @Override
+  public void hold(
+      int kvHead, Residence residence, List<DeviceSlot> sketches, List<DeviceSlot> codes) {
+    throw new UnsupportedOperationException("layers of this method are placed as a whole");
+  }
+
+  @Override
+  public LayerPass newPass(List<HeadPolicy> policies) {
+    if (promptTokens < 0) {
+      promptTokens = rows.tokens();
+      this.policies = policies;
+      largestKeys = new float[shape.rowLength()];
+      for (int i = 0; i < promptTokens * shape.rowLength(); i++) {
+        int channel = i % shape.rowLength();
+        largestKeys[channel] = Math.max(largestKeys[channel], Math.abs(rows.keys()[i]));
+      }
+    }
+    return new TailorPass(this, policies);
+  }
+
+  /** Exact shares, over all tokens: P = E of 5 % of them. */
+  @Override
+  public void profile(int kvHead, float[] query, int at, int position, MassHistogram[] masses) {
+    int headDim = shape.headDim();
+    float[] scores = new float[position + 1];
+    for (int g = 0; g < shape.group(); g++) {
+      int queryAt = at + (kvHead * shape.group() + g) * headDim;
+      float max = Float.NEGATIVE_INFINITY;
+      for (int t = 0; t <= position; t++) {
+        int keyAt = rows.at(t, kvHead, headDim);
+        float dot = 0;
+        for (int d = 0; d < headDim; d++) {
+          dot += query[queryAt + d] * rows.keys()[keyAt + d];
+        }
+        scores[t] = dot / (float) Math.sqrt(headDim);
+        max = Math.max(max, scores[t]);
+      }
+      double total = 0;
+      for (int t = 0; t <= position; t++) {
+        scores[t] = (float) Math.exp(scores[t] - max);
+        total += scores[t];
+      }
+      masses[g].clear();
+      for (int t = 0; t <= position; t++) {
+        masses[g].add((float) (scores[t] / total));
+      }
+    }
+  }
+
+  @Override
+  public void readRow(
+      int kvHead, int position, @Nullable DeviceSlot codes, float[] keys, float[] values, int at) {
+    int from = rows.at(position, kvHead, shape.headDim());
+    System.arraycopy(rows.keys(), from, keys, at, shape.headDim());
+    System.arraycopy(rows.values(), from, values, at, shape.headDim());
+  }
+
+  @Override
+  public boolean isExact(int position) {
+    return true;
+  }
+
+  @Override
+  public DeviceLayer fork() {
+    TailorLayer fork = new TailorLayer(layers, shape, rows.copy(shape));
+    fork.promptTokens = promptTokens;
+    fork.policies = policies;
+    fork.largestKeys = Arrays.copyOf(largestKeys, largestKeys.length);
+    return fork;
+  }
+
+  @Override
+  public long residentBytes() {
+    long rowBytes = 2L * shape.rowLength() * Short.BYTES;
+    if (policies.isEmpty()) {
+      return 0;
+    }
+    long since = (long) rows.tokens() - promptTokens;
+    if (policies.getFirst().dense()) {
+      long exact = Math.min(AffineRows.RESIDUAL, rows.tokens());
+      long coded = rows.tokens() - exact;
+      long codes = 2L * shape.rowLength() * policies.getFirst().bits() / Byte.SIZE;
+      // A zero and a step at 16 bits for every 64 elements.
+      long ranges = 2L * shape.rowLength() * 2 * Short.BYTES / 64;
+      return exact * rowBytes + coded * (codes + ranges);
+    }
+    long always = Math.min(promptTokens, FIRST_TOKENS + LAST_TOKENS) + since;
+    long channels =
+        (long) CHANNEL_BUFFERS * CHANNELS * shape.kvHeads() * Short.BYTES * rows.tokens();
+    long chosen = policies.getFirst().tokensMax() * rowBytes;
+    return always * rowBytes + (channels + chosen) / layers;
+  }
+
+  @Override
+  public List<PageKey> release() {
+    return List.of();
+  }
+}

@@ -1,0 +1,138 @@
+package io.kvtier.gpuworker.tailor;
+
+import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.within;
+
+import io.kvtier.attention.ReferenceAttention;
+import io.kvtier.gpuworker.core.HeadPolicy;
+import io.kvtier.gpuworker.device.DeviceLayer;
+import io.kvtier.gpuworker.device.LayerPass;
+import io.kvtier.gpuworker.device.LayerShape;
+import io.kvtier.page.Codec;
+import io.kvtier.page.Fingerprint;
+import io.kvtier.page.PageKey;
+import io.kvtier.page.PageLayout;
+import java.util.List;
+import java.util.SplittableRandom;
+import org.agrona.DirectBuffer;
+import org.junit.jupiter.api.Test;
+
+final class TailorLayerTest {
+  private static final int TOKENS = 600;
+  private static final LayerShape SHAPE =
+      new LayerShape(
+          new Fingerprint(1, 2), new PageLayout(Codec.ROT4, Codec.ROT4, 1, 64), 2, 2, 4, 64);
+  private static final DeviceLayer.PageSink NO_PAGES =
+      new DeviceLayer.PageSink() {
+        @Override
+        public PageKey key(int pageIndex) {
+          throw new AssertionError("nothing goes to the tier");
+        }
+
+        @Override
+        public void accept(PageKey key, DirectBuffer page, int length) {
+          throw new AssertionError("nothing goes to the tier");
+        }
+      };
+
+  private final float[] keys = gaussian(1, TOKENS * 64);
+  private final float[] values = gaussian(2, TOKENS * 64);
+  private final float[] query = gaussian(3, 2 * 64);
+
+  private static float[] gaussian(long seed, int length) {
+    SplittableRandom random = new SplittableRandom(seed);
+    float[] x = new float[length];
+    for (int i = 0; i < length; i++) {
+      x[i] = (float) random.nextGaussian();
+    }
+    return x;
+  }
+
+  private TailorLayer layer() {
+    TailorLayer layer = new TailorLayer(1, SHAPE);
+    layer.append(keys, values, TOKENS, NO_PAGES);
+    return layer;
+  }
+
+  private float[] attend(TailorLayer layer, HeadPolicy policy, float[] lse) {
+    LayerPass pass = layer.newPass(List.of(policy));
+    float[] output = new float[128];
+    pass.choose(query, 0, new float[0], new float[0], 0);
+    pass.finish(output, 0, lse, 0);
+    return output;
+  }
+
+  private float[] exact() {
+    float[] output = new float[128];
+    for (int q = 0; q < 2; q++) {
+      ReferenceAttention.attend(query, q * 64, keys, values, 0, 64, TOKENS, 64, output, q * 64);
+    }
+    return output;
+  }
+
+  private static double error(float[] actual, float[] expected) {
+    double difference = 0;
+    double norm = 0;
+    for (int i = 0; i < expected.length; i++) {
+      difference += Math.pow(actual[i] - expected[i], 2);
+      norm += Math.pow(expected[i], 2);
+    }
+    return Math.sqrt(difference / norm);
+  }
+
+  @Test
+  void aSparseLayerThatChoosesEveryTokenIsExact() {
+    assertThat(error(attend(layer(), HeadPolicy.sparse(TOKENS, TOKENS, 0), new float[2]), exact()))
+        .isLessThan(1e-4);
+  }
+
+  @Test
+  void whatIsNotChosenIsLeftOutAndNotEstimated() {
+    float[] few = new float[2];
+    float[] all = new float[2];
+    assertThat(attend(layer(), HeadPolicy.sparse(16, 16, 0), few)).hasSize(128);
+    assertThat(attend(layer(), HeadPolicy.sparse(TOKENS, TOKENS, 0), all)).hasSize(128);
+    assertThat(few[0]).isLessThan(all[0] - .5f);
+  }
+
+  @Test
+  void theTokensThatLookBestInEightChannelsAreChosen() {
+    // A planted token: aligned with both queries in every channel.
+    for (int d = 0; d < 64; d++) {
+      keys[300 * 64 + d] = 3 * (query[d] + query[64 + d]);
+    }
+    TailorLayer layer = layer();
+    LayerPass pass = layer.newPass(List.of(HeadPolicy.sparse(16, 16, 0)));
+    pass.choose(query, 0, new float[0], new float[0], 0);
+    assertThat(pass.chosenCount(0)).isEqualTo(16);
+    boolean found = false;
+    for (int i = 0; i < 16; i++) {
+      found |= pass.chosenPosition(0, i) == 300;
+      assertThat(pass.chosenPosition(0, i)).isBetween(8, TOKENS - 57);
+    }
+    assertThat(found).isTrue();
+    // Eight channels of every token, and keys and values of 16.
+    assertThat(pass.bytesMoved()).isEqualTo(8 * TOKENS * 2 + 2 * 16 * 64 * 2);
+  }
+
+  @Test
+  void aDenseLayerAttendsToMinMaxCodesAndMoreBitsAreNearer() {
+    double before = Double.POSITIVE_INFINITY;
+    for (int bits : new int[] {1, 2, 8}) {
+      double error = error(attend(layer(), HeadPolicy.DENSE.withBits(bits), new float[2]), exact());
+      assertThat(error).isLessThan(before).isPositive();
+      before = error;
+    }
+    assertThat(before).isLessThan(.05);
+  }
+
+  @Test
+  void deviceBytesAreThoseOfTheMethod() {
+    TailorLayer layer = layer();
+    assertThat(attend(layer, HeadPolicy.sparse(16, 16, 0), new float[2])).hasSize(128);
+    // 64 rows, 16 chosen rows, two buffers of eight channels.
+    assertThat(layer.residentBytes()).isEqualTo((64 + 16) * 256 + 2 * 8 * 2 * TOKENS);
+    assertThat(layer.fork().residentBytes()).isEqualTo(layer.residentBytes());
+    assertThat(layer.largestKey(0, 0)).isCloseTo(3, within(2f));
+  }
+}
