@@ -81,6 +81,9 @@ final class DirectPages implements AutoCloseable {
     private final long endNs;
     private volatile boolean late;
 
+    /** Nothing has come over its connection yet but the greeting. */
+    private boolean fresh;
+
     Turn(FrameChannel channel, long endNs) {
       this.channel = channel;
       this.endNs = endNs;
@@ -109,13 +112,27 @@ final class DirectPages implements AutoCloseable {
   }
 
   private <T> T call(Conversation<T> conversation) throws IOException {
-    Turn turn = new Turn(lease(), System.nanoTime() + deadline.toNanos());
+    long endNs = System.nanoTime() + deadline.toNanos();
+    FrameChannel kept = idle.poll();
+    Turn turn = new Turn(kept == null ? connect() : kept, endNs);
     turns.add(turn);
     boolean whole = false;
     try {
+      if (kept == null) {
+        // Under the deadline: a tier that is stopped takes connections and says nothing.
+        turn.channel.greet();
+        turn.channel.awaitGreeting();
+        turn.fresh = true;
+      }
       T result = conversation.with(turn.channel);
       whole = true;
       return result;
+    } catch (KvtierException e) {
+      if (turn.fresh && e.code() == Code.EXHAUSTED) {
+        // It may be the connections that are exhausted; over gRPC it is told what else is.
+        throw new IOException("a new connection was refused: " + e.getMessage(), e);
+      }
+      throw e;
     } catch (IOException e) {
       if (turn.late) {
         throw new KvtierException(Code.DEADLINE, peer + " did not answer within " + deadline, e);
@@ -137,11 +154,7 @@ final class DirectPages implements AutoCloseable {
     }
   }
 
-  private FrameChannel lease() throws IOException {
-    FrameChannel kept = idle.poll();
-    if (kept != null) {
-      return kept;
-    }
+  private FrameChannel connect() throws IOException {
     SocketChannel socket;
     if (address instanceof InetSocketAddress) {
       socket = SocketChannel.open();
@@ -155,15 +168,7 @@ final class DirectPages implements AutoCloseable {
     } else {
       socket = SocketChannel.open(address);
     }
-    FrameChannel channel = new FrameChannel(socket, ANSWER_BYTES_MAX);
-    try {
-      channel.greet();
-      channel.awaitGreeting();
-      return channel;
-    } catch (IOException | RuntimeException e) {
-      closeQuietly(channel);
-      throw e;
-    }
+    return new FrameChannel(socket, ANSWER_BYTES_MAX);
   }
 
   /** As Pages.Get. */

@@ -10,9 +10,9 @@ import io.kvtier.replica.RepairQueue.Repair;
 import io.kvtier.replica.ReplicaConfig;
 import io.kvtier.replica.ReplicaCounts;
 import io.kvtier.replica.ReplicaCounts.Count;
-import java.util.ArrayDeque;
 import java.util.Collection;
 import java.util.HashSet;
+import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Set;
 import java.util.concurrent.TimeUnit;
@@ -45,8 +45,8 @@ final class Repairer implements AutoCloseable {
   /** Keys of pages stored and not deleted, as far as there is room. */
   private final Set<PageKey> stored = new HashSet<>();
 
-  /** Pages to look after since the membership has changed; a copy, so that it needs no bound. */
-  private final ArrayDeque<PageKey> moved = new ArrayDeque<>();
+  /** Stored pages that have got a new home and have not been looked after yet. */
+  private final LinkedHashSet<PageKey> moved = new LinkedHashSet<>();
 
   private final Thread thread;
   private @Nullable Rendezvous seen;
@@ -140,7 +140,7 @@ final class Repairer implements AutoCloseable {
         lookAtMembers();
         Repair due = queue.poll(clock.getAsLong());
         if (due == null && !moved.isEmpty()) {
-          PageKey key = moved.remove();
+          PageKey key = moved.removeFirst();
           if (stored.contains(key)) {
             counts.add(Count.REPAIRS_QUEUED, 1);
             due = new Repair(key, 0);
@@ -171,7 +171,6 @@ final class Repairer implements AutoCloseable {
     seen = now;
     nodes.retain(now);
     if (before != null) {
-      moved.clear();
       stored.stream()
           .filter(key -> now.hasNewHome(key, config.replicas(), before))
           .forEach(moved::add);

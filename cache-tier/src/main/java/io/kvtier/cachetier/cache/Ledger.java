@@ -74,6 +74,12 @@ final class Ledger {
     changed();
   }
 
+  /** It has ended and changed nothing. */
+  synchronized void endedInVain() {
+    underWay--;
+    notifyAll();
+  }
+
   /** Which pages may be evicted has changed. */
   synchronized void changed() {
     changes++;

@@ -26,6 +26,7 @@ import java.util.concurrent.atomic.LongAdder;
 import java.util.concurrent.locks.ReentrantLock;
 import java.util.function.LongSupplier;
 import java.util.function.ObjIntConsumer;
+import java.util.function.Supplier;
 import org.agrona.DirectBuffer;
 import org.jspecify.annotations.Nullable;
 
@@ -101,7 +102,9 @@ public final class PageCache implements PageStore {
       ledger.take(owner, length);
       add(key, length, owner, now);
     });
-    for (long excess = ledger.used() - ledger.bytesMax(); excess > 0; ) {
+    // A cache that keeps everything takes nothing new until it is below its bound.
+    long beyond = limits.evicts() ? ledger.used() - ledger.bytesMax() : 0;
+    for (long excess = beyond; excess > 0; ) {
       owner.order.coldest(excess).forEach(page -> evict(page, Removal.SIZE));
       excess = ledger.used() - ledger.bytesMax();
     }
@@ -219,7 +222,7 @@ public final class PageCache implements PageStore {
       if (!victims.isEmpty()) {
         Removal reason = ofTenant ? Removal.QUOTA : Removal.SIZE;
         victims.forEach(page -> evict(page, reason));
-      } else if (!letGo(leases.expire(clockNs.getAsLong())) && !ledger.awaitChange(seen)) {
+      } else if (!letGo(() -> leases.expire(clockNs.getAsLong())) && !ledger.awaitChange(seen)) {
         throw ofTenant ? full(tenant, length) : full(length);
       }
     }
@@ -397,8 +400,10 @@ public final class PageCache implements PageStore {
    */
   public Lease lease(String owner, long epoch, long id, long ttlNs, List<PageKey> keys) {
     long now = clockNs.getAsLong();
+    // By itself: a call that is refused must not swallow what ended leases let go.
+    letGo(() -> leases.expire(now));
     LeaseTable.Grant grant = leases.acquire(owner, epoch, id, ttlNs, keys, now);
-    letGo(grant.freed());
+    letGo(grant::freed);
     boolean[] there = new boolean[keys.size()];
     for (int i = 0; i < there.length; i++) {
       there[i] = placed(keys.get(i));
@@ -408,12 +413,30 @@ public final class PageCache implements PageStore {
 
   /** Lets keys of an owner's lease go, or without keys all; as {@link LeaseTable#release}. */
   public void release(String owner, long epoch, Collection<PageKey> keys) {
-    letGo(leases.release(owner, epoch, keys, clockNs.getAsLong()));
+    long now = clockNs.getAsLong();
+    letGo(() -> leases.expire(now));
+    letGo(() -> leases.release(owner, epoch, keys, now));
   }
 
-  private boolean letGo(List<PageKey> freed) {
-    freed.forEach(this::placed);
-    return !freed.isEmpty();
+  /**
+   * Has leases let keys go and places their pages anew. Under way from before the one until after
+   * the other: in between the pages are neither leased nor to be found by who makes room.
+   */
+  private boolean letGo(Supplier<List<PageKey>> ending) {
+    boolean some = false;
+    ledger.begun();
+    try {
+      List<PageKey> freed = ending.get();
+      some = !freed.isEmpty();
+      freed.forEach(this::placed);
+      return some;
+    } finally {
+      if (some) {
+        ledger.ended();
+      } else {
+        ledger.endedInVain();
+      }
+    }
   }
 
   /** Places a key's page anew; false if there is none. */
@@ -434,7 +457,7 @@ public final class PageCache implements PageStore {
   /** Ends leases and removes pages whose time is over. To be called now and then. */
   public void expire() {
     long now = clockNs.getAsLong();
-    letGo(leases.expire(now));
+    letGo(() -> leases.expire(now));
     for (CachedPage page : byAge) {
       if (now - page.storedNs < ttlNs) {
         return;

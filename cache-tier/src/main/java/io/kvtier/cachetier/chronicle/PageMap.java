@@ -65,6 +65,8 @@ final class PageMap implements AutoCloseable {
   /** Makes the file under another name first, so that a file of this name is always complete. */
   static PageMap create(Path unfinished, Path file, int pageLength, long entriesMax)
       throws IOException {
+    // A disk that was full the last time may have left half a file, which Chronicle would wait for.
+    Files.deleteIfExists(unfinished);
     builder(pageLength, entriesMax).createPersistedTo(unfinished.toFile()).close();
     Files.move(unfinished, file, StandardCopyOption.ATOMIC_MOVE);
     return open(file, pageLength, entriesMax);

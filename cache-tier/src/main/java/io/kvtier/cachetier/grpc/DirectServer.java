@@ -23,6 +23,7 @@ import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.concurrent.ConcurrentHashMap;
+import java.util.concurrent.locks.LockSupport;
 import java.util.logging.Level;
 import java.util.logging.Logger;
 
@@ -36,6 +37,8 @@ import java.util.logging.Logger;
 public final class DirectServer implements AutoCloseable {
   /** Most connections at a time. */
   public static final int CONNECTIONS_MAX = 256;
+
+  private static final long ACCEPT_PAUSE_NS = 100_000_000L;
 
   private static final Logger LOG = Logger.getLogger(DirectServer.class.getName());
 
@@ -120,19 +123,35 @@ public final class DirectServer implements AutoCloseable {
   private void accept(ServerSocketChannel listener) {
     while (listener.isOpen()) {
       try {
-        SocketChannel channel = listener.accept();
-        if (channel.getLocalAddress() instanceof InetSocketAddress) {
-          channel.setOption(StandardSocketOptions.TCP_NODELAY, true);
-        }
-        if (connections.size() >= connectionsMax) {
-          refuse(channel);
-        } else {
-          serve(channel);
-        }
+        take(listener.accept());
       } catch (ClosedChannelException closed) {
         return;
       } catch (IOException e) {
         LOG.log(Level.WARNING, "a connection of the direct path could not be taken", e);
+        // Out of descriptors, for example: trying again at once would only fill the log.
+        LockSupport.parkNanos(ACCEPT_PAUSE_NS);
+      }
+    }
+  }
+
+  /** Whatever goes wrong with one connection must not end the thread that takes them all. */
+  private void take(SocketChannel channel) throws IOException {
+    boolean taken = false;
+    try {
+      if (channel.getLocalAddress() instanceof InetSocketAddress) {
+        channel.setOption(StandardSocketOptions.TCP_NODELAY, true);
+      }
+      if (connections.size() >= connectionsMax) {
+        refuse(channel);
+      } else {
+        serve(channel);
+        taken = true;
+      }
+    } catch (IOException | RuntimeException | OutOfMemoryError e) {
+      LOG.log(Level.WARNING, "a connection of the direct path could not be served", e);
+    } finally {
+      if (!taken) {
+        channel.close();
       }
     }
   }

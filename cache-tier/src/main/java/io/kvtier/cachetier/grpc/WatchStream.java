@@ -2,7 +2,6 @@ package io.kvtier.cachetier.grpc;
 
 import io.grpc.StatusRuntimeException;
 import io.grpc.stub.ServerCallStreamObserver;
-import io.kvtier.KvtierException;
 import io.kvtier.cachetier.cache.PageCache;
 import io.kvtier.cachetier.watch.EventLog;
 import io.kvtier.cachetier.watch.PageEvent;
@@ -86,7 +85,8 @@ final class WatchStream {
     awake.set(false);
     try {
       while (!ended && out.isReady() && sendNext()) {}
-    } catch (KvtierException e) {
+    } catch (RuntimeException e) {
+      // A fault ends the call too: a stream that stays silent holds a watcher's place.
       finish(Statuses.toStatus(e));
     }
   }

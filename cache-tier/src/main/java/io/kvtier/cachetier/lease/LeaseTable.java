@@ -179,10 +179,11 @@ public final class LeaseTable {
     requireCurrent(owner, epoch);
     List<PageKey> freed = expire(nowNs);
     Lease lease = leases.get(owner);
+    // Also without a lease: whoever has a lower epoch is fenced off from here on.
+    epochs.put(owner, epoch);
     if (lease == null) {
       return freed;
     }
-    epochs.put(owner, epoch);
     if (keys.isEmpty()) {
       end(lease, freed);
     } else {

@@ -52,7 +52,7 @@ public final class EventLog {
 
   /** Whether all events after a number are still here. */
   public synchronized boolean reachesBack(long after) {
-    return after <= last && last - after <= ring.length;
+    return after >= 0 && after <= last && last - after <= ring.length;
   }
 
   /**

@@ -258,6 +258,29 @@ final class PageCacheTest extends PageCacheFixture {
   }
 
   @Test
+  void aRefusedRenewalLetsGoWhatTheEndedLeaseHeld() {
+    put(0, 1, 2);
+    lease("a", 10, 0, 1);
+    assertThat(cache.evictable()).isEqualTo(1);
+    nowNs.addAndGet(11 * SECOND);
+    assertThatThrownBy(() -> cache.lease("a", 9, 4711, SECOND, List.of()))
+        .isInstanceOf(KvtierException.class)
+        .hasMessageContaining("lease 4711 of owner 'a' has ended");
+    assertThat(cache.evictable()).isEqualTo(3);
+  }
+
+  @Test
+  void aLowerBoundTakesNothingFromACacheThatKeepsAll() {
+    cache.close();
+    cache = cache(ChroniclePageStore.open(home, 10 * LENGTH), CacheLimits.keeping());
+    put(0, 1, 2, 3, 4, 5);
+    cache.close();
+    cache = cache(ChroniclePageStore.open(home, 4 * LENGTH), CacheLimits.keeping());
+    assertHolds(0, 1, 2, 3, 4, 5);
+    assertFull(CacheLimits.DEFAULT_TENANT, 7, "tier is full: 6144 of 4096 bytes");
+  }
+
+  @Test
   void aRestartFindsAllPagesAgainAndALowerBoundEvicts() {
     cache.close();
     cache = cache(ChroniclePageStore.open(home, 10 * LENGTH), CacheLimits.none());

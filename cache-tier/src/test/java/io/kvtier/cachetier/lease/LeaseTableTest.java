@@ -78,6 +78,16 @@ final class LeaseTableTest {
   }
 
   @Test
+  void aReleaseFencesAlsoWhenTheLeaseHasEnded() {
+    leases.acquire("a", 4, 0, 50, keys(1), 1000);
+    assertThat(leases.release("a", 5, List.of(), 1050)).isEqualTo(keys(1));
+    assertRefused(
+        Code.PRECONDITION,
+        "epoch 4 of owner 'a' is stale: epoch 5 has taken over",
+        () -> leases.acquire("a", 4, 0, 50, keys(1), 1060));
+  }
+
+  @Test
   void aKeyIsFreeWhenTheLastLeaseLetsItGo() {
     leases.acquire("a", 0, 0, 50, keys(1, 2), 1000);
     leases.acquire("b", 0, 0, 90, keys(2, 3), 1000);

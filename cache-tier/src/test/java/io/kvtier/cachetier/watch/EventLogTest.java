@@ -35,6 +35,8 @@ final class EventLogTest {
     assertThat(log.after(0, 10)).hasSize(4);
     log.append(key(5), true);
     assertThat(log.reachesBack(0)).isFalse();
+    assertThat(log.reachesBack(-5)).isFalse();
+    assertThat(log.reachesBack(Long.MIN_VALUE)).isFalse();
     assertThat(log.reachesBack(1)).isTrue();
     assertThatThrownBy(() -> log.after(0, 1))
         .isInstanceOfSatisfying(
