@@ -34,7 +34,8 @@ final class FootprintTest {
         report.heap() / report.pages(),
         ratio);
     assertThat(report.payload()).isGreaterThan(BYTES - FilledCache.LAYOUT.pageLength());
-    assertThat(ratio).isBetween(1.0, OVER_PAYLOAD_MAX);
+    // The least is there to see that something was measured: blocks may lag behind what is written.
+    assertThat(ratio).isBetween(.9, OVER_PAYLOAD_MAX);
   }
 
   @Test
