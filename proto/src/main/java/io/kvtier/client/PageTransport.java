@@ -3,10 +3,14 @@ package io.kvtier.client;
 import com.google.protobuf.ByteString;
 import io.kvtier.KvtierException;
 import io.kvtier.page.PageKey;
+import io.kvtier.page.PageLayout;
+import io.kvtier.page.TokenRows;
+import io.kvtier.v1.RowsOf;
 import io.kvtier.v1.SectionsOf;
 import java.util.List;
 import java.util.function.ObjIntConsumer;
 import org.agrona.DirectBuffer;
+import org.agrona.MutableDirectBuffer;
 import org.agrona.concurrent.UnsafeBuffer;
 
 /**
@@ -61,6 +65,52 @@ public interface PageTransport extends AutoCloseable {
    */
   default void readSections(List<SectionsOf> wanted, PageConsumer consumer) {
     getSections(wanted, (data, index) -> consumer.accept(inPlace(data), 0, data.size(), index));
+  }
+
+  /**
+   * Reads rows of some tokens of some heads of pages in place. Unless a transport knows better, the
+   * whole sections are read and the rows taken out of them here.
+   *
+   * @param layout of the pages
+   * @param consumer is given each page's rows ({@link TokenRows}), laid end to end by head, then
+   *     token, and the index in {@code wanted}, in order, on the calling thread; the bytes are in
+   *     memory that is used again after it returns
+   * @throws KvtierException LOST if a page is absent or a checksum failed
+   */
+  default void readRows(PageLayout layout, List<RowsOf> wanted, PageConsumer consumer) {
+    List<SectionsOf> sections = wanted.stream().map(PageTransport::sectionsOf).toList();
+    readSections(
+        sections,
+        (data, offset, length, index) -> {
+          RowsOf rows = wanted.get(index);
+          MutableDirectBuffer taken = takeRows(layout, rows, data, offset);
+          consumer.accept(taken, 0, taken.capacity(), index);
+        });
+  }
+
+  private static SectionsOf sectionsOf(RowsOf rows) {
+    return SectionsOf.newBuilder()
+        .setKey(rows.getKey())
+        .setHeadsLow(rows.getHeadsLow())
+        .setHeadsHigh(rows.getHeadsHigh())
+        .setSections(rows.getSections())
+        .build();
+  }
+
+  private static MutableDirectBuffer takeRows(
+      PageLayout layout, RowsOf wanted, DirectBuffer heads, int offset) {
+    TokenRows rows = new TokenRows(layout, wanted.getSections());
+    int count = wanted.getTokensList().stream().mapToInt(Long::bitCount).sum();
+    MutableDirectBuffer taken = new UnsafeBuffer(new byte[count * rows.length()]);
+    int to = 0;
+    for (int head = 0; head < wanted.getTokensCount(); head++) {
+      for (long left = wanted.getTokens(head); left != 0; left &= left - 1) {
+        int at = offset + head * layout.lengthOf(wanted.getSections());
+        rows.take(heads, at, Long.numberOfTrailingZeros(left), taken, to);
+        to += rows.length();
+      }
+    }
+    return taken;
   }
 
   private static DirectBuffer inPlace(ByteString bytes) {
