@@ -8,10 +8,12 @@ import io.kvtier.cachetier.Read.Miss;
 import io.kvtier.cachetier.Read.MissReason;
 import io.kvtier.cachetier.cache.CacheLimits;
 import io.kvtier.cachetier.cache.PageCache;
+import io.kvtier.page.PageHeaderFlyweight;
 import io.kvtier.page.PageKey;
 import io.kvtier.page.PageLayout;
 import io.kvtier.page.Pages;
 import io.kvtier.page.Pages.Flaw;
+import io.kvtier.page.TokenRows;
 import org.agrona.DirectBuffer;
 import org.agrona.concurrent.UnsafeBuffer;
 import org.jspecify.annotations.Nullable;
@@ -116,7 +118,7 @@ public final class PageService {
         store.read(
             key,
             (page, offset, length) -> {
-              if (Pages.verifyHeader(page, offset, length) != Flaw.NONE) {
+              if (Pages.verifyHeader(key, page, offset, length) != Flaw.NONE) {
                 return new Miss<R>(MissReason.CORRUPT);
               }
               PageLayout layout = PageLayout.of(page, offset);
@@ -128,6 +130,41 @@ public final class PageService {
               counts.hit(selection.length(layout));
               return hit;
             }));
+  }
+
+  /**
+   * Lets the reader take rows out of a page of which the header and the sections that rows are
+   * taken from have been verified, whoever else verifies: rows carry no checksums of the page's.
+   *
+   * @throws KvtierException INVALID if the page has no such head, section or token
+   */
+  public <R> Read<R> rows(PageKey key, RowSelection selection, RowReader<R> reader) {
+    SectionSelection sections = selection.sections();
+    return served(
+        key,
+        store.read(
+            key,
+            (page, offset, length) -> {
+              if (Pages.verifyHeader(key, page, offset, length) != Flaw.NONE) {
+                return new Miss<R>(MissReason.CORRUPT);
+              }
+              PageLayout layout = PageLayout.of(page, offset);
+              sections.requireWithin(layout);
+              selection.requireWithin(PageHeaderFlyweight.tokens(page, offset));
+              if (!sound(page, offset, layout, sections)) {
+                return new Miss<R>(MissReason.CORRUPT);
+              }
+              TokenRows rows = new TokenRows(layout, selection.sectionSet());
+              Hit<R> hit = new Hit<>(reader.read(page, offset, layout, rows));
+              counts.hit(selection.rows() * rows.length());
+              return hit;
+            }));
+  }
+
+  /** Takes rows out of a page in place, under its lock. */
+  @FunctionalInterface
+  public interface RowReader<R> {
+    R read(DirectBuffer page, int offset, PageLayout layout, TokenRows rows);
   }
 
   private boolean verifies() {

@@ -54,13 +54,18 @@ public record SectionSelection(long headsLow, long headsHigh, int sections) {
     }
   }
 
+  /** Heads selected. */
+  int heads() {
+    return Long.bitCount(headsLow) + Long.bitCount(headsHigh);
+  }
+
   boolean hasHead(int kvHead) {
     return ((kvHead < Long.SIZE ? headsLow : headsHigh) >>> kvHead & 1) != 0;
   }
 
   /** Bytes of the selection in a page of this layout, without padding. */
   public int length(PageLayout layout) {
-    return (Long.bitCount(headsLow) + Long.bitCount(headsHigh)) * layout.lengthOf(sections);
+    return heads() * layout.lengthOf(sections);
   }
 
   /** Bytes of each selected section, by id. */
@@ -77,8 +82,7 @@ public record SectionSelection(long headsLow, long headsHigh, int sections) {
 
   /** The sealed checksum of every selected section of a page, by head, then by section id. */
   public int[] checksums(DirectBuffer page, int offset, PageLayout layout) {
-    int[] checksums =
-        new int[(Long.bitCount(headsLow) + Long.bitCount(headsHigh)) * Integer.bitCount(sections)];
+    int[] checksums = new int[heads() * Integer.bitCount(sections)];
     int at = 0;
     for (int head = 0; head < layout.kvHeads(); head++) {
       for (int id = 0; hasHead(head) && id < Section.count(); id++) {

@@ -24,7 +24,9 @@ import io.kvtier.page.PageKey;
 import io.kvtier.page.PageLayout;
 import io.kvtier.page.Section;
 import java.util.Arrays;
+import java.util.List;
 import java.util.SplittableRandom;
+import java.util.function.Supplier;
 import org.agrona.concurrent.UnsafeBuffer;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.BeforeEach;
@@ -156,6 +158,31 @@ final class PageServiceTest {
     assertThat(pages.getSections(KEY, sketch)).isEqualTo(new Miss<byte[]>(MissReason.CORRUPT));
     assertThat(pages.counts().missesCorrupt()).isEqualTo(2);
     assertThat(pages.getSections(KEY, sketch)).isEqualTo(new Miss<byte[]>(MissReason.ABSENT));
+  }
+
+  /** Put past the service, as by a store that mixes its keys up. */
+  @Test
+  void aPageUnderAnothersKeyIsAMissForEveryReader() {
+    UnsafeBuffer page = page(ROT4, LAYER + 1, 1);
+    SectionSelection sketch = new SectionSelection(0b10, 0, Section.K_SIGN.bit());
+    List<Supplier<Read<?>>> reads =
+        List.of(
+            () -> get(KEY),
+            () -> pages.getSections(KEY, sketch),
+            () -> pages.readSections(KEY, sketch, (bytes, offset, length) -> length),
+            () ->
+                pages.rows(
+                    KEY,
+                    new RowSelection(sketch, new long[] {5}),
+                    (bytes, offset, layout, rows) -> rows.length()));
+    for (Supplier<Read<?>> read : reads) {
+      store.put(KEY, page, 0, LENGTH);
+      assertThat(read.get()).isEqualTo(new Miss<>(MissReason.CORRUPT));
+      assertThat(store.pages()).isZero();
+      pages.put(KEY, page(ROT4, LAYER, 1), 0, LENGTH);
+      assertThat(read.get()).isInstanceOf(Hit.class);
+      store.delete(KEY);
+    }
   }
 
   @Test

@@ -14,8 +14,10 @@ import io.kvtier.page.PageLayout;
 import io.kvtier.v1.ContainsRequest;
 import io.kvtier.v1.DeleteRequest;
 import io.kvtier.v1.GetRequest;
+import io.kvtier.v1.GetRowsRequest;
 import io.kvtier.v1.GetSectionsRequest;
 import io.kvtier.v1.PutRequest;
+import io.kvtier.v1.RowsOf;
 import io.kvtier.v1.SectionsOf;
 import java.util.ArrayList;
 import java.util.Collections;
@@ -53,6 +55,7 @@ final class WrongPages {
     List<WrongCall> calls = new ArrayList<>();
     calls.addAll(puts());
     calls.addAll(sections());
+    calls.addAll(rows());
     calls.addAll(
         batches(
             "get",
@@ -171,5 +174,41 @@ final class WrongPages {
         invalid("sections: id 12", get(right().setSections(1 << 12).build()), "section"),
         invalid("sections: id 31", get(right().setSections(1 << 31).build()), "section"),
         invalid("sections: of raw16", get(right().setSections(1 << 8).build()), "section"));
+  }
+
+  private static WrongCall.Send rows(RowsOf... pages) {
+    GetRowsRequest request = GetRowsRequest.newBuilder().addAllPages(List.of(pages)).build();
+    return (at, s) -> Loopback.drain(at.pages().getRows(request));
+  }
+
+  private static RowsOf.Builder rightRows() {
+    return RowsOf.newBuilder()
+        .setKey(STORED_KEY)
+        .setHeadsLow(3)
+        .setSections(1)
+        .addTokens(1)
+        .addTokens(-1);
+  }
+
+  private static List<WrongCall> rows() {
+    RowsOf good = rightRows().build();
+    return List.of(
+        invalid("rows: no page", rows(), "0", "1024"),
+        invalid(
+            "rows: 1025 pages",
+            rows(Collections.nCopies(1025, good).toArray(RowsOf[]::new)),
+            "1025",
+            "1024"),
+        invalid("rows: no key", rows(good, rightRows().clearKey().build()), "0", "32"),
+        invalid("rows: key of 33", rows(good, rightRows().setKey(bytes(33)).build()), "33", "32"),
+        invalid("rows: no head", rows(good, rightRows().clearHeadsLow().build()), "head"),
+        invalid("rows: a head beyond", rows(rightRows().setHeadsLow(5).build()), "head", "2"),
+        invalid("rows: no section", rows(good, rightRows().clearSections().build()), "section"),
+        invalid("rows: id 12", rows(rightRows().setSections(1 << 12).build()), "section"),
+        invalid("rows: of the mean key", rows(rightRows().setSections(1 << 4).build()), "0x10"),
+        invalid("rows: of raw16", rows(rightRows().setSections(1 << 8).build()), "0x100"),
+        invalid("rows: no tokens", rows(good, rightRows().clearTokens().build()), "0", "2"),
+        invalid("rows: a set too many", rows(rightRows().addTokens(1).build()), "3", "2"),
+        invalid("rows: an empty set", rows(rightRows().setTokens(1, 0).build()), "tokens[1]"));
   }
 }

@@ -8,6 +8,7 @@ import io.kvtier.rpc.Statuses;
 import io.kvtier.v1.ContainsRequest;
 import io.kvtier.v1.ContainsResponse;
 import io.kvtier.v1.GetRequest;
+import io.kvtier.v1.GetRowsRequest;
 import io.kvtier.v1.GetSectionsRequest;
 import io.kvtier.v1.PutResponse;
 import io.kvtier.wire.FrameChannel;
@@ -179,6 +180,11 @@ final class DirectPages implements AutoCloseable {
   /** As Pages.GetSections. */
   void getSections(GetSectionsRequest request, Consumer<IncomingBytes> answers) throws IOException {
     read(Frames.SECTIONS, request.toByteArray(), answers);
+  }
+
+  /** As Pages.GetRows. */
+  void getRows(GetRowsRequest request, Consumer<IncomingBytes> answers) throws IOException {
+    read(Frames.ROWS, request.toByteArray(), answers);
   }
 
   private void read(byte kind, byte[] request, Consumer<IncomingBytes> answers) throws IOException {

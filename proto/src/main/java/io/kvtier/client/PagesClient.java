@@ -7,10 +7,9 @@ import io.grpc.MethodDescriptor;
 import io.grpc.StatusRuntimeException;
 import io.kvtier.KvtierException;
 import io.kvtier.KvtierException.Code;
-import io.kvtier.page.Checksums;
 import io.kvtier.page.PageKey;
-import io.kvtier.page.Pages;
-import io.kvtier.page.Pages.Flaw;
+import io.kvtier.page.PageLayout;
+import io.kvtier.page.TokenRows;
 import io.kvtier.rpc.Channels;
 import io.kvtier.rpc.Statuses;
 import io.kvtier.v1.ContainsRequest;
@@ -19,11 +18,13 @@ import io.kvtier.v1.DeleteRequest;
 import io.kvtier.v1.DirectRequest;
 import io.kvtier.v1.DirectResponse;
 import io.kvtier.v1.GetRequest;
+import io.kvtier.v1.GetRowsRequest;
 import io.kvtier.v1.GetSectionsRequest;
 import io.kvtier.v1.Miss;
 import io.kvtier.v1.PagesGrpc;
 import io.kvtier.v1.PutRequest;
 import io.kvtier.v1.PutResponse;
+import io.kvtier.v1.RowsOf;
 import io.kvtier.v1.SectionsOf;
 import io.kvtier.wire.IncomingBytes;
 import io.kvtier.wire.PageMessages;
@@ -47,7 +48,8 @@ import org.agrona.DirectBuffer;
 /**
  * A tier node's pages, from any thread. Every call blocks until its answer or its deadline. Batches
  * of any length are cut to what the node takes at once. What arrives is verified once more here:
- * whole pages by their header and all sections, sections by the checksums that come with them.
+ * whole pages by their header and all sections, sections and rows by the checksums that come with
+ * them.
  */
 public final class PagesClient implements PageTransport {
   /** Most keys in one request. */
@@ -73,6 +75,7 @@ public final class PagesClient implements PageTransport {
 
   private final ManagedChannel channel;
   private final String peer;
+  private final AnswerChecks checks;
   private final Duration deadline;
   private final boolean verify;
   private final DirectPath direct;
@@ -91,6 +94,7 @@ public final class PagesClient implements PageTransport {
     Set<Option> set = Set.of(options);
     this.channel = Channels.open(target);
     this.peer = "the tier at " + target;
+    this.checks = new AnswerChecks(peer);
     this.deadline = deadline;
     this.verify = !set.contains(Option.TRUSTING);
     this.direct =
@@ -181,7 +185,7 @@ public final class PagesClient implements PageTransport {
         (bytes, offset, length, index) -> consumer.accept(copy(bytes, offset, length), index));
   }
 
-  private static ByteString copy(DirectBuffer bytes, int offset, int length) {
+  static ByteString copy(DirectBuffer bytes, int offset, int length) {
     byte[] copy = new byte[length];
     bytes.getBytes(offset, copy);
     return UnsafeByteOperations.unsafeWrap(copy);
@@ -196,8 +200,7 @@ public final class PagesClient implements PageTransport {
       GetRequest built = request.build();
       Batch reading = new Batch(from, batch.size(), batch::get, consumer);
       BiConsumer<IncomingBytes, Staging> reader =
-          (in, staging) ->
-              reading.accept(PageMessages.readGet(in, staging), this::requireSoundPage);
+          (in, staging) -> reading.accept(PageMessages.readGet(in, staging), checks::requirePage);
       if (!readDirectly(reading, reader, (path, answers) -> path.get(built, answers))) {
         run(PagesMethods.GET, built, reading, reader);
       }
@@ -214,11 +217,47 @@ public final class PagesClient implements PageTransport {
       BiConsumer<IncomingBytes, Staging> reader =
           (in, staging) ->
               PageMessages.readSections(
-                  in, staging, answer -> reading.accept(answer, this::requireSoundSections));
+                  in, staging, answer -> reading.accept(answer, checks::requireSections));
       if (!readDirectly(reading, reader, (path, answers) -> path.getSections(request, answers))) {
         run(PagesMethods.GET_SECTIONS, request, reading, reader);
       }
     }
+  }
+
+  @Override
+  public void readRows(PageLayout layout, List<RowsOf> wanted, PageConsumer consumer) {
+    TokenRows[] rows = new TokenRows[1];
+    for (int from = 0; from < wanted.size(); from += BATCH_MAX) {
+      List<RowsOf> batch = wanted.subList(from, Math.min(wanted.size(), from + BATCH_MAX));
+      GetRowsRequest request = GetRowsRequest.newBuilder().addAllPages(batch).build();
+      Batch reading =
+          new Batch(from, batch.size(), i -> PageKey.of(batch.get(i).getKey()), consumer);
+      AnswerChecks.Check check =
+          (key, answer) ->
+              checks.requireRows(key, answer, bytes(layout, batch.get(answer.index()), rows));
+      BiConsumer<IncomingBytes, Staging> reader =
+          (in, staging) ->
+              PageMessages.readRows(in, staging, answer -> reading.accept(answer, check));
+      if (!readDirectly(reading, reader, (path, answers) -> path.getRows(request, answers))) {
+        run(PagesMethods.GET_ROWS, request, reading, reader);
+      }
+    }
+  }
+
+  /**
+   * Bytes of the rows of a page.
+   *
+   * @param last of the set of sections asked last: most often the same for all pages
+   */
+  private static int bytes(PageLayout layout, RowsOf wanted, TokenRows[] last) {
+    if (last[0] == null || last[0].sectionSet() != wanted.getSections()) {
+      last[0] = new TokenRows(layout, wanted.getSections());
+    }
+    int count = 0;
+    for (int i = 0; i < wanted.getTokensCount(); i++) {
+      count += Long.bitCount(wanted.getTokens(i));
+    }
+    return count * last[0].length();
   }
 
   private interface DirectRead {
@@ -308,7 +347,7 @@ public final class PagesClient implements PageTransport {
       return served == size;
     }
 
-    void accept(Answer answer, Check check) {
+    void accept(Answer answer, AnswerChecks.Check check) {
       if (complete() || answer.index() != served) {
         throw new KvtierException(
             Code.INTERNAL,
@@ -333,41 +372,6 @@ public final class PagesClient implements PageTransport {
       consumer.accept(answer.bytes(), answer.offset(), answer.length(), from + served);
       served++;
     }
-  }
-
-  private interface Check {
-    void requireSound(PageKey key, Answer answer);
-  }
-
-  private void requireSoundPage(PageKey key, Answer answer) {
-    Flaw flaw = Pages.verify(key, answer.bytes(), answer.offset(), answer.length());
-    if (flaw != Flaw.NONE) {
-      throw flawed(key, flaw);
-    }
-  }
-
-  private void requireSoundSections(PageKey key, Answer answer) {
-    int[] lengths = answer.lengths();
-    int at = 0;
-    for (int i = 0; i < answer.checksums().length; i++) {
-      int length = lengths.length == 0 ? 0 : lengths[i % lengths.length];
-      if (length <= 0
-          || length > answer.length() - at
-          || Checksums.crc32c(answer.bytes(), answer.offset() + at, length)
-              != answer.checksums()[i]) {
-        throw flawed(key, Flaw.SECTION_CHECKSUM);
-      }
-      at += length;
-    }
-    if (at != answer.length() || at == 0) {
-      throw flawed(key, Flaw.LENGTH);
-    }
-  }
-
-  private KvtierException flawed(PageKey key, Flaw flaw) {
-    return new KvtierException(
-        Code.LOST,
-        "page %s did not come whole from %s: %s; read it again".formatted(key, peer, flaw));
   }
 
   /** Tells which pages are stored: bit i for key i. */

@@ -4,6 +4,7 @@ import com.google.protobuf.ByteString;
 import io.kvtier.KvtierException;
 import io.kvtier.KvtierException.Code;
 import io.kvtier.page.PageKey;
+import io.kvtier.page.PageLayout;
 import io.kvtier.page.Pages;
 import io.kvtier.replica.HedgeBudget;
 import io.kvtier.replica.NodeHealth;
@@ -13,6 +14,7 @@ import io.kvtier.replica.ReplicaConfig;
 import io.kvtier.replica.ReplicaCounts;
 import io.kvtier.replica.ReplicaCounts.Count;
 import io.kvtier.replica.WriteCourse;
+import io.kvtier.v1.RowsOf;
 import io.kvtier.v1.SectionsOf;
 import java.util.ArrayList;
 import java.util.Collection;
@@ -176,6 +178,23 @@ public final class ReplicatedPages implements PageTransport {
             (node, indexes, answers) ->
                 node.getSections(indexes.stream().map(i -> wanted.get(from + i)).toList(), answers),
         (sections, index) -> true);
+  }
+
+  @Override
+  public void readRows(PageLayout layout, List<RowsOf> wanted, PageConsumer consumer) {
+    List<PageKey> keys = wanted.stream().map(each -> PageKey.of(each.getKey())).toList();
+    read(
+        keys,
+        (rows, index) ->
+            consumer.accept(new UnsafeBuffer(rows.asReadOnlyByteBuffer()), 0, rows.size(), index),
+        (batch, from) ->
+            (node, indexes, answers) ->
+                node.readRows(
+                    layout,
+                    indexes.stream().map(i -> wanted.get(from + i)).toList(),
+                    (bytes, offset, length, index) ->
+                        answers.accept(PagesClient.copy(bytes, offset, length), index)),
+        (rows, index) -> true);
   }
 
   /** Makes the call of one piece of a batch. */

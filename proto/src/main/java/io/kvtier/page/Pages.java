@@ -74,9 +74,19 @@ public final class Pages {
   /** As {@link #verify(DirectBuffer, int, int)}, and that the page belongs under the key. */
   public static Flaw verify(PageKey key, DirectBuffer page, int offset, int length) {
     Flaw flaw = verify(page, offset, length);
-    if (flaw != Flaw.NONE) {
-      return flaw;
-    }
+    return flaw != Flaw.NONE ? flaw : verifyKey(key, page, offset);
+  }
+
+  /**
+   * As {@link #verifyHeader(DirectBuffer, int, int)}, and that the page belongs under the key. Some
+   * sections of a page are only as good as this: their checksums say nothing of whose they are.
+   */
+  public static Flaw verifyHeader(PageKey key, DirectBuffer page, int offset, int length) {
+    Flaw flaw = verifyHeader(page, offset, length);
+    return flaw != Flaw.NONE ? flaw : verifyKey(key, page, offset);
+  }
+
+  private static Flaw verifyKey(PageKey key, DirectBuffer page, int offset) {
     return key.matches(identity(page, offset), PageLayout.of(page, offset)) ? Flaw.NONE : Flaw.KEY;
   }
 

@@ -7,6 +7,7 @@ import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
 import java.nio.channels.SocketChannel;
 import org.agrona.DirectBuffer;
+import org.agrona.MutableDirectBuffer;
 import org.agrona.concurrent.UnsafeBuffer;
 
 /**
@@ -23,6 +24,7 @@ public final class FrameChannel implements AutoCloseable {
   private ByteBuffer in = ByteBuffer.allocateDirect(IN_BYTES).order(ByteOrder.LITTLE_ENDIAN);
   private final UnsafeBuffer inView = new UnsafeBuffer(in);
   private ByteBuffer out = ByteBuffer.allocateDirect(OUT_BYTES).order(ByteOrder.LITTLE_ENDIAN);
+  private final UnsafeBuffer outView = new UnsafeBuffer(out);
 
   /** Bytes of {@link #in} that have been received. */
   private int received;
@@ -176,6 +178,27 @@ public final class FrameChannel implements AutoCloseable {
   public void add(byte frameKind) {
     grow(Frames.HEADER_BYTES);
     Frames.header(out, 0, frameKind);
+  }
+
+  /**
+   * The memory of what waits to be sent, at least {@code bytes} long, with its first {@code kept}
+   * bytes kept: for a frame whose body is written in place, {@link Frames#HEADER_BYTES} behind
+   * {@link #waiting}, and then {@linkplain #addWritten added}. Valid until anything else is added.
+   */
+  public MutableDirectBuffer ensure(int bytes, int kept) {
+    if (bytes > out.capacity()) {
+      ByteBuffer larger = ByteBuffer.allocateDirect(Math.max(2 * out.capacity(), bytes));
+      larger.put(0, out, 0, kept).position(out.position());
+      out = larger.order(ByteOrder.LITTLE_ENDIAN);
+    }
+    outView.wrap(out);
+    return outView;
+  }
+
+  /** Adds a frame whose body has been written in place. */
+  public void addWritten(byte frameKind, int bodyBytes) {
+    Frames.header(out, bodyBytes, frameKind);
+    out.position(out.position() + bodyBytes);
   }
 
   /** Bytes that wait to be sent. */

@@ -10,10 +10,10 @@ import java.nio.ByteOrder;
  * <pre>
  *   connection   8 bytes {@link #GREETING} each way, the client's first
  *   frame        0 length of the body (4, little-endian) | 4 kind (1) | 5 zero (3) | 8 body
- *   request      kind GET, SECTIONS, CONTAINS, PUT; its body is that method's request
- *   answers      to GET and SECTIONS: ANSWER frames as on gRPC, then END; to CONTAINS: one ANSWER;
- *                to PUT: one ANSWER, which may wait until {@link #ACKS_HELD_MAX} are due or no
- *                further request has come
+ *   request      kind GET, SECTIONS, CONTAINS, PUT, ROWS; its body is that method's request
+ *   answers      to GET, SECTIONS and ROWS: ANSWER frames as on gRPC, then END; to CONTAINS: one
+ *                ANSWER; to PUT: one ANSWER, which may wait until {@link #ACKS_HELD_MAX} are due or
+ *                no further request has come
  *   refusal      ERROR, whose body is google.rpc.Status's code and message; it ends the connection
  * </pre>
  *
@@ -32,6 +32,7 @@ public final class Frames {
   public static final byte SECTIONS = 17;
   public static final byte CONTAINS = 18;
   public static final byte PUT = 19;
+  public static final byte ROWS = 20;
 
   /** Acknowledgements that the tier may hold back while requests keep coming. */
   public static final int ACKS_HELD_MAX = 16;

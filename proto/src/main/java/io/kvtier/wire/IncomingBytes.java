@@ -60,6 +60,10 @@ public abstract sealed class IncomingBytes permits BufferBytes, StreamBytes {
     return tag == (field << 3 | VARINT);
   }
 
+  static boolean isFixed32(int tag, int field) {
+    return tag == (field << 3 | FIXED32);
+  }
+
   final long varint() {
     long value = 0;
     for (int i = 0; i < VARINT_BYTES_MAX; i++) {

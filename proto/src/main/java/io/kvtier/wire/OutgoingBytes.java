@@ -49,6 +49,13 @@ public final class OutgoingBytes {
     return message;
   }
 
+  /** A message that has been written already and lies in the buffer. */
+  public static OutgoingBytes written(DirectBuffer buffer, int offset, int length) {
+    OutgoingBytes message = new OutgoingBytes();
+    message.add(new Fields(0), buffer, offset, length);
+    return message;
+  }
+
   /** A google.rpc.Status without details. */
   public static OutgoingBytes refusal(int code, String text) {
     byte[] utf8 = text.getBytes(UTF_8);

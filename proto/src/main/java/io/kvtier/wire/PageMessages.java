@@ -31,11 +31,11 @@ public final class PageMessages {
   public record Put(ByteString key, DirectBuffer bytes, int offset, int length) {}
 
   /**
-   * A GetResponse, or a page of a GetSectionsResponse.
+   * A GetResponse, or a page of a GetSectionsResponse or a GetRowsResponse.
    *
    * @param bytes valid as long as the message, and until its next page is read
-   * @param lengths of the sections asked; empty for a whole page
-   * @param checksums of the sections; empty for a whole page
+   * @param lengths of the sections asked; empty for a whole page, and for rows
+   * @param checksums of the sections, or one of all rows; empty for a whole page
    */
   public record Answer(
       int index,
@@ -159,6 +159,43 @@ public final class PageMessages {
       }
     }
     return new Answer(index, miss(miss), data.buffer(), data.offset(), length, lengths, checksums);
+  }
+
+  /** Reads a GetRowsResponse, page by page; each page's bytes take the place of the last's. */
+  public static void readRows(IncomingBytes in, Staging staging, Consumer<Answer> consumer) {
+    for (int tag = in.tag(); tag != 0; tag = in.tag()) {
+      if (IncomingBytes.isBytes(tag, 1)) {
+        int length = in.bytesLength();
+        consumer.accept(rows(in, in.left() - length, staging));
+      } else {
+        in.skip(tag);
+      }
+    }
+  }
+
+  private static Answer rows(IncomingBytes in, int leftAfter, Staging staging) {
+    int index = 0;
+    int miss = 0;
+    Located data = NOWHERE;
+    int length = 0;
+    int checksum = 0;
+    while (in.left() > leftAfter) {
+      int tag = in.tag();
+      if (IncomingBytes.isVarint(tag, 1)) {
+        index = (int) in.varint();
+      } else if (IncomingBytes.isVarint(tag, 2)) {
+        miss = (int) in.varint();
+      } else if (IncomingBytes.isBytes(tag, 3)) {
+        length = in.bytesLength();
+        data = bytes(in, length, staging);
+      } else if (IncomingBytes.isFixed32(tag, 4)) {
+        checksum = in.fixed32();
+      } else {
+        in.skip(tag);
+      }
+    }
+    int[] checksums = {checksum};
+    return new Answer(index, miss(miss), data.buffer(), data.offset(), length, NONE, checksums);
   }
 
   private static int[] varints(IncomingBytes in) {

@@ -3,6 +3,7 @@ package io.kvtier.wire;
 import io.grpc.MethodDescriptor;
 import io.grpc.MethodDescriptor.Marshaller;
 import io.kvtier.v1.GetRequest;
+import io.kvtier.v1.GetRowsRequest;
 import io.kvtier.v1.GetSectionsRequest;
 import io.kvtier.v1.PagesGrpc;
 import io.kvtier.v1.PutRequest;
@@ -23,6 +24,10 @@ public final class PagesMethods {
   public static final MethodDescriptor<GetSectionsRequest, OutgoingBytes> SERVED_GET_SECTIONS =
       sent(PagesGrpc.getGetSectionsMethod());
 
+  /** GetRows as the tier answers it. */
+  public static final MethodDescriptor<GetRowsRequest, OutgoingBytes> SERVED_GET_ROWS =
+      sent(PagesGrpc.getGetRowsMethod());
+
   /** Put as the tier hears it. */
   public static final MethodDescriptor<IncomingBytes, PutResponse> SERVED_PUT =
       PagesGrpc.getPutMethod().toBuilder(
@@ -36,6 +41,10 @@ public final class PagesMethods {
   /** GetSections as a client hears it. */
   public static final MethodDescriptor<GetSectionsRequest, IncomingBytes> GET_SECTIONS =
       heard(PagesGrpc.getGetSectionsMethod());
+
+  /** GetRows as a client hears it. */
+  public static final MethodDescriptor<GetRowsRequest, IncomingBytes> GET_ROWS =
+      heard(PagesGrpc.getGetRowsMethod());
 
   /** Put as a client sends it: the generated message copies the page once, as this would. */
   public static final MethodDescriptor<PutRequest, PutResponse> PUT = PagesGrpc.getPutMethod();

@@ -5,6 +5,7 @@ import io.kvtier.KvtierException;
 import io.kvtier.KvtierException.Code;
 import io.kvtier.page.PageKey;
 import io.kvtier.page.PageLayout;
+import io.kvtier.v1.RowsOf;
 import io.kvtier.v1.SectionsOf;
 import java.util.List;
 import java.util.Map;
@@ -14,6 +15,7 @@ import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.LinkedBlockingQueue;
 import java.util.concurrent.TimeUnit;
 import java.util.function.ObjIntConsumer;
+import org.agrona.concurrent.UnsafeBuffer;
 
 /** A tier node in a map that can be told to misbehave. */
 final class FakeNode implements PageTransport {
@@ -103,6 +105,15 @@ final class FakeNode implements PageTransport {
     get(
         wanted.stream().map(each -> PageKey.of(each.getKey())).toList(),
         (page, index) -> consumer.accept(page.substring(0, 100), index));
+  }
+
+  /** The bytes of each page from 100 to 150. */
+  @Override
+  public void readRows(PageLayout layout, List<RowsOf> wanted, PageConsumer consumer) {
+    get(
+        wanted.stream().map(each -> PageKey.of(each.getKey())).toList(),
+        (page, index) ->
+            consumer.accept(new UnsafeBuffer(page.asReadOnlyByteBuffer()), 100, 50, index));
   }
 
   @Override

@@ -17,6 +17,7 @@ import io.kvtier.page.Pages;
 import io.kvtier.replica.Rendezvous;
 import io.kvtier.replica.ReplicaConfig;
 import io.kvtier.replica.ReplicaCounts.Count;
+import io.kvtier.v1.RowsOf;
 import io.kvtier.v1.SectionsOf;
 import java.time.Duration;
 import java.util.ArrayList;
@@ -111,6 +112,15 @@ class ReplicatedPagesTest {
           parts.add(data);
         });
     assertThat(parts).isEqualTo(read.stream().map(page -> page.substring(0, 100)).toList());
+    List<ByteString> rows = new ArrayList<>();
+    replicated.readRows(
+        LAYOUT,
+        keys().stream().map(key -> RowsOf.newBuilder().setKey(key.toByteString()).build()).toList(),
+        (bytes, offset, length, index) -> {
+          assertThat(index).isEqualTo(rows.size());
+          rows.add(PagesClient.copy(bytes, offset, length));
+        });
+    assertThat(rows).isEqualTo(read.stream().map(page -> page.substring(100, 150)).toList());
   }
 
   private static void await(BlockingQueue<PageKey> queue, PageKey wanted)
@@ -134,7 +144,7 @@ class ReplicatedPagesTest {
     requireAllRead();
     long failOvers = replicated.counts().get(Count.FAIL_OVERS);
     assertThat(failOvers > 0).as("%d fail-overs", failOvers).isEqualTo(fault != Fault.NONE);
-    assertThat(replicated.counts().hits(0) + replicated.counts().hits(1)).isEqualTo(4L * PAGES);
+    assertThat(replicated.counts().hits(0) + replicated.counts().hits(1)).isEqualTo(6L * PAGES);
   }
 
   @Test
@@ -238,11 +248,8 @@ class ReplicatedPagesTest {
     requireAllRead();
     assertThat(full.pages).isEmpty();
     full.fault = Fault.NONE;
-    for (PageKey key : keys()) {
-      if (home(key, 0) == full || home(key, 1) == full) {
-        await(full.stored, key);
-      }
-    }
+    awaitAll(
+        full, keys().stream().filter(key -> home(key, 0) == full || home(key, 1) == full).toList());
   }
 
   @Test

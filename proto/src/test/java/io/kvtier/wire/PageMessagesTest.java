@@ -10,8 +10,10 @@ import io.grpc.HasByteBuffer;
 import io.kvtier.KvtierException;
 import io.kvtier.page.PageKey;
 import io.kvtier.v1.GetResponse;
+import io.kvtier.v1.GetRowsResponse;
 import io.kvtier.v1.GetSectionsResponse;
 import io.kvtier.v1.Miss;
+import io.kvtier.v1.PageRows;
 import io.kvtier.v1.PageSections;
 import io.kvtier.v1.PutRequest;
 import java.io.ByteArrayInputStream;
@@ -22,7 +24,9 @@ import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
 import java.util.SplittableRandom;
+import java.util.zip.CRC32C;
 import org.agrona.DirectBuffer;
+import org.agrona.MutableDirectBuffer;
 import org.agrona.concurrent.UnsafeBuffer;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.EnumSource;
@@ -200,6 +204,49 @@ final class PageMessagesTest {
                 .isEqualTo(member.getChecksumsList().stream().mapToInt(v -> v).toArray());
             assertThat(copy(answer.bytes(), answer.offset(), answer.length()))
                 .isEqualTo(data.get(next[0]++));
+          });
+      assertThat(next[0]).isEqualTo(5);
+    }
+  }
+
+  @ParameterizedTest
+  @EnumSource
+  void rowsRoundTrip(Source source) throws IOException {
+    for (int i = 0; i < 100; i++) {
+      Staging message = Staging.onHeap(BYTES_MAX);
+      GetRowsResponse.Builder expected = GetRowsResponse.newBuilder();
+      int at = 0;
+      for (int page = 0; page < 5; page++) {
+        byte[] rows = bytes(i % 10 == 0 ? 100_000 : 3_000);
+        int index = page * random.nextInt(400);
+        PageRows.Builder member = PageRows.newBuilder().setIndex(index);
+        MutableDirectBuffer target = message.ensure(at + RowsMessage.bytesMax(rows.length), at);
+        if (page == 2) {
+          at = RowsMessage.miss(target, at, index, Miss.MISS_CORRUPT);
+          member.setMiss(Miss.MISS_CORRUPT);
+        } else {
+          int dataAt = RowsMessage.begin(target, at, index, rows.length);
+          target.putBytes(dataAt, rows);
+          at = RowsMessage.end(target, dataAt, rows.length);
+          CRC32C crc = new CRC32C();
+          crc.update(rows);
+          member.setData(ByteString.copyFrom(rows)).setChecksum((int) crc.getValue());
+        }
+        expected.addPages(member);
+      }
+      byte[] wire = drained(OutgoingBytes.written(message.buffer(), 0, at));
+      assertThat(GetRowsResponse.parseFrom(wire)).isEqualTo(expected.build());
+      int[] next = {0};
+      PageMessages.readRows(
+          source.of(strange(expected.build()), random),
+          staging(),
+          answer -> {
+            PageRows member = expected.getPages(next[0]++);
+            assertThat(answer.index()).isEqualTo(member.getIndex());
+            assertThat(answer.miss()).isEqualTo(member.getMiss());
+            assertThat(answer.checksums()).containsExactly(member.getChecksum());
+            assertThat(copy(answer.bytes(), answer.offset(), answer.length()))
+                .isEqualTo(member.getData().toByteArray());
           });
       assertThat(next[0]).isEqualTo(5);
     }

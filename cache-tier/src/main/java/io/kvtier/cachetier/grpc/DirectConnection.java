@@ -14,6 +14,7 @@ import io.kvtier.rpc.Statuses;
 import io.kvtier.v1.ContainsRequest;
 import io.kvtier.v1.ContainsResponse;
 import io.kvtier.v1.GetRequest;
+import io.kvtier.v1.GetRowsRequest;
 import io.kvtier.v1.GetSectionsRequest;
 import io.kvtier.v1.PutResponse;
 import io.kvtier.wire.FrameChannel;
@@ -89,10 +90,11 @@ final class DirectConnection implements Runnable {
         case Frames.SECTIONS -> sections(GetSectionsRequest.parseFrom(channel.bodyBuffer()));
         case Frames.CONTAINS -> contains(ContainsRequest.parseFrom(channel.bodyBuffer()));
         case Frames.PUT -> put();
+        case Frames.ROWS -> rows(GetRowsRequest.parseFrom(channel.bodyBuffer()));
         default ->
             throw KvtierException.invalid(
                 "frame is of kind %d; it must be a request, %d..%d",
-                channel.kind(), Frames.GET, Frames.PUT);
+                channel.kind(), Frames.GET, Frames.ROWS);
       }
     } catch (InvalidProtocolBufferException e) {
       throw new KvtierException(
@@ -126,6 +128,17 @@ final class DirectConnection implements Runnable {
     SectionAnswers answers = new SectionAnswers(pages, PageRequests.sections(request));
     while (answers.hasNext()) {
       channel.add(Frames.ANSWER, answers.next());
+      sendIfMany();
+    }
+    channel.add(Frames.END);
+    channel.flush();
+  }
+
+  private void rows(GetRowsRequest request) throws IOException {
+    RowAnswers answers = new RowAnswers(pages, PageRequests.rows(request));
+    while (answers.hasNext()) {
+      int from = channel.waiting() + Frames.HEADER_BYTES;
+      channel.addWritten(Frames.ANSWER, answers.write(channel::ensure, from, SEND_BYTES));
       sendIfMany();
     }
     channel.add(Frames.END);

@@ -4,9 +4,12 @@ import static io.kvtier.KvtierException.requireInRange;
 
 import com.google.protobuf.ByteString;
 import io.kvtier.KvtierException;
+import io.kvtier.cachetier.RowSelection;
 import io.kvtier.cachetier.SectionSelection;
 import io.kvtier.page.PageKey;
+import io.kvtier.v1.GetRowsRequest;
 import io.kvtier.v1.GetSectionsRequest;
+import io.kvtier.v1.RowsOf;
 import io.kvtier.v1.SectionsOf;
 import java.util.ArrayList;
 import java.util.List;
@@ -23,6 +26,9 @@ final class PageRequests {
 
   /** One page's sections. */
   record Sections(PageKey key, SectionSelection selection) {}
+
+  /** Rows of one page. */
+  record Rows(PageKey key, RowSelection selection) {}
 
   static List<PageKey> keys(List<ByteString> keys) {
     requireInRange("number of keys", keys.size(), 1, BATCH_MAX);
@@ -44,6 +50,27 @@ final class PageRequests {
             new Sections(
                 key,
                 new SectionSelection(page.getHeadsLow(), page.getHeadsHigh(), page.getSections())));
+      } catch (KvtierException e) {
+        throw at("pages", i, e);
+      }
+    }
+    return parsed;
+  }
+
+  static List<Rows> rows(GetRowsRequest request) {
+    requireInRange("number of pages", request.getPagesCount(), 1, BATCH_MAX);
+    List<Rows> parsed = new ArrayList<>(request.getPagesCount());
+    for (int i = 0; i < request.getPagesCount(); i++) {
+      RowsOf page = request.getPages(i);
+      PageKey key = key("pages", i, page.getKey());
+      try {
+        SectionSelection sections =
+            new SectionSelection(page.getHeadsLow(), page.getHeadsHigh(), page.getSections());
+        parsed.add(
+            new Rows(
+                key,
+                new RowSelection(
+                    sections, page.getTokensList().stream().mapToLong(Long::longValue).toArray())));
       } catch (KvtierException e) {
         throw at("pages", i, e);
       }

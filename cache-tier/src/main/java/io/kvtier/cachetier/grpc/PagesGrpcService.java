@@ -21,6 +21,7 @@ import io.kvtier.v1.DeleteResponse;
 import io.kvtier.v1.DirectRequest;
 import io.kvtier.v1.DirectResponse;
 import io.kvtier.v1.GetRequest;
+import io.kvtier.v1.GetRowsRequest;
 import io.kvtier.v1.GetSectionsRequest;
 import io.kvtier.v1.LeaseRequest;
 import io.kvtier.v1.LeaseResponse;
@@ -53,6 +54,7 @@ public final class PagesGrpcService implements BindableService {
       Set.of(
           PagesGrpc.getGetMethod().getFullMethodName(),
           PagesGrpc.getGetSectionsMethod().getFullMethodName(),
+          PagesGrpc.getGetRowsMethod().getFullMethodName(),
           PagesGrpc.getContainsMethod().getFullMethodName());
 
   private final PageService pages;
@@ -142,6 +144,8 @@ public final class PagesGrpcService implements BindableService {
             PagesMethods.SERVED_GET_SECTIONS,
             ServerCalls.asyncServerStreamingCall(this::getSections)),
         ServerMethodDefinition.create(
+            PagesMethods.SERVED_GET_ROWS, ServerCalls.asyncServerStreamingCall(this::getRows)),
+        ServerMethodDefinition.create(
             PagesMethods.SERVED_PUT, ServerCalls.asyncBidiStreamingCall(this::put)));
   }
 
@@ -191,6 +195,13 @@ public final class PagesGrpcService implements BindableService {
     PacedStream.send(
         (ServerCallStreamObserver<OutgoingBytes>) out,
         new SectionAnswers(pages, PageRequests.sections(request)),
+        limit);
+  }
+
+  private void getRows(GetRowsRequest request, StreamObserver<OutgoingBytes> out) {
+    PacedStream.send(
+        (ServerCallStreamObserver<OutgoingBytes>) out,
+        new RowAnswers(pages, PageRequests.rows(request)),
         limit);
   }
 

@@ -145,12 +145,14 @@ final class DirectServerTest {
 
   @Test
   void aWrongRequestIsRefusedWithItsReasonAndEndsItsConnection() throws IOException {
-    assertRefused((byte) 99, new byte[0], "frame is of kind 99; it must be a request, 16..19");
+    assertRefused((byte) 99, new byte[0], "frame is of kind 99; it must be a request, 16..20");
     assertRefused(Frames.GET, new byte[] {(byte) 0xFF}, "the request of kind 16 cannot be read");
     assertRefused(Frames.GET, new byte[0], "number of keys is 0; it must be 1..1024");
     assertRefused(Frames.PUT, new byte[] {10, 3, 1, 2, 3}, "page key has 3 bytes");
     assertRefused(Frames.PUT, new byte[] {18, 100, 1}, "the message has");
     assertRefused(Frames.SECTIONS, new byte[] {10, 2, 10, 0}, "pages[0]: page key has 0 bytes");
+    assertRefused(Frames.ROWS, new byte[0], "number of pages is 0; it must be 1..1024");
+    assertRefused(Frames.ROWS, new byte[] {10, 2, 10, 0}, "pages[0]: page key has 0 bytes");
     assertThat(store.pages()).isZero();
   }
 
