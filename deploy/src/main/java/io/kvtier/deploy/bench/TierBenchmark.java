@@ -1,8 +1,5 @@
 package io.kvtier.deploy.bench;
 
-import static io.kvtier.page.PageLayout.TOKENS;
-
-import com.google.protobuf.ByteString;
 import io.kvtier.cachetier.PageReader;
 import io.kvtier.cachetier.PageService;
 import io.kvtier.cachetier.PageStore;
@@ -11,34 +8,24 @@ import io.kvtier.cachetier.chronicle.ChroniclePageStore;
 import io.kvtier.client.PageTransport.KeyedPage;
 import io.kvtier.client.PagesClient;
 import io.kvtier.client.PagesClient.Option;
-import io.kvtier.codec.PageEncoder;
 import io.kvtier.deploy.bench.Duel.Contender;
 import io.kvtier.deploy.bench.Duel.Figures;
 import io.kvtier.deploy.bench.Duel.Outcome;
 import io.kvtier.deploy.bench.Duel.Side;
 import io.kvtier.deploy.bench.peer.RedisServer;
 import io.kvtier.deploy.bench.peer.RespConnection;
-import io.kvtier.page.Codec;
-import io.kvtier.page.Fingerprint;
-import io.kvtier.page.PageIdentity;
 import io.kvtier.page.PageKey;
-import io.kvtier.page.PageLayout;
 import io.kvtier.rpc.Closing;
 import java.io.IOException;
 import java.io.UncheckedIOException;
 import java.nio.ByteBuffer;
-import java.nio.file.Files;
 import java.nio.file.Path;
 import java.time.Duration;
 import java.util.ArrayList;
-import java.util.Comparator;
 import java.util.List;
-import java.util.SplittableRandom;
-import java.util.UUID;
 import java.util.function.BiFunction;
 import java.util.function.Function;
 import java.util.function.ToDoubleFunction;
-import java.util.stream.Stream;
 import org.agrona.concurrent.UnsafeBuffer;
 import org.jspecify.annotations.Nullable;
 
@@ -48,13 +35,11 @@ import org.jspecify.annotations.Nullable;
  * gives and its client verifies it again; Redis stores the same bytes unverified.
  */
 public final class TierBenchmark implements Benchmark {
-  private static final PageLayout LAYOUT = new PageLayout(Codec.ROT4, Codec.ROT4, 8, 128);
-  private static final int PAGE_BYTES = LAYOUT.pageLength();
+  private static final int PAGE_BYTES = TierPages.LAYOUT.pageLength();
   private static final int PAGES = 512;
   private static final int CHAIN = 128;
   private static final long TIER_BYTES_MAX = 2L << 30;
   private static final Duration DEADLINE = Duration.ofSeconds(30);
-  private static final Path MEMORY = Path.of("/dev/shm");
 
   /** What a single call's time is judged by. */
   private static final List<Column> TIMES =
@@ -88,54 +73,13 @@ public final class TierBenchmark implements Benchmark {
       return List.of();
     }
     try (Closing closing = new Closing()) {
-      Path directory =
-          Files.createTempDirectory(
-              Files.isWritable(MEMORY) ? MEMORY : Path.of(System.getProperty("java.io.tmpdir")),
-              "kvtier-bench-");
-      closing.add(() -> remove(directory));
-      endWithTheProcess(closing);
+      Path directory = TierProcess.directory(closing);
       RedisServer redis = closing.add(RedisServer.start(program, directory));
       TierProcess tier = closing.add(TierProcess.start(directory, TIER_BYTES_MAX));
-      return new Run(tier, redis, pages(), progress, command()).rows();
+      return new Run(tier, redis, TierPages.of(PAGES), progress, command()).rows();
     } catch (IOException e) {
       throw new UncheckedIOException("no directory for the services of the benchmark", e);
     }
-  }
-
-  /** A benchmark that is stopped half-way leaves no servers behind; to close twice does no harm. */
-  private static void endWithTheProcess(Closing closing) {
-    Runtime.getRuntime().addShutdownHook(new Thread(closing::close, "kvtier-bench-end"));
-  }
-
-  private static void remove(Path directory) throws IOException {
-    try (Stream<Path> paths = Files.walk(directory)) {
-      for (Path path : paths.sorted(Comparator.reverseOrder()).toList()) {
-        Files.deleteIfExists(path);
-      }
-    }
-  }
-
-  private static List<KeyedPage> pages() {
-    SplittableRandom random = new SplittableRandom(1);
-    PageEncoder encoder = new PageEncoder(LAYOUT);
-    List<KeyedPage> pages = new ArrayList<>();
-    float[] rows = new float[TOKENS * 8 * 128];
-    for (int index = 0; index < PAGES; index++) {
-      for (int i = 0; i < rows.length; i++) {
-        rows[i] = random.nextFloat(-1, 1);
-      }
-      byte[] page = new byte[PAGE_BYTES];
-      PageIdentity identity = new PageIdentity(MODEL, 0, index * TOKENS, TOKENS);
-      encoder.encode(identity, rows, rows, new UnsafeBuffer(page), 0);
-      pages.add(new KeyedPage(key(0, index), ByteString.copyFrom(page)));
-    }
-    return pages;
-  }
-
-  private static final Fingerprint MODEL = new Fingerprint(1, 1);
-
-  private static PageKey key(long session, int index) {
-    return PageKey.ofSession(new UUID(1, session), index, MODEL, 0, LAYOUT);
   }
 
   /** One run over two servers that are up. */
@@ -385,7 +329,7 @@ public final class TierBenchmark implements Benchmark {
           long session = (index + 1L) << 32 | done.size();
           List<KeyedPage> fresh = new ArrayList<>(PAGES);
           for (int i = 0; i < PAGES; i++) {
-            fresh.add(new KeyedPage(key(session, i), pages.get(i).page()));
+            fresh.add(new KeyedPage(TierPages.key(session, i), pages.get(i).page()));
           }
           client.put(fresh);
           done.add(fresh.stream().map(KeyedPage::key).toList());
@@ -408,7 +352,8 @@ public final class TierBenchmark implements Benchmark {
           session++;
           List<byte[]> fresh = new ArrayList<>(PAGES);
           for (int i = 0; i < PAGES; i++) {
-            fresh.add(key(session << 32 | System.identityHashCode(connection), i).toBytes());
+            fresh.add(
+                TierPages.key(session << 32 | System.identityHashCode(connection), i).toBytes());
           }
           connection.setPipelined(fresh, values);
         }

@@ -5,17 +5,22 @@ import static java.nio.charset.StandardCharsets.UTF_8;
 import io.kvtier.KvtierException;
 import io.kvtier.KvtierException.Code;
 import io.kvtier.deploy.Kvtier;
+import io.kvtier.rpc.Closing;
 import java.io.BufferedReader;
 import java.io.IOException;
 import java.io.InputStreamReader;
 import java.io.UncheckedIOException;
+import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.Comparator;
 import java.util.List;
 import java.util.concurrent.TimeUnit;
+import java.util.stream.Stream;
 
 /** A cache tier in a process of its own, as the launcher would start it. */
 final class TierProcess implements AutoCloseable {
   private static final long END_SECONDS = 10;
+  private static final Path MEMORY = Path.of("/dev/shm");
 
   private final Process process;
   private final Path socket;
@@ -25,6 +30,29 @@ final class TierProcess implements AutoCloseable {
     this.process = process;
     this.socket = socket;
     this.target = target;
+  }
+
+  /**
+   * A directory for services, in memory where the system has such, that goes with {@code closing},
+   * and that with the process: a benchmark that is stopped half-way leaves no servers behind. To
+   * close twice does no harm.
+   */
+  static Path directory(Closing closing) throws IOException {
+    Path directory =
+        Files.createTempDirectory(
+            Files.isWritable(MEMORY) ? MEMORY : Path.of(System.getProperty("java.io.tmpdir")),
+            "kvtier-bench-");
+    closing.add(() -> remove(directory));
+    Runtime.getRuntime().addShutdownHook(new Thread(closing::close, "kvtier-bench-end"));
+    return directory;
+  }
+
+  private static void remove(Path directory) throws IOException {
+    try (Stream<Path> paths = Files.walk(directory)) {
+      for (Path path : paths.sorted(Comparator.reverseOrder()).toList()) {
+        Files.deleteIfExists(path);
+      }
+    }
   }
 
   /**

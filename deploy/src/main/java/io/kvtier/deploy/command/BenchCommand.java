@@ -11,6 +11,7 @@ import io.kvtier.deploy.bench.Benchmark;
 import io.kvtier.deploy.bench.CodecBenchmark;
 import io.kvtier.deploy.bench.ErrorBenchmark;
 import io.kvtier.deploy.bench.KernelsBenchmark;
+import io.kvtier.deploy.bench.RowsBenchmark;
 import io.kvtier.deploy.bench.TierBenchmark;
 import io.kvtier.deploy.bench.decode.DecodeBenchmark;
 import java.io.IOException;
@@ -40,6 +41,7 @@ public final class BenchCommand implements Callable<Integer> {
           new KernelsBenchmark(),
           new ErrorBenchmark(),
           new TierBenchmark(),
+          new RowsBenchmark(),
           new DecodeBenchmark());
 
   @Parameters(index = "0", arity = "0..1", description = "which one")
