@@ -3,6 +3,7 @@ package io.kvtier.page;
 import static io.kvtier.KvtierException.requireInRange;
 
 import io.kvtier.KvtierException;
+import org.jspecify.annotations.Nullable;
 
 /**
  * Where everything lies in a page of one geometry: offsets and lengths that follow from the codecs,
@@ -25,6 +26,12 @@ public final class PageLayout {
   /** Dimensions of a value that share a zero and a step in the affine codecs. */
   public static final int RANGE_GROUP = 64;
 
+  /**
+   * Found last: most often all pages are of one model. Its fields are final, so a race does no
+   * harm.
+   */
+  private static @Nullable PageLayout lately;
+
   private final Codec keyCodec;
   private final Codec valueCodec;
   private final int kvHeads;
@@ -35,6 +42,7 @@ public final class PageLayout {
   private final int headStride;
   private final int[] offsetInHead = new int[Section.count()];
   private final int[] rankInHead = new int[Section.count()];
+  private final int[] lengths = new int[Section.count()];
 
   /**
    * Lays a page out.
@@ -55,7 +63,9 @@ public final class PageLayout {
       if ((sections & 1 << id) != 0) {
         offsetInHead[id] = offset;
         rankInHead[id] = rank++;
-        offset += align(length(Section.ofId(id)));
+        Section section = Section.ofId(id);
+        lengths[id] = section.length(section.ofKeys() ? keyCodec : valueCodec, headDim);
+        offset += align(lengths[id]);
       }
     }
     this.sectionsPerHead = rank;
@@ -64,13 +74,31 @@ public final class PageLayout {
         align(PageHeaderFlyweight.TABLE_OFFSET + kvHeads * rank * PageHeaderFlyweight.ENTRY_LENGTH);
   }
 
-  /** The layout that a page's header describes; the header must have been checked. */
+  /**
+   * The layout that a page's header describes; the header must have been checked.
+   *
+   * @throws KvtierException INVALID as the constructor
+   */
   public static PageLayout of(org.agrona.DirectBuffer page, int offset) {
-    return new PageLayout(
-        Codec.ofId(PageHeaderFlyweight.keyCodec(page, offset)),
-        Codec.ofId(PageHeaderFlyweight.valueCodec(page, offset)),
-        PageHeaderFlyweight.kvHeads(page, offset),
-        PageHeaderFlyweight.headDim(page, offset));
+    PageLayout last = lately;
+    if (last != null && last.isOf(page, offset)) {
+      return last;
+    }
+    PageLayout found =
+        new PageLayout(
+            Codec.ofId(PageHeaderFlyweight.keyCodec(page, offset)),
+            Codec.ofId(PageHeaderFlyweight.valueCodec(page, offset)),
+            PageHeaderFlyweight.kvHeads(page, offset),
+            PageHeaderFlyweight.headDim(page, offset));
+    lately = found;
+    return found;
+  }
+
+  private boolean isOf(org.agrona.DirectBuffer page, int offset) {
+    return PageHeaderFlyweight.keyCodec(page, offset) == keyCodec.id()
+        && PageHeaderFlyweight.valueCodec(page, offset) == valueCodec.id()
+        && PageHeaderFlyweight.kvHeads(page, offset) == kvHeads
+        && PageHeaderFlyweight.headDim(page, offset) == headDim;
   }
 
   /**
@@ -170,8 +198,7 @@ public final class PageLayout {
 
   /** Bytes of one head's section, without padding. */
   public int length(Section section) {
-    requirePresent(section);
-    return section.length(section.ofKeys() ? keyCodec : valueCodec, headDim);
+    return lengths[requirePresent(section)];
   }
 
   /** Index of one head's section in the section table. */
@@ -182,10 +209,8 @@ public final class PageLayout {
   /** Bytes of a set of sections of one head, laid end to end without padding. */
   public int lengthOf(int sectionSet) {
     int length = 0;
-    for (int id = 0; id < Section.count(); id++) {
-      if ((sectionSet & 1 << id) != 0) {
-        length += length(Section.ofId(id));
-      }
+    for (int left = sectionSet; left != 0; left &= left - 1) {
+      length += length(Section.ofId(Integer.numberOfTrailingZeros(left)));
     }
     return length;
   }
