@@ -3,6 +3,7 @@ package io.kvtier.cachetier;
 import io.grpc.ServerInterceptors;
 import io.kvtier.cachetier.cache.PageCache;
 import io.kvtier.cachetier.chronicle.ChroniclePageStore;
+import io.kvtier.cachetier.grpc.Callers;
 import io.kvtier.cachetier.grpc.DirectServer;
 import io.kvtier.cachetier.grpc.NearHandler;
 import io.kvtier.cachetier.grpc.PagesGrpcService;
@@ -22,6 +23,7 @@ import io.kvtier.cachetier.upkeep.Upkeep;
 import io.kvtier.cachetier.watch.EventLog;
 import io.kvtier.rpc.Closing;
 import io.kvtier.rpc.Endpoint;
+import io.kvtier.v1.DirectResponse;
 import io.micrometer.prometheusmetrics.PrometheusConfig;
 import io.micrometer.prometheusmetrics.PrometheusMeterRegistry;
 import java.nio.file.Path;
@@ -65,31 +67,31 @@ public final class CacheTier implements AutoCloseable {
     try {
       PrometheusMeterRegistry meters = new PrometheusMeterRegistry(PrometheusConfig.DEFAULT);
       parts.add(meters::close);
-      PageCache cache = parts.add(openCache(config, meters));
+      PageStore store = openStore(config, meters);
+      PageCache cache = parts.add(openCache(store, config, meters));
       PageService service = new PageService(cache, config.verification());
       TierMeter.bindAll(meters, service.counts(), cache);
       Upkeep upkeep = parts.add(new Upkeep(cache, config.scrubBytesPerSecond()));
       upkeep.scrub().ifPresent(scrub -> ScrubMeters.bind(meters, scrub));
       Watchers watchers = new Watchers(cache);
-      DirectServer direct =
-          parts.add(
-              DirectServer.start(
-                  service,
-                  config.endpoint().host(),
-                  0,
-                  config.endpoint().socket().map(CacheTier::directSocket)));
+      Optional<DirectServer> direct = startDirect(config, service);
+      direct.ifPresent(parts::add);
       NearPool near = parts.add(NearPool.withDefaults(service));
       NearMeters.bind(meters, near);
       PagesGrpcService calls =
-          new PagesGrpcService(service, cache, watchers, new NearHandler(near), direct);
+          new PagesGrpcService(
+              service, cache, watchers, new NearHandler(near), waysTo(config, direct, store));
       ThreadPoolExecutor workers = workers();
       TransportMeters.bindAll(
-          meters, workers.getQueue()::size, calls::streams, direct::connections);
+          meters,
+          workers.getQueue()::size,
+          calls::streams,
+          () -> direct.map(DirectServer::connections).orElse(0));
       Endpoint endpoint =
           parts.add(
               Endpoint.start(
                   config.endpoint(),
-                  List.of(() -> ServerInterceptors.intercept(calls, new Tenants())),
+                  List.of(() -> ServerInterceptors.intercept(calls, new Tenants(), new Callers())),
                   meters,
                   workers,
                   PagesGrpcService.BRIEF));
@@ -102,8 +104,34 @@ public final class CacheTier implements AutoCloseable {
     }
   }
 
-  private static PageCache openCache(CacheTierConfig config, PrometheusMeterRegistry meters) {
-    PageStore store = openStore(config, meters);
+  private static Optional<DirectServer> startDirect(CacheTierConfig config, PageService service) {
+    return config.direct().path()
+        ? Optional.of(
+            DirectServer.start(
+                service,
+                config.endpoint().host(),
+                config.direct().port(),
+                config.endpoint().socket().map(CacheTier::directSocket)))
+        : Optional.empty();
+  }
+
+  /** What callers are told of the ways beside gRPC. */
+  private static DirectResponse waysTo(
+      CacheTierConfig config, Optional<DirectServer> direct, PageStore store) {
+    DirectResponse.Builder ways = DirectResponse.newBuilder();
+    direct.ifPresent(server -> {
+      ways.setPort(server.port());
+      server.socket().ifPresent(path -> ways.setSocket(path.toAbsolutePath().toString()));
+    });
+    if (config.direct().files() && store instanceof ChroniclePageStore mapped) {
+      ways.setPagesDirectory(mapped.directory().toAbsolutePath().toString())
+          .setPagesInstance(mapped.instance());
+    }
+    return ways.build();
+  }
+
+  private static PageCache openCache(
+      PageStore store, CacheTierConfig config, PrometheusMeterRegistry meters) {
     try {
       // Positive, and other than before any restart.
       long instance = ThreadLocalRandom.current().nextLong(1, 1L << 62);

@@ -24,6 +24,7 @@ import java.util.Optional;
  * @param scrubBytesPerSecond bytes of stored pages that are verified in the background in a second,
  *     0..2^40; 0: none
  * @param verification who verifies pages that are read
+ * @param direct the ways beside gRPC
  */
 public record CacheTierConfig(
     EndpointConfig endpoint,
@@ -33,7 +34,8 @@ public record CacheTierConfig(
     CacheLimits limits,
     LeaseLimits leases,
     long scrubBytesPerSecond,
-    Verification verification) {
+    Verification verification,
+    DirectConfig direct) {
   /** Bytes that a tier holds unless configured otherwise. */
   public static final long BYTES_MAX_DEFAULT = 4L << 30;
 
@@ -57,6 +59,28 @@ public record CacheTierConfig(
           "data directory is %s, and pages are to be in plain memory: give one of the two",
           dataDirectory.get());
     }
+  }
+
+  /** With all ways beside gRPC. */
+  public CacheTierConfig(
+      EndpointConfig endpoint,
+      long bytesMax,
+      Optional<Path> dataDirectory,
+      boolean memory,
+      CacheLimits limits,
+      LeaseLimits leases,
+      long scrubBytesPerSecond,
+      Verification verification) {
+    this(
+        endpoint,
+        bytesMax,
+        dataDirectory,
+        memory,
+        limits,
+        leases,
+        scrubBytesPerSecond,
+        verification,
+        DirectConfig.defaults());
   }
 
   /** Pages in mapped files, never evicted; all else as {@link #loopback} has it. */

@@ -9,7 +9,6 @@ import io.kvtier.KvtierException;
 import io.kvtier.KvtierException.Code;
 import io.kvtier.page.PageKey;
 import io.kvtier.page.PageLayout;
-import io.kvtier.page.TokenRows;
 import io.kvtier.rpc.Channels;
 import io.kvtier.rpc.Statuses;
 import io.kvtier.v1.ContainsRequest;
@@ -20,7 +19,6 @@ import io.kvtier.v1.DirectResponse;
 import io.kvtier.v1.GetRequest;
 import io.kvtier.v1.GetRowsRequest;
 import io.kvtier.v1.GetSectionsRequest;
-import io.kvtier.v1.Miss;
 import io.kvtier.v1.PagesGrpc;
 import io.kvtier.v1.PutRequest;
 import io.kvtier.v1.PutResponse;
@@ -28,7 +26,6 @@ import io.kvtier.v1.RowsOf;
 import io.kvtier.v1.SectionsOf;
 import io.kvtier.wire.IncomingBytes;
 import io.kvtier.wire.PageMessages;
-import io.kvtier.wire.PageMessages.Answer;
 import io.kvtier.wire.PagesMethods;
 import io.kvtier.wire.Staging;
 import java.io.IOException;
@@ -77,16 +74,20 @@ public final class PagesClient implements PageTransport {
   private final String peer;
   private final AnswerChecks checks;
   private final Duration deadline;
-  private final boolean verify;
   private final DirectPath direct;
   private final Queue<Staging> stagings = new ArrayBlockingQueue<>(STAGINGS_KEPT);
 
   /** How a client is set up. */
   public enum Option {
-    /** Leaves out the verification here; the tier has verified what it sends. */
+    /**
+     * Leaves out the verification here. The tier has verified what it sends; nobody has verified
+     * what is read in its files.
+     */
     TRUSTING,
-    /** Uses gRPC alone, though the tier may have a direct path. */
-    GRPC_ONLY
+    /** Uses gRPC alone, though the tier may have a direct path, and its files be at hand. */
+    GRPC_ONLY,
+    /** Does not read the tier's files, though they may be at hand. */
+    WIRE_ONLY
   }
 
   /** Opens a client; nothing is sent until the first call. */
@@ -94,9 +95,9 @@ public final class PagesClient implements PageTransport {
     Set<Option> set = Set.of(options);
     this.channel = Channels.open(target);
     this.peer = "the tier at " + target;
-    this.checks = new AnswerChecks(peer);
+    boolean verify = !set.contains(Option.TRUSTING);
+    this.checks = new AnswerChecks(peer, verify);
     this.deadline = deadline;
-    this.verify = !set.contains(Option.TRUSTING);
     this.direct =
         new DirectPath(
             target,
@@ -105,7 +106,9 @@ public final class PagesClient implements PageTransport {
             () ->
                 set.contains(Option.GRPC_ONLY)
                     ? DirectResponse.getDefaultInstance()
-                    : unary().direct(DirectRequest.getDefaultInstance()));
+                    : unary().direct(DirectRequest.getDefaultInstance()),
+            !set.contains(Option.WIRE_ONLY),
+            verify);
   }
 
   @Override
@@ -193,12 +196,21 @@ public final class PagesClient implements PageTransport {
 
   @Override
   public void read(List<PageKey> keys, PageConsumer consumer) {
-    for (int from = 0; from < keys.size(); from += BATCH_MAX) {
-      List<PageKey> batch = keys.subList(from, Math.min(keys.size(), from + BATCH_MAX));
+    readNear(
+        keys.size(),
+        keys::get,
+        (local, index, memory) -> local.page(keys.get(index), memory),
+        (from, to) -> readFar(keys, from, to, consumer),
+        consumer);
+  }
+
+  private void readFar(List<PageKey> keys, int begin, int end, PageConsumer consumer) {
+    for (int from = begin; from < end; from += BATCH_MAX) {
+      List<PageKey> batch = keys.subList(from, Math.min(end, from + BATCH_MAX));
       GetRequest.Builder request = GetRequest.newBuilder();
       batch.forEach(key -> request.addKeys(key.toByteString()));
       GetRequest built = request.build();
-      Batch reading = new Batch(from, batch.size(), batch::get, consumer);
+      AnswerBatch reading = batch(from, batch.size(), batch::get, consumer);
       BiConsumer<IncomingBytes, Staging> reader =
           (in, staging) -> reading.accept(PageMessages.readGet(in, staging), checks::requirePage);
       if (!readDirectly(reading, reader, (path, answers) -> path.get(built, answers))) {
@@ -209,11 +221,20 @@ public final class PagesClient implements PageTransport {
 
   @Override
   public void readSections(List<SectionsOf> wanted, PageConsumer consumer) {
-    for (int from = 0; from < wanted.size(); from += BATCH_MAX) {
-      List<SectionsOf> batch = wanted.subList(from, Math.min(wanted.size(), from + BATCH_MAX));
+    readNear(
+        wanted.size(),
+        index -> PageKey.of(wanted.get(index).getKey()),
+        (local, index, memory) -> local.sections(wanted.get(index), memory),
+        (from, to) -> readFarSections(wanted, from, to, consumer),
+        consumer);
+  }
+
+  private void readFarSections(List<SectionsOf> wanted, int begin, int end, PageConsumer consumer) {
+    for (int from = begin; from < end; from += BATCH_MAX) {
+      List<SectionsOf> batch = wanted.subList(from, Math.min(end, from + BATCH_MAX));
       GetSectionsRequest request = GetSectionsRequest.newBuilder().addAllPages(batch).build();
-      Batch reading =
-          new Batch(from, batch.size(), i -> PageKey.of(batch.get(i).getKey()), consumer);
+      AnswerBatch reading =
+          batch(from, batch.size(), i -> PageKey.of(batch.get(i).getKey()), consumer);
       BiConsumer<IncomingBytes, Staging> reader =
           (in, staging) ->
               PageMessages.readSections(
@@ -226,15 +247,24 @@ public final class PagesClient implements PageTransport {
 
   @Override
   public void readRows(PageLayout layout, List<RowsOf> wanted, PageConsumer consumer) {
-    TokenRows[] rows = new TokenRows[1];
-    for (int from = 0; from < wanted.size(); from += BATCH_MAX) {
-      List<RowsOf> batch = wanted.subList(from, Math.min(wanted.size(), from + BATCH_MAX));
+    RowsAsked rows = new RowsAsked(layout);
+    readNear(
+        wanted.size(),
+        index -> PageKey.of(wanted.get(index).getKey()),
+        (local, index, memory) -> local.rows(wanted.get(index), rows, memory),
+        (from, to) -> readFarRows(rows, wanted, from, to, consumer),
+        consumer);
+  }
+
+  private void readFarRows(
+      RowsAsked rows, List<RowsOf> wanted, int begin, int end, PageConsumer consumer) {
+    for (int from = begin; from < end; from += BATCH_MAX) {
+      List<RowsOf> batch = wanted.subList(from, Math.min(end, from + BATCH_MAX));
       GetRowsRequest request = GetRowsRequest.newBuilder().addAllPages(batch).build();
-      Batch reading =
-          new Batch(from, batch.size(), i -> PageKey.of(batch.get(i).getKey()), consumer);
+      AnswerBatch reading =
+          batch(from, batch.size(), i -> PageKey.of(batch.get(i).getKey()), consumer);
       AnswerChecks.Check check =
-          (key, answer) ->
-              checks.requireRows(key, answer, bytes(layout, batch.get(answer.index()), rows));
+          (key, answer) -> checks.requireRows(key, answer, rows.bytes(batch.get(answer.index())));
       BiConsumer<IncomingBytes, Staging> reader =
           (in, staging) ->
               PageMessages.readRows(in, staging, answer -> reading.accept(answer, check));
@@ -244,20 +274,51 @@ public final class PagesClient implements PageTransport {
     }
   }
 
-  /**
-   * Bytes of the rows of a page.
-   *
-   * @param last of the set of sections asked last: most often the same for all pages
-   */
-  private static int bytes(PageLayout layout, RowsOf wanted, TokenRows[] last) {
-    if (last[0] == null || last[0].sectionSet() != wanted.getSections()) {
-      last[0] = new TokenRows(layout, wanted.getSections());
+  /** Reads one of what is asked in the tier's files; its bytes, or 0. */
+  private interface NearRead {
+    int of(LocalPages local, int index, LocalPages.Memory memory);
+  }
+
+  /** Reads some of what is asked over the wire. */
+  private interface FarRead {
+    void of(int from, int to);
+  }
+
+  /** Reads in the tier's files where they are at hand, and over the wire what is not in them. */
+  private void readNear(
+      int size, IntFunction<PageKey> keys, NearRead near, FarRead far, PageConsumer consumer) {
+    LocalPages local = direct.local();
+    if (local == null) {
+      far.of(0, size);
+      return;
     }
-    int count = 0;
-    for (int i = 0; i < wanted.getTokensCount(); i++) {
-      count += Long.bitCount(wanted.getTokens(i));
+    LocalPages.Memory memory = local.borrow();
+    try {
+      for (int at = 0; at < size; ) {
+        int bytes = near.of(local, at, memory);
+        if (bytes > 0) {
+          consumer.accept(memory.body(), 0, bytes, at++);
+        } else {
+          int from = at++;
+          while (at < size && !local.has(keys.apply(at))) {
+            at++;
+          }
+          far.of(from, at);
+        }
+      }
+    } finally {
+      local.giveBack(memory);
     }
-    return count * last[0].length();
+  }
+
+  /** Reads that were served in the tier's files so far, since they were found. */
+  public long localReads() {
+    LocalPages local = direct.local();
+    return local == null ? 0 : local.hits();
+  }
+
+  private AnswerBatch batch(int from, int size, IntFunction<PageKey> keys, PageConsumer consumer) {
+    return new AnswerBatch(peer, PAGE_BYTES_MAX, from, size, keys, consumer);
   }
 
   private interface DirectRead {
@@ -266,7 +327,7 @@ public final class PagesClient implements PageTransport {
 
   /** False if the batch has to be read over gRPC. */
   private boolean readDirectly(
-      Batch batch, BiConsumer<IncomingBytes, Staging> reader, DirectRead read) {
+      AnswerBatch batch, BiConsumer<IncomingBytes, Staging> reader, DirectRead read) {
     DirectPages path = direct.pages();
     if (path == null) {
       return false;
@@ -275,7 +336,7 @@ public final class PagesClient implements PageTransport {
       read.with(path, in -> reader.accept(in, IN_PLACE));
     } catch (IOException e) {
       direct.failed(path, e);
-      if (batch.served == 0) {
+      if (batch.served() == 0) {
         return false;
       }
       throw new KvtierException(
@@ -291,7 +352,7 @@ public final class PagesClient implements PageTransport {
   private <Q> void run(
       MethodDescriptor<Q, IncomingBytes> method,
       Q request,
-      Batch batch,
+      AnswerBatch batch,
       BiConsumer<IncomingBytes, Staging> reader) {
     Staging kept = stagings.poll();
     Staging staging = kept == null ? Staging.offHeap(PAGE_BYTES_MAX) : kept;
@@ -325,52 +386,6 @@ public final class PagesClient implements PageTransport {
       }
     } finally {
       stagings.offer(staging);
-    }
-  }
-
-  /** One request's answers, in order. */
-  private final class Batch {
-    private final int from;
-    private final int size;
-    private final IntFunction<PageKey> keys;
-    private final PageConsumer consumer;
-    private int served;
-
-    Batch(int from, int size, IntFunction<PageKey> keys, PageConsumer consumer) {
-      this.from = from;
-      this.size = size;
-      this.keys = keys;
-      this.consumer = consumer;
-    }
-
-    boolean complete() {
-      return served == size;
-    }
-
-    void accept(Answer answer, AnswerChecks.Check check) {
-      if (complete() || answer.index() != served) {
-        throw new KvtierException(
-            Code.INTERNAL,
-            "%s answered page %d of a batch where %d of %d was due"
-                .formatted(peer, answer.index(), served, size));
-      }
-      PageKey key = keys.apply(served);
-      if (answer.miss() != Miss.MISS_NONE) {
-        throw new KvtierException(
-            Code.LOST,
-            "%s does not have page %s any more (%s)".formatted(peer, key, answer.miss()));
-      }
-      if (answer.length() > PAGE_BYTES_MAX) {
-        throw new KvtierException(
-            Code.INTERNAL,
-            "%s answered %d bytes for page %s; a page has at most %d"
-                .formatted(peer, answer.length(), key, PAGE_BYTES_MAX));
-      }
-      if (verify) {
-        check.requireSound(key, answer);
-      }
-      consumer.accept(answer.bytes(), answer.offset(), answer.length(), from + served);
-      served++;
     }
   }
 

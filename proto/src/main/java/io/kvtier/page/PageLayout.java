@@ -3,6 +3,7 @@ package io.kvtier.page;
 import static io.kvtier.KvtierException.requireInRange;
 
 import io.kvtier.KvtierException;
+import java.util.Objects;
 import org.jspecify.annotations.Nullable;
 
 /**
@@ -220,6 +221,21 @@ public final class PageLayout {
    */
   public int offsetIn(int sectionSet, Section section) {
     return lengthOf(sectionSet & (section.bit() - 1));
+  }
+
+  /** Layouts are equal if codecs, heads and head dims are. */
+  @Override
+  public boolean equals(@Nullable Object other) {
+    return other instanceof PageLayout that
+        && keyCodec == that.keyCodec
+        && valueCodec == that.valueCodec
+        && kvHeads == that.kvHeads
+        && headDim == that.headDim;
+  }
+
+  @Override
+  public int hashCode() {
+    return Objects.hash(keyCodec, valueCodec, kvHeads, headDim);
   }
 
   private int requirePresent(Section section) {

@@ -15,6 +15,7 @@ import java.io.UncheckedIOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.Arrays;
+import java.util.concurrent.ThreadLocalRandom;
 import java.util.concurrent.locks.ReentrantLock;
 import java.util.concurrent.locks.ReentrantReadWriteLock;
 import java.util.function.ObjIntConsumer;
@@ -55,6 +56,9 @@ public final class ChroniclePageStore implements PageStore {
   private static final int STRIPES = 256;
   private static final long DISK_BYTES_AFTER_FAULT = 32 << 20;
 
+  /** Bytes of pages for each that is told to readers on this host: their index stays small. */
+  private static final int INDEX_SHARE = 8 << 10;
+
   private final ReentrantReadWriteLock gate = new ReentrantReadWriteLock();
   private final ReentrantLock[] stripes = new ReentrantLock[STRIPES];
   private final ReentrantLock creation = new ReentrantLock();
@@ -62,6 +66,9 @@ public final class ChroniclePageStore implements PageStore {
   private final ByteBudget budget;
   private final long bytesLaidOut;
   private final Recovery recovery;
+
+  /** Other than of any store before. */
+  private final long instance = ThreadLocalRandom.current().nextLong(1, Long.MAX_VALUE);
 
   /** Replaced as a whole, under {@link #creation}. */
   private volatile PageMap[] maps = {};
@@ -125,6 +132,7 @@ public final class ChroniclePageStore implements PageStore {
     this.budget = new ByteBudget(bytesMax);
     Arrays.setAll(stripes, i -> new ReentrantLock());
     directory.removeUnfinished();
+    directory.endIndexes();
     this.bytesLaidOut = directory.layOut(bytesMax);
     boolean clean = directory.takeCleanMark();
     Recovery found = Recovery.NONE;
@@ -197,9 +205,30 @@ public final class ChroniclePageStore implements PageStore {
   }
 
   private void add(PageMap map) {
+    publish(map);
     PageMap[] more = Arrays.copyOf(maps, maps.length + 1);
     more[maps.length] = map;
     maps = more;
+  }
+
+  /** Without an index the map's pages are read over the wire alone. */
+  private void publish(PageMap map) {
+    if (!MappedRanges.told()) {
+      return;
+    }
+    int length = map.pageLength();
+    try {
+      PageIndex index =
+          PageIndex.create(
+              directory.unfinished("index-" + length),
+              directory.indexFile(length),
+              length,
+              Math.min(entriesMax(length), bytesLaidOut / INDEX_SHARE),
+              instance);
+      map.publishTo(index, new MappedRanges(directory.mapFile(length)));
+    } catch (IOException e) {
+      LOG.log(Level.WARNING, "readers on this host cannot be told of pages of " + length, e);
+    }
   }
 
   /** What opening found. */
@@ -207,7 +236,13 @@ public final class ChroniclePageStore implements PageStore {
     return recovery;
   }
 
-  Path directory() {
+  /** The run of this store, positive; told to readers of its files on this host. */
+  public long instance() {
+    return instance;
+  }
+
+  /** Where the files are. */
+  public Path directory() {
     return directory.path();
   }
 

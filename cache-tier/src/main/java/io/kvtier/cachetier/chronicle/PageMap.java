@@ -1,6 +1,7 @@
 package io.kvtier.cachetier.chronicle;
 
 import com.google.protobuf.ByteString;
+import com.google.protobuf.UnsafeByteOperations;
 import io.kvtier.KvtierException;
 import io.kvtier.KvtierException.Code;
 import io.kvtier.cachetier.PageReader;
@@ -56,6 +57,11 @@ final class PageMap implements AutoCloseable {
 
   private final ChronicleMap<byte[], byte[]> map;
   private final int pageLength;
+
+  /** Where readers on this host are told of the pages. */
+  private record Publication(PageIndex index, MappedRanges ranges) {}
+
+  private volatile @Nullable Publication published;
 
   private PageMap(ChronicleMap<byte[], byte[]> map, int pageLength) {
     this.map = map;
@@ -180,7 +186,39 @@ final class PageMap implements AutoCloseable {
         throw new IllegalStateException("inserted twice: a page of length " + pageLength);
       }
       context.insert(absent, page);
+      MapEntry<byte[], byte[]> entry = context.entry();
+      if (entry != null) {
+        publish(key, entry);
+      }
     }
+  }
+
+  /**
+   * Has all pages, and those to come, told to readers on this host, until {@link #close}. Before
+   * anybody else knows this map.
+   */
+  void publishTo(PageIndex index, MappedRanges ranges) {
+    published = new Publication(index, ranges);
+    for (int segment = 0; segment < map.segments(); segment++) {
+      try (MapSegmentContext<byte[], byte[], ?> context = map.segmentContext(segment)) {
+        context.forEachSegmentEntry(entry -> publish(entry.key().get(), entry));
+      }
+    }
+  }
+
+  private void publish(byte[] key, MapEntry<byte[], byte[]> entry) {
+    Publication to = published;
+    if (to != null) {
+      Data<byte[]> value = entry.value();
+      long offset = to.ranges().offsetOf(value.bytes().addressForRead(value.offset()));
+      if (offset > 0) {
+        to.index().add(keyOf(key), offset);
+      }
+    }
+  }
+
+  private static PageKey keyOf(byte[] key) {
+    return PageKey.of(UnsafeByteOperations.unsafeWrap(key));
   }
 
   /**
@@ -192,6 +230,11 @@ final class PageMap implements AutoCloseable {
       MapEntry<byte[], byte[]> entry = context.entry();
       if (entry == null || !look(entry, condition)) {
         return false;
+      }
+      Publication from = published;
+      if (from != null) {
+        // First: its bytes may be another page's as soon as it is removed.
+        from.index().remove(keyOf(key));
       }
       context.remove(entry);
       return true;
@@ -276,6 +319,10 @@ final class PageMap implements AutoCloseable {
 
   @Override
   public void close() {
+    Publication to = published;
+    if (to != null) {
+      to.index().retire();
+    }
     map.close();
   }
 }

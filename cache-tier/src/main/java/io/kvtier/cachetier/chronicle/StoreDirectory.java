@@ -7,6 +7,7 @@ import static java.nio.file.StandardOpenOption.WRITE;
 
 import io.kvtier.KvtierException;
 import io.kvtier.KvtierException.Code;
+import io.kvtier.mapped.PageIndexFlyweight;
 import java.io.IOException;
 import java.nio.ByteBuffer;
 import java.nio.channels.FileChannel;
@@ -30,6 +31,7 @@ import java.util.stream.Stream;
  *   layout            the bytes that the maps were laid out for, as decimal digits
  *   clean             there only while nobody has the store open, and the last who had closed it
  *   pages-LENGTH.map  pages of one length
+ *   pages-LENGTH.index  where they lie in it, for readers on this host; made anew at each start
  * </pre>
  *
  * Not safe for use by many threads; the store that owns it sees to that.
@@ -162,7 +164,23 @@ final class StoreDirectory implements AutoCloseable {
   }
 
   Path mapFile(int pageLength) {
-    return path.resolve("pages-" + pageLength + ".map");
+    return path.resolve("pages-" + pageLength + PageIndexFlyweight.PAGES_SUFFIX);
+  }
+
+  Path indexFile(int pageLength) {
+    return path.resolve("pages-" + pageLength + PageIndexFlyweight.SUFFIX);
+  }
+
+  /**
+   * Ends what a former run has told readers on this host. Before any page is changed: they may
+   * still read what it had.
+   */
+  void endIndexes() throws IOException {
+    for (Path file : files()) {
+      if (file.getFileName().toString().endsWith(PageIndexFlyweight.SUFFIX)) {
+        PageIndex.end(file);
+      }
+    }
   }
 
   /** A file that the next start removes if it is still there. */

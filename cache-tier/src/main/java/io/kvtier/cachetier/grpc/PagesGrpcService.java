@@ -36,7 +36,6 @@ import io.kvtier.v1.WatchResponse;
 import io.kvtier.wire.IncomingBytes;
 import io.kvtier.wire.OutgoingBytes;
 import io.kvtier.wire.PagesMethods;
-import java.nio.file.Path;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
@@ -66,45 +65,41 @@ public final class PagesGrpcService implements BindableService {
 
   /** Pages alone: other calls are answered as unknown. */
   PagesGrpcService(PageService pages) {
-    this(pages, null, null, null, DirectResponse.getDefaultInstance());
+    this(pages, DirectResponse.getDefaultInstance());
   }
 
   PagesGrpcService(PageService pages, DirectResponse direct) {
-    this(pages, null, null, null, direct);
+    this(pages, direct, null, null, null);
   }
 
   PagesGrpcService(PageService pages, NearHandler near) {
-    this(pages, null, null, near, DirectResponse.getDefaultInstance());
+    this(pages, DirectResponse.getDefaultInstance(), null, null, near);
   }
 
   PagesGrpcService(PageService pages, PageCache cache, Watchers watchers) {
-    this(pages, new LeaseCalls(cache), watchers, null, DirectResponse.getDefaultInstance());
+    this(pages, DirectResponse.getDefaultInstance(), new LeaseCalls(cache), watchers, null);
   }
 
-  /** With all calls; watchers, pool and direct path are the caller's to close. */
+  /**
+   * With all calls; watchers and pool are the caller's to close.
+   *
+   * @param direct what a Direct call is answered; of the files only callers on this host are told
+   */
   public PagesGrpcService(
       PageService pages,
       PageCache cache,
       Watchers watchers,
       NearHandler near,
-      DirectServer direct) {
-    this(
-        pages,
-        new LeaseCalls(cache),
-        watchers,
-        near,
-        DirectResponse.newBuilder()
-            .setPort(direct.port())
-            .setSocket(direct.socket().map(Path::toAbsolutePath).map(Path::toString).orElse(""))
-            .build());
+      DirectResponse direct) {
+    this(pages, direct, new LeaseCalls(cache), watchers, near);
   }
 
   private PagesGrpcService(
       PageService pages,
+      DirectResponse direct,
       @Nullable LeaseCalls leases,
       @Nullable Watchers watchers,
-      @Nullable NearHandler near,
-      DirectResponse direct) {
+      @Nullable NearHandler near) {
     this.pages = pages;
     this.leases = leases;
     this.watchers = watchers;
@@ -226,7 +221,10 @@ public final class PagesGrpcService implements BindableService {
 
     @Override
     public void direct(DirectRequest request, StreamObserver<DirectResponse> out) {
-      out.onNext(direct);
+      out.onNext(
+          Callers.near()
+              ? direct
+              : direct.toBuilder().clearPagesDirectory().clearPagesInstance().build());
       out.onCompleted();
     }
 

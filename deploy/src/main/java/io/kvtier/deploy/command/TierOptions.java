@@ -1,6 +1,7 @@
 package io.kvtier.deploy.command;
 
 import io.kvtier.cachetier.CacheTierConfig;
+import io.kvtier.cachetier.DirectConfig;
 import io.kvtier.cachetier.Verification;
 import io.kvtier.cachetier.cache.CacheLimits;
 import io.kvtier.cachetier.lease.LeaseLimits;
@@ -75,6 +76,20 @@ final class TierOptions {
               + " they get (default: ${DEFAULT-VALUE})")
   private Verification verification = Verification.TIER;
 
+  @Option(
+      names = "--direct-port",
+      defaultValue = "0",
+      description = "TCP port of the direct path for page bytes; 0: a free one (default)")
+  private int directPort;
+
+  @Option(names = "--no-direct", description = "leaves the direct path out: gRPC alone")
+  private boolean noDirect;
+
+  @Option(
+      names = "--no-files",
+      description = "does not tell processes on this host which files they may read pages in")
+  private boolean noFiles;
+
   CacheTierConfig config(EndpointConfig endpoint) {
     return new CacheTierConfig(
         endpoint,
@@ -84,6 +99,7 @@ final class TierOptions {
         new CacheLimits(Optional.ofNullable(ttl), tenantBytes, quotas, evicts),
         LeaseLimits.defaults(),
         scrubRate,
-        verification);
+        verification,
+        new DirectConfig(!noDirect, directPort, !noFiles));
   }
 }
