@@ -215,6 +215,15 @@ final class CpuPass implements LayerPass {
   }
 
   @Override
+  public int candidateTotal() {
+    int total = 0;
+    for (HeadPass head : heads) {
+      total += head.candidateCount();
+    }
+    return total;
+  }
+
+  @Override
   public void attendNeeded(int[] pairs, DeviceSlot[] codes, int count) {
     PassMemory[] memories = requireMemory();
     Team.Task task =

@@ -49,6 +49,7 @@ final class HeadPass {
   private int[] chosen = new int[0];
   private float[] chosenMasses = new float[0];
   private int chosenCount;
+  private int candidateCount;
 
   /** {@code [group]}: variance of a sketch score's error, for a token of scale 1. */
   private final float[] errorVariance;
@@ -99,6 +100,7 @@ final class HeadPass {
   void begin(float[] queries, int queryAt, NewTokens newTokens, PassMemory memory) {
     query.load(queries, queryAt + head * group * shape.headDim(), sketched(), kernels);
     chosenCount = 0;
+    candidateCount = 0;
     chosenSum.clear();
     for (Partial partial : partials) {
       partial.clear();
@@ -359,11 +361,17 @@ final class HeadPass {
       chosen = new int[all.count];
       chosenMasses = new float[all.count];
     }
+    candidateCount = all.count;
     chosenCount = chooser.choose(policy, all, mass, chosen);
     for (int i = 0; i < chosenCount; i++) {
       chosenMasses[i] = all.masses[chosen[i]];
       chosen[i] = all.positions[chosen[i]];
     }
+  }
+
+  /** Tokens that the choice was made among; all of a streamed head. */
+  int candidateCount() {
+    return streamed() ? chosenCount() : candidateCount;
   }
 
   int chosenCount() {

@@ -46,6 +46,11 @@ public interface LayerPass {
   /** Tokens chosen, over all KV heads. */
   int chosenTotal();
 
+  /** Tokens that the choice was made among, over all KV heads. */
+  default int candidateTotal() {
+    return chosenTotal();
+  }
+
   /**
    * Second half, in any number of calls, over which each needed pair comes once, in any order:
    * attends to the pairs' chosen tokens.

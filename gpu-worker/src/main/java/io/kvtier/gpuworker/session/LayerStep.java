@@ -94,7 +94,7 @@ final class LayerStep {
         pass.finish(tally.output, t * queryLength, tally.lse, t * shape.qHeads());
         tally.add(
             codes,
-            pass.chosenTotal(),
+            pass,
             System.nanoTime() - startNs,
             deviceBytes.getAsLong() + codes.stagedBytes());
       }

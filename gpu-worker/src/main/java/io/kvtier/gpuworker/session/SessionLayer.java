@@ -6,6 +6,7 @@ import io.kvtier.gpuworker.device.LayerPass;
 import java.util.List;
 import java.util.concurrent.atomic.AtomicInteger;
 import java.util.concurrent.locks.ReentrantLock;
+import java.util.stream.Collectors;
 import org.jspecify.annotations.Nullable;
 
 /**
@@ -24,6 +25,9 @@ final class SessionLayer {
 
   /** The prompt's last queries, {@code [window][qHeads][headDim]}; empty: none came. */
   float[] queries = new float[0];
+
+  /** One letter a KV head, as a trace tells them; empty before the plan. */
+  String classes = "";
 
   private @Nullable LayerPass pass;
   private @Nullable LayerPass hintPass;
@@ -54,6 +58,16 @@ final class SessionLayer {
 
   void setPolicies(List<HeadPolicy> policies) {
     this.policies = policies;
+    this.classes =
+        policies.stream()
+            .map(policy ->
+                switch (policy.residence()) {
+                  case DENSE -> "D";
+                  case TWO_PLANES -> "T";
+                  case ONE_PLANE -> "O";
+                  case STREAMED -> "S";
+                })
+            .collect(Collectors.joining());
     this.pass = null;
     this.hintPass = null;
   }

@@ -29,6 +29,7 @@ final class StepCodes {
   private long unhiddenNs;
   private long stagedBytes;
   private int hits;
+  private int late;
   private int fetched;
 
   /** Takes up the codes of needed pairs; they are valid during the call. */
@@ -75,6 +76,7 @@ final class StepCodes {
       found.release();
     }
     fetch(pass, keys, missing, taker);
+    late += coming.size();
     missing.clear();
     Batch late = new Batch(coming.size());
     try {
@@ -191,6 +193,11 @@ final class StepCodes {
 
   int hits() {
     return hits;
+  }
+
+  /** Pairs that a prefetch was still bringing when the step needed them. */
+  int late() {
+    return late;
   }
 
   int fetched() {

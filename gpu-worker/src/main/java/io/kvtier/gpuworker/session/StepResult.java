@@ -6,7 +6,9 @@ package io.kvtier.gpuworker.session;
  * @param output {@code [tokens][qHeads][headDim]}
  * @param lse {@code [tokens][qHeads]}, natural log-sum-exp
  * @param selected (token, KV head) pairs attended from fetched codes
+ * @param candidates tokens that selected ones were chosen among, over all KV heads
  * @param hit (page, KV head) pairs needed and found on the device, or on their way
+ * @param late of the hits, those still on their way when the step needed them
  * @param fetched (page, KV head) pairs needed and fetched while the step waited
  * @param prefetched (page, KV head) pairs fetched ahead for the layer since its last step
  * @param bytesFetched bytes from the tier, prefetched ones included
@@ -18,7 +20,9 @@ public record StepResult(
     float[] output,
     float[] lse,
     int selected,
+    int candidates,
     int hit,
+    int late,
     int fetched,
     int prefetched,
     long bytesFetched,

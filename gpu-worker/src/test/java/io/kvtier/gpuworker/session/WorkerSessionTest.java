@@ -11,6 +11,7 @@ import io.kvtier.gpuworker.core.Rescore;
 import io.kvtier.gpuworker.cpu.CpuDevice;
 import io.kvtier.gpuworker.device.LayerShape;
 import io.kvtier.gpuworker.session.FaultyTransport.Fault;
+import io.kvtier.gpuworker.trace.StepListener;
 import io.kvtier.page.Codec;
 import io.kvtier.page.PageLayout;
 import io.kvtier.page.Residence;
@@ -88,7 +89,7 @@ class WorkerSessionTest {
 
   private WorkerSession open(Session info) {
     WorkerSession.Limits limits = new WorkerSession.Limits(1 << 20, 2_000_000_000L);
-    return WorkerSession.open(info, device, tier, background, limits);
+    return WorkerSession.open(info, device, tier, background, limits, StepListener.NONE);
   }
 
   private WorkerSession filled(Session info, int tokens) {
@@ -187,7 +188,12 @@ class WorkerSessionTest {
   @Test
   void closingFreesTheDeviceWhateverTheTierDoesAndDeletesThePagesLater() {
     SessionTable table =
-        new SessionTable(device, id -> tier, 4, new WorkerSession.Limits(1 << 20, 2_000_000_000L));
+        new SessionTable(
+            device,
+            id -> tier,
+            4,
+            new WorkerSession.Limits(1 << 20, 2_000_000_000L),
+            StepListener.NONE);
     Session info = info(HeadClass.HEAD_CLASS_SPARSE, 0);
     table.attach(info, "");
     WorkerSession session = table.require(info.getSessionId(), 1);
