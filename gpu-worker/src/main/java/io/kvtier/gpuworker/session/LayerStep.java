@@ -71,12 +71,9 @@ final class LayerStep {
    * Attends.
    *
    * @param queries {@code [tokens][qHeads][headDim]}
-   * @param keys {@code [tokens][kvHeads][headDim]} of the step's own tokens, which the layer does
-   *     not have yet
-   * @param values same shape
+   * @param rows what the queries see of tokens that the layer does not have yet
    */
-  StepResult attend(
-      SessionLayer target, int layer, int tokens, float[] queries, float[] keys, float[] values) {
+  StepResult attend(SessionLayer target, int layer, int tokens, float[] queries, StepRows rows) {
     int queryLength = shape.qHeads() * shape.headDim();
     StepTally tally = new StepTally(tokens * queryLength, tokens * shape.qHeads());
     long bytesBefore = fetcher.bytesFetched();
@@ -87,7 +84,8 @@ final class LayerStep {
     try {
       for (int t = 0; t < tokens; t++) {
         long startNs = System.nanoTime();
-        pass.choose(queries, t * queryLength, keys, values, t + 1);
+        rows.select(t);
+        pass.choose(queries, t * queryLength, rows.keys(), rows.values(), rows.count());
         StepCodes codes = new StepCodes(layer, hotSet, fetcher, stagingSlots, timeoutNs);
         codes.give(pass, pageKeys, pass::attendNeeded);
         bytesMoved += pass.bytesMoved();

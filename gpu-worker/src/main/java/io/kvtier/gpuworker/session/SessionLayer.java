@@ -1,5 +1,7 @@
 package io.kvtier.gpuworker.session;
 
+import static io.kvtier.KvtierException.precondition;
+
 import io.kvtier.gpuworker.core.HeadPolicy;
 import io.kvtier.gpuworker.device.DeviceLayer;
 import io.kvtier.gpuworker.device.LayerPass;
@@ -29,6 +31,9 @@ final class SessionLayer {
   /** One letter a KV head, as a trace tells them; empty before the plan. */
   String classes = "";
 
+  /** Tokens of which the next step says which were accepted; null: none wait. */
+  @Nullable TokenTree tree;
+
   private @Nullable LayerPass pass;
   private @Nullable LayerPass hintPass;
 
@@ -54,6 +59,21 @@ final class SessionLayer {
       hintPass = current;
     }
     return current;
+  }
+
+  /**
+   * Refuses to go on as long as a tree waits.
+   *
+   * @throws io.kvtier.KvtierException PRECONDITION
+   */
+  void requireNoTree(int layer) {
+    TokenTree waiting = tree;
+    if (waiting != null) {
+      throw precondition(
+          "a tree of %d tokens waits with layer %d; tell with the layer's next decode message which"
+              + " of them were accepted",
+          waiting.tokens(), layer);
+    }
   }
 
   void setPolicies(List<HeadPolicy> policies) {

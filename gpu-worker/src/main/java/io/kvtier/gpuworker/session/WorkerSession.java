@@ -131,7 +131,7 @@ public final class WorkerSession {
             limits.tierTimeoutNs(),
             info.getDeviceBytesMax(),
             this::deviceBytes);
-    this.steps = new DecodeSteps(info.getSessionId(), growth, layerStep, listener);
+    this.steps = new DecodeSteps(info.getSessionId(), shape, growth, layerStep, listener);
     if (parent == null) {
       budget.holdNoMoreThanFits(layers);
     }
@@ -160,6 +160,7 @@ public final class WorkerSession {
       SessionLayer target = layer(layer);
       target.lock.lock();
       try {
+        target.requireNoTree(layer);
         growth.requireNext(layer, target.device.tokens(), position, tokens);
         growth.requireRoom(target, tokens);
         growth.append(target, layer, tokens, keys, values);
@@ -254,14 +255,7 @@ public final class WorkerSession {
 
   // ---- decode
 
-  /**
-   * Appends new tokens to a layer and attends their queries.
-   *
-   * @param queries {@code [tokens][qHeads][headDim]}
-   * @param keys {@code [tokens][kvHeads][headDim]}
-   * @param values same shape
-   * @param hint predicted queries of the next layer in the shape of queries; empty: none
-   */
+  /** Appends new tokens to a layer, each after the one before, and attends their queries. */
   public StepResult step(
       int layer,
       int position,
@@ -270,15 +264,35 @@ public final class WorkerSession {
       float[] keys,
       float[] values,
       float[] hint) {
+    return step(
+        new TokenStep(layer, position, tokens, queries, keys, values, hint, new int[0], null));
+  }
+
+  /**
+   * Attends the queries of new tokens of a layer, and appends these, or keeps them as its waiting
+   * tree; what was accepted of the tree that waited before is appended first.
+   */
+  public StepResult step(TokenStep step) {
     return whileOpen(() -> {
       requirePlanned();
-      StepResult result = steps.step(layer(layer), layer, position, tokens, queries, keys, values);
-      if (hint.length > 0 && layer + 1 < layers.length) {
-        int last = (tokens - 1) * shape.qHeads() * shape.headDim();
-        background.execute(() -> prefetch(layer + 1, position, hint, last));
+      int layer = step.layer();
+      StepResult result = steps.step(layer(layer), step);
+      if (step.hint().length > 0 && layer + 1 < layers.length) {
+        int last = (step.tokens() - 1) * shape.qHeads() * shape.headDim();
+        // Where the next layer is as long as it has not heard of this step.
+        int expected = step.position() - step.acceptedCount();
+        background.execute(() -> prefetch(layer + 1, expected, step.hint(), last));
       }
       return result;
     });
+  }
+
+  /**
+   * Appends nodes of a layer's waiting tree, a path from a root, and drops the others. Returns the
+   * layer's tokens.
+   */
+  public int accept(int layer, int[] nodes) {
+    return whileOpen(() -> steps.accept(layer(layer), layer, nodes));
   }
 
   private void prefetch(int layer, int position, float[] hint, int at) {
