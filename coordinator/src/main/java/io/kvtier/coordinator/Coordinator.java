@@ -1,11 +1,14 @@
 package io.kvtier.coordinator;
 
 import io.kvtier.coordinator.grpc.ClusterGrpcService;
+import io.kvtier.coordinator.grpc.GuardedProfiles;
 import io.kvtier.coordinator.grpc.GuardedTables;
 import io.kvtier.coordinator.grpc.SessionsGrpcService;
 import io.kvtier.coordinator.grpc.WorkerClients;
 import io.kvtier.coordinator.membership.MembershipTable;
 import io.kvtier.coordinator.metrics.CoordinatorMeters;
+import io.kvtier.coordinator.profile.ProfileLimits;
+import io.kvtier.coordinator.profile.ProfileTable;
 import io.kvtier.coordinator.session.SessionTable;
 import io.kvtier.rpc.Endpoint;
 import io.micrometer.prometheusmetrics.PrometheusConfig;
@@ -53,6 +56,7 @@ public final class Coordinator implements AutoCloseable {
             new SessionTable(config.sessionsMax()),
             new MembershipTable(MembershipTable.NODES_MAX, config.nodeLease().toNanos()),
             nanoClock);
+    GuardedProfiles profiles = new GuardedProfiles(new ProfileTable(ProfileLimits.defaults()));
     meters.observe(
         () -> tables.call((sessions, _, _) -> sessions.count()),
         role -> tables.call((_, members, _) -> members.count(role)),
@@ -64,7 +68,7 @@ public final class Coordinator implements AutoCloseable {
               config.endpoint(),
               List.of(
                   new SessionsGrpcService(tables, workers, UUID::randomUUID, meters),
-                  new ClusterGrpcService(tables, workers, config.nodeLease(), meters)),
+                  new ClusterGrpcService(tables, profiles, workers, config.nodeLease(), meters)),
               registry,
               Executors.newVirtualThreadPerTaskExecutor());
       return new Coordinator(endpoint, workers, registry);

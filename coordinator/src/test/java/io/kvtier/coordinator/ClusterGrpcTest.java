@@ -91,7 +91,7 @@ final class ClusterGrpcTest {
             "82 of 4,096 tokens leave 1 %");
     assertThat(cluster.list()).containsExactly(session.toBuilder().setPlan(plan).build());
     assertThat(get(session).getPlan()).isEqualTo(plan);
-    assertThat(cluster.cluster().makePlan(planRequest(session).clearHeads().build()))
+    assertThat(cluster.cluster().makePlan(planRequest(session).clearHeads().clearQueries().build()))
         .isNotEqualTo(plan);
   }
 
@@ -139,6 +139,9 @@ final class ClusterGrpcTest {
         "residual of heads[3].curve[0] is NaN",
         request -> request.getHeadsBuilder(3).getCurveBuilder(0).setResidual(Float.NaN));
     wrong.put("fixed_device_bytes", request -> request.setFixedDeviceBytes(-1));
+    wrong.put("queries is 0; it must be 1..64", request -> request.setQueries(0));
+    wrong.put("queries is 65; it must be 1..64", request -> request.setQueries(65));
+    wrong.put("queries is 32; it must be 0..0", request -> request.clearHeads());
     wrong.put("pages", request -> request.setPages(1 << 20));
 
     wrong.forEach((message, change) -> {
@@ -189,6 +192,7 @@ final class ClusterGrpcTest {
             .setEpoch(session.getEpoch())
             .setTokens(4096)
             .setFixedDeviceBytes(100)
+            .setQueries(32)
             .setPages(1);
     for (int i = 0; i < 4; i++) {
       request.addHeads(

@@ -7,6 +7,7 @@ import io.kvtier.deploy.command.DemoCommand;
 import io.kvtier.deploy.command.GpuWorkerCommand;
 import io.kvtier.deploy.command.PlanCommand;
 import io.kvtier.deploy.command.ServeCommand;
+import io.kvtier.deploy.command.TraceCommand;
 import java.io.IOException;
 import java.io.InputStream;
 import java.util.logging.LogManager;
@@ -29,6 +30,7 @@ import picocli.CommandLine.Command;
       CacheTierCommand.class,
       DemoCommand.class,
       PlanCommand.class,
+      TraceCommand.class,
       BenchCommand.class
     })
 public final class Kvtier implements Runnable {

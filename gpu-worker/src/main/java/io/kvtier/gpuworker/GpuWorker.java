@@ -12,6 +12,8 @@ import io.kvtier.gpuworker.grpc.TierDirectory;
 import io.kvtier.gpuworker.grpc.WorkerMeters;
 import io.kvtier.gpuworker.session.SessionTable;
 import io.kvtier.gpuworker.session.WorkerSession;
+import io.kvtier.gpuworker.trace.StepListener;
+import io.kvtier.gpuworker.trace.TraceFile;
 import io.kvtier.replica.ReplicaConfig;
 import io.kvtier.rpc.Closing;
 import io.kvtier.rpc.Endpoint;
@@ -21,6 +23,7 @@ import io.kvtier.v1.Role;
 import io.micrometer.prometheusmetrics.PrometheusConfig;
 import io.micrometer.prometheusmetrics.PrometheusMeterRegistry;
 import java.util.List;
+import java.util.Optional;
 import java.util.concurrent.Executors;
 import java.util.concurrent.atomic.AtomicReference;
 
@@ -28,11 +31,14 @@ import java.util.concurrent.atomic.AtomicReference;
 public final class GpuWorker implements AutoCloseable {
   private final Endpoint endpoint;
   private final AttentionDevice device;
+  private final Optional<TraceFile> trace;
   private final Closing closing;
 
-  private GpuWorker(Endpoint endpoint, AttentionDevice device, Closing closing) {
+  private GpuWorker(
+      Endpoint endpoint, AttentionDevice device, Optional<TraceFile> trace, Closing closing) {
     this.endpoint = endpoint;
     this.device = device;
+    this.trace = trace;
     this.closing = closing;
   }
 
@@ -58,6 +64,8 @@ public final class GpuWorker implements AutoCloseable {
       tiers.replicaCounts().ifPresent(counts -> ReplicaMeters.bind(meters, counts));
       CoordinatorPlans plans =
           closing.add(new CoordinatorPlans(config.coordinatorTarget(), config.tierTimeout()));
+      Optional<TraceFile> trace =
+          config.trace().map(to -> closing.add(TraceFile.open(to, System.nanoTime())));
       SessionTable sessions =
           closing.add(
               new SessionTable(
@@ -65,7 +73,8 @@ public final class GpuWorker implements AutoCloseable {
                   tiers::tierFor,
                   config.sessionsMax(),
                   new WorkerSession.Limits(
-                      config.pendingBytesMax(), config.tierTimeout().toNanos())));
+                      config.pendingBytesMax(), config.tierTimeout().toNanos()),
+                  trace.<StepListener>map(file -> file).orElse(StepListener.NONE)));
       AttentionGrpcService service =
           new AttentionGrpcService(sessions, plans, new WorkerMeters(meters, device, sessions));
       Endpoint endpoint =
@@ -88,7 +97,7 @@ public final class GpuWorker implements AutoCloseable {
                   config.coordinatorTarget(),
                   node,
                   () -> new ClusterMember.Load(device.memory().bytesUsed(), sessions.size()))));
-      return new GpuWorker(endpoint, device, closing);
+      return new GpuWorker(endpoint, device, trace, closing);
     } catch (RuntimeException e) {
       closing.closeAfter(e);
       throw e;
@@ -121,6 +130,11 @@ public final class GpuWorker implements AutoCloseable {
   /** Device bytes that sessions hold. */
   public long deviceBytesUsed() {
     return device.memory().bytesUsed();
+  }
+
+  /** What was traced and what was not, in a line; complete once the worker is closed. */
+  public Optional<String> traceSummary() {
+    return trace.map(TraceFile::summary);
   }
 
   @Override

@@ -3,9 +3,11 @@ package io.kvtier.gpuworker;
 import static io.kvtier.KvtierException.requireInRange;
 
 import io.kvtier.KvtierException;
+import io.kvtier.gpuworker.trace.TraceConfig;
 import io.kvtier.replica.ReplicaConfig;
 import io.kvtier.rpc.EndpointConfig;
 import java.time.Duration;
+import java.util.Optional;
 
 /**
  * A worker's settings.
@@ -19,6 +21,7 @@ import java.time.Duration;
  * @param tierTimeout longest wait for the tier or the coordinator, 1 ms..10 min
  * @param replicas tier nodes that keep each page, 1..8; 1: a session's pages are all on one node
  * @param writeAcks of them, how many must have a page before it counts as durable, 1..replicas
+ * @param trace where each step is recorded; empty: nowhere
  */
 public record GpuWorkerConfig(
     EndpointConfig endpoint,
@@ -29,7 +32,8 @@ public record GpuWorkerConfig(
     long pendingBytesMax,
     Duration tierTimeout,
     int replicas,
-    int writeAcks) {
+    int writeAcks,
+    Optional<TraceConfig> trace) {
   /** A call may wait for the tier twice, and must answer within its client's 15 s or more. */
   private static final Duration TIER_TIMEOUT_DEFAULT = Duration.ofSeconds(5);
 
@@ -48,7 +52,7 @@ public record GpuWorkerConfig(
 
   /**
    * Everything at its default: loopback, 4 GiB, 256 sessions, 64 MiB pending, 5 s (of a client's
-   * 30), one copy of each page.
+   * 30), one copy of each page, no trace.
    */
   public static GpuWorkerConfig of(String coordinatorTarget, String nodeId) {
     return new GpuWorkerConfig(
@@ -60,7 +64,8 @@ public record GpuWorkerConfig(
         64L << 20,
         TIER_TIMEOUT_DEFAULT,
         1,
-        1);
+        1,
+        Optional.empty());
   }
 
   /** The same with other device bytes. */
@@ -74,7 +79,8 @@ public record GpuWorkerConfig(
         pendingBytesMax,
         tierTimeout,
         replicas,
-        writeAcks);
+        writeAcks,
+        trace);
   }
 
   /** The same, listening elsewhere. */
@@ -88,7 +94,8 @@ public record GpuWorkerConfig(
         pendingBytesMax,
         tierTimeout,
         replicas,
-        writeAcks);
+        writeAcks,
+        trace);
   }
 
   /** The same with so many copies of each page, and acknowledgements to wait for. */
@@ -102,6 +109,22 @@ public record GpuWorkerConfig(
         pendingBytesMax,
         tierTimeout,
         copies,
-        acks);
+        acks,
+        trace);
+  }
+
+  /** The same with each step recorded. */
+  public GpuWorkerConfig withTrace(TraceConfig to) {
+    return new GpuWorkerConfig(
+        endpoint,
+        coordinatorTarget,
+        nodeId,
+        deviceBytesMax,
+        sessionsMax,
+        pendingBytesMax,
+        tierTimeout,
+        replicas,
+        writeAcks,
+        Optional.of(to));
   }
 }

@@ -31,6 +31,7 @@ class ArchitectureTest {
     "io.kvtier.coordinator.session..",
     "io.kvtier.coordinator.membership..",
     "io.kvtier.coordinator.plan..",
+    "io.kvtier.coordinator.profile..",
     "io.kvtier.cachetier",
     "io.kvtier.cachetier.cache..",
     "io.kvtier.cachetier.lease..",

@@ -169,7 +169,7 @@ class ReadmeIT {
     assertThat(examples).isNotEmpty();
     for (String example : examples) {
       assertThat(errorsOf(example)).isEmpty();
-      assertThat(errorsOf(example.replace("prefill.chunk(", "prefill.chunks("))).isNotEmpty();
+      assertThat(errorsOf(example.replace("client.open(", "client.opens("))).isNotEmpty();
     }
   }
 
@@ -184,12 +184,14 @@ class ReadmeIT {
           static void run(
               byte[] sixteenBytesThatNameTheWeights, int tokens, float[][] keys, float[][] values,
               float[][] lastQueries, int position, float[] q, float[] k, float[] v,
-              float[] nextLayersPredictedQ, float[] output, int layer0) throws Exception {
+              float[] nextLayersPredictedQ, float[] output, int layer0%s) throws Exception {
             %s
           }
         }
         """
-            .formatted(example.replace("decode.step(layer,", "decode.step(layer0,"));
+            .formatted(
+                example.contains("geometry =") ? "" : ", Geometry geometry, int layer",
+                example.replace("decode.step(layer,", "decode.step(layer0,"));
     JavaFileObject file =
         new SimpleJavaFileObject(URI.create("string:///Example.java"), JavaFileObject.Kind.SOURCE) {
           @Override

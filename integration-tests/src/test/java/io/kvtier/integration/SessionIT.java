@@ -53,7 +53,7 @@ class SessionIT {
     service.close();
   }
 
-  private static Plan plan(HeadClass headClass, int tokensMax) {
+  static Plan plan(HeadClass headClass, int tokensMax) {
     Plan.Builder plan = Plan.newBuilder().setDominantTokensMin(64).setHotSetBytes(1 << 20);
     for (int i = 0; i < LAYERS * KV_HEADS; i++) {
       HeadPlan.Builder head =

@@ -16,6 +16,7 @@ import io.kvtier.v1.HeadProfile;
 import io.kvtier.v1.HeartbeatRequest;
 import io.kvtier.v1.MakePlanRequest;
 import io.kvtier.v1.Node;
+import io.kvtier.v1.ProfilesRequest;
 import io.kvtier.v1.RegisterRequest;
 import io.kvtier.v1.Role;
 import java.util.ArrayList;
@@ -92,6 +93,7 @@ final class WrongCluster {
               .setEpoch(s.good.info().getEpoch())
               .setTokens(TOKENS)
               .setFixedDeviceBytes(1 << 16)
+              .setQueries(32)
               .setPages(0);
       for (int i = 0; i < LAYERS * KV_HEADS; i++) {
         request.addHeads(
@@ -129,6 +131,19 @@ final class WrongCluster {
         invalid(
             "plan: beyond tokens_max", makePlan(r -> r.setTokens(TOKENS_MAX + 1)), "4141", "4140"));
     calls.add(invalid("plan: 2^32-1 tokens", makePlan(r -> r.setTokens(-1)), "4294967295", "4140"));
+    calls.add(invalid("plan: no queries", makePlan(r -> r.setQueries(0)), "queries", "1..64"));
+    calls.add(
+        invalid("plan: 2^32-1 queries", makePlan(r -> r.setQueries(-1)), "4294967295", "1..64"));
+    calls.add(
+        invalid(
+            "profiles at 2^20+1 tokens",
+            (at, s) -> {
+              ProfilesRequest request =
+                  ProfilesRequest.newBuilder().setTokens((1 << 20) + 1).build();
+              var _ = at.cluster().profiles(request);
+            },
+            "1048577",
+            "1048576"));
     calls.add(invalid("plan: a head too few", makePlan(r -> r.removeHeads(3)), "3", "4"));
     calls.add(invalid("plan: a head too many", makePlan(r -> r.addHeads(r.getHeads(3))), "5", "4"));
     calls.add(

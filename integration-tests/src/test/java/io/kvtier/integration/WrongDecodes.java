@@ -20,11 +20,14 @@ import static io.kvtier.integration.WrongPrefills.INVALID_OR_PRECONDITION;
 import static io.kvtier.integration.WrongPrefills.UNKNOWN_ID;
 
 import io.grpc.Status.Code;
+import io.kvtier.v1.AcceptedPath;
+import io.kvtier.v1.DecodeAccept;
 import io.kvtier.v1.DecodeRequest;
 import io.kvtier.v1.DecodeStep;
 import io.kvtier.v1.StreamOpen;
 import io.kvtier.v1.Tensor;
 import java.util.ArrayList;
+import java.util.Collections;
 import java.util.EnumSet;
 import java.util.List;
 
@@ -37,6 +40,7 @@ final class WrongDecodes {
     calls.addAll(openings());
     calls.addAll(places());
     calls.addAll(counts());
+    calls.addAll(trees());
     calls.addAll(tensors());
     return calls;
   }
@@ -105,6 +109,44 @@ final class WrongDecodes {
             (at, s) -> at.decode(openDecode(s.full), request(step(0, FULL_TOKENS, 1))),
             "beyond",
             "60"));
+  }
+
+  private static DecodeStep.Builder tree(Integer... parents) {
+    return step(0, TOKENS, 3).addAllParents(List.of(parents));
+  }
+
+  private static List<WrongCall> trees() {
+    AcceptedPath none = AcceptedPath.getDefaultInstance();
+    AcceptedPath many = AcceptedPath.newBuilder().addAllNodes(Collections.nCopies(65, 0)).build();
+    DecodeAccept accept = DecodeAccept.getDefaultInstance();
+    return List.of(
+        invalid("a parent short", send(tree(-1, 0)), "parents has 2 entries", "3"),
+        invalid("a parent over", send(tree(-1, 0, 1, 2)), "parents has 4 entries", "3"),
+        invalid("parent -2", send(tree(-1, -2, 0)), "parents[1] is -2", "-1..0"),
+        invalid("its own parent", send(tree(0, 0, 1)), "parents[0] is 0", "-1..-1"),
+        invalid("a later parent", send(tree(-1, 2, 0)), "parents[1] is 2", "-1..0"),
+        outOfOrder("gap", send(tree(-1, 0, 0).setPosition(TOKENS + 1)), "201", "200"),
+        refused(
+            "tree beyond tokens_max",
+            INVALID_OR_EXHAUSTED,
+            (at, s) -> at.decode(openDecode(s.full), request(tree(-1, 0, 0).setPosition(60))),
+            "2 tokens at position 60 go beyond",
+            "60"),
+        outOfOrder(
+            "accepted without a tree", send(step(0, TOKENS, 1).setAccepted(none)), "no tree waits"),
+        invalid("65 accepted", send(step(0, TOKENS, 1).setAccepted(many)), "65", "0..64"),
+        outOfOrder(
+            "accept without a tree",
+            (at, s) ->
+                at.decode(openDecode(s.good), DecodeRequest.newBuilder().setAccept(accept).build()),
+            "no tree waits with layer 0"),
+        invalid(
+            "accept of layer 2",
+            (at, s) ->
+                at.decode(
+                    openDecode(s.good),
+                    DecodeRequest.newBuilder().setAccept(accept.toBuilder().setLayer(2)).build()),
+            "layer is 2"));
   }
 
   private static List<WrongCall> counts() {

@@ -3,6 +3,8 @@ package io.kvtier.client;
 import io.kvtier.KvtierException;
 import io.kvtier.KvtierException.Code;
 import io.kvtier.rpc.Tensors;
+import io.kvtier.v1.AcceptedPath;
+import io.kvtier.v1.DecodeAccept;
 import io.kvtier.v1.DecodeRequest;
 import io.kvtier.v1.DecodeResponse;
 import io.kvtier.v1.DecodeStep;
@@ -10,9 +12,22 @@ import io.kvtier.v1.Dtype;
 import io.kvtier.v1.Geometry;
 import io.kvtier.v1.Session;
 import io.kvtier.v1.StreamOpen;
+import java.util.HashMap;
+import java.util.Map;
 
-/** Decodes a session, one layer of one step at a time. */
+/**
+ * Decodes a session, one layer of one step at a time. One thread.
+ *
+ * <p>Speculative decoding: {@link #treeStep} lets a tree of drafted tokens attend, none of which is
+ * appended; {@link #accept} then tells which of them came true, and the layer's next step carries
+ * that along. A layer has one tree at a time.
+ */
 public final class DecodeStream implements AutoCloseable {
+  private static final int[] NO_PARENTS = {};
+
+  /** What was accepted of each layer's tree and not sent yet. */
+  private final Map<Integer, AcceptedPath> accepted = new HashMap<>();
+
   private final Duplex<DecodeRequest, DecodeResponse> stream;
   private final Geometry geometry;
 
@@ -25,7 +40,8 @@ public final class DecodeStream implements AutoCloseable {
   /**
    * Appends new tokens to one layer and lets each attend to all tokens up to itself.
    *
-   * @param position of the first new token: exactly the number of tokens the layer already has
+   * @param position of the first new token: exactly the number of tokens the layer already has,
+   *     accepted ones included
    * @param tokens 1..64
    * @param queries {@code [tokens][qHeads][headDim]}, with positional rotation
    * @param keys {@code [tokens][kvHeads][headDim]}, rounded to the session's dtype
@@ -38,6 +54,78 @@ public final class DecodeStream implements AutoCloseable {
       int layer,
       int position,
       int tokens,
+      float[] queries,
+      float[] keys,
+      float[] values,
+      float[] hint,
+      float[] output) {
+    return step(layer, position, tokens, NO_PARENTS, queries, keys, values, hint, output);
+  }
+
+  /**
+   * Lets each token of a tree attend to the context, its ancestors and itself. The tokens are not
+   * appended: they wait with the layer until its next message says which were accepted.
+   *
+   * @param position of the tree's roots: exactly the number of tokens the layer already has,
+   *     accepted ones included; a token's own is that plus the number of its ancestors, which its
+   *     rotation must follow
+   * @param parents one a token: -1, it follows the context's last token, or the index of the token
+   *     that it follows, below its own; 1..64 of them
+   * @param queries {@code [tokens][qHeads][headDim]}; the other arrays as in a {@link #step}
+   */
+  public DecodeResponse treeStep(
+      int layer,
+      int position,
+      int[] parents,
+      float[] queries,
+      float[] keys,
+      float[] values,
+      float[] hint,
+      float[] output) {
+    if (parents.length == 0) {
+      throw KvtierException.invalid("parents has 0 entries; a tree has 1..64 tokens");
+    }
+    return step(layer, position, parents.length, parents, queries, keys, values, hint, output);
+  }
+
+  /**
+   * Notes what was accepted of a layer's tree, to be sent with the layer's next step on this
+   * stream. Called again before that step, it replaces what was noted.
+   *
+   * @param nodes indices in the tree: a root, then each time a child of the one before; none: all
+   *     are dropped
+   */
+  public void accept(int layer, int... nodes) {
+    accepted.put(layer, path(nodes));
+  }
+
+  /**
+   * Tells what was accepted of a layer's tree at once, for a layer that has no further step.
+   *
+   * @param nodes as in {@link #accept}
+   * @return the layer's tokens (position), and what else the worker tells
+   */
+  public DecodeResponse acceptNow(int layer, int... nodes) {
+    accepted.remove(layer);
+    DecodeAccept accept =
+        DecodeAccept.newBuilder().setLayer(layer).setAccepted(path(nodes)).build();
+    stream.write(DecodeRequest.newBuilder().setAccept(accept).build());
+    return stream.read();
+  }
+
+  private static AcceptedPath path(int... nodes) {
+    AcceptedPath.Builder path = AcceptedPath.newBuilder();
+    for (int node : nodes) {
+      path.addNodes(node);
+    }
+    return path.build();
+  }
+
+  private DecodeResponse step(
+      int layer,
+      int position,
+      int tokens,
+      int[] parents,
       float[] queries,
       float[] keys,
       float[] values,
@@ -64,6 +152,13 @@ public final class DecodeStream implements AutoCloseable {
             .setValues(Tensors.of(kvDtype, values, tokens, kvHeads, headDim));
     if (hint.length > 0) {
       step.setHint(Tensors.of(Dtype.DTYPE_FP32, hint, tokens, qHeads, headDim));
+    }
+    for (int parent : parents) {
+      step.addParents(parent);
+    }
+    AcceptedPath resolved = accepted.remove(layer);
+    if (resolved != null) {
+      step.setAccepted(resolved);
     }
     stream.write(DecodeRequest.newBuilder().setStep(step).build());
     DecodeResponse response = stream.read();

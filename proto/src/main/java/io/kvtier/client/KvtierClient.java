@@ -1,15 +1,19 @@
 package io.kvtier.client;
 
+import com.google.protobuf.ByteString;
 import io.grpc.ManagedChannel;
 import io.grpc.StatusRuntimeException;
 import io.kvtier.KvtierException;
 import io.kvtier.rpc.Channels;
 import io.kvtier.rpc.Statuses;
 import io.kvtier.v1.CloseRequest;
+import io.kvtier.v1.ClusterGrpc;
 import io.kvtier.v1.ForkRequest;
 import io.kvtier.v1.GetSessionRequest;
 import io.kvtier.v1.ListSessionsRequest;
+import io.kvtier.v1.ModelProfile;
 import io.kvtier.v1.OpenRequest;
+import io.kvtier.v1.ProfilesRequest;
 import io.kvtier.v1.Session;
 import io.kvtier.v1.SessionsGrpc;
 import java.time.Duration;
@@ -89,6 +93,29 @@ public final class KvtierClient implements AutoCloseable {
   /** The open sessions, oldest first. */
   public List<Session> list() {
     return call(stub -> stub.list(ListSessionsRequest.getDefaultInstance())).getSessionsList();
+  }
+
+  /**
+   * What sessions have shown of a model's heads so far, and the curves that a context of so many
+   * tokens would be planned by if its session sent no queries.
+   *
+   * @param modelFingerprint 16 bytes; empty: of all models
+   * @param tokens context length, 1..1048576; 0: no curves
+   */
+  public List<ModelProfile> profiles(ByteString modelFingerprint, int tokens) {
+    ProfilesRequest request =
+        ProfilesRequest.newBuilder()
+            .setModelFingerprint(modelFingerprint)
+            .setTokens(tokens)
+            .build();
+    try {
+      return ClusterGrpc.newBlockingStub(coordinator)
+          .withDeadlineAfter(timeout.toNanos(), TimeUnit.NANOSECONDS)
+          .profiles(request)
+          .getProfilesList();
+    } catch (StatusRuntimeException e) {
+      throw Statuses.fromStatus(e, peer);
+    }
   }
 
   KvSession fork(Session parent) {

@@ -9,6 +9,8 @@ import io.kvtier.coordinator.plan.PlanInputs;
 import io.kvtier.coordinator.plan.Planner;
 import io.kvtier.coordinator.plan.ResidualCurve;
 import io.kvtier.coordinator.plan.TailorPlanner;
+import io.kvtier.coordinator.profile.ModelKey;
+import io.kvtier.coordinator.profile.ProfileTable;
 import io.kvtier.page.PageLayout;
 import io.kvtier.rpc.GeometryLimits;
 import io.kvtier.rpc.PlanLimits;
@@ -24,6 +26,8 @@ import io.kvtier.v1.MembershipResponse;
 import io.kvtier.v1.Node;
 import io.kvtier.v1.Plan;
 import io.kvtier.v1.PlanMode;
+import io.kvtier.v1.ProfilesRequest;
+import io.kvtier.v1.ProfilesResponse;
 import io.kvtier.v1.RegisterRequest;
 import io.kvtier.v1.RegisterResponse;
 import io.kvtier.v1.Session;
@@ -36,17 +40,24 @@ import java.util.logging.Logger;
 
 /** The Cluster service (cluster.proto). No handler blocks on another process. */
 public final class ClusterGrpcService extends ClusterImplBase {
+  private static final int QUERIES_MAX = 64;
   private static final Logger LOG = Logger.getLogger(ClusterGrpcService.class.getName());
 
   private final GuardedTables tables;
+  private final GuardedProfiles profiles;
   private final WorkerClients workers;
   private final long leaseMs;
   private final CoordinatorMeters meters;
   private final Replies replies;
 
   public ClusterGrpcService(
-      GuardedTables tables, WorkerClients workers, Duration nodeLease, CoordinatorMeters meters) {
+      GuardedTables tables,
+      GuardedProfiles profiles,
+      WorkerClients workers,
+      Duration nodeLease,
+      CoordinatorMeters meters) {
     this.tables = tables;
+    this.profiles = profiles;
     this.workers = workers;
     this.leaseMs = nodeLease.toMillis();
     this.meters = meters;
@@ -71,6 +82,11 @@ public final class ClusterGrpcService extends ClusterImplBase {
   @Override
   public void makePlan(MakePlanRequest request, StreamObserver<Plan> observer) {
     replies.answer(observer, () -> makePlan(request));
+  }
+
+  @Override
+  public void profiles(ProfilesRequest request, StreamObserver<ProfilesResponse> observer) {
+    replies.answer(observer, () -> ProfileReplies.of(request, profiles));
   }
 
   private RegisterResponse register(RegisterRequest request) {
@@ -120,16 +136,38 @@ public final class ClusterGrpcService extends ClusterImplBase {
       meters.planGiven();
       return given.get();
     }
+    ModelKey key = ModelKey.of(session.getGeometry(), session.getMode());
+    PlanInputs known = refined(key, inputs, request.getQueries());
     Plan plan =
         session.getMode() == PlanMode.PLAN_MODE_TAILORKV
-            ? TailorPlanner.plan(inputs)
-            : Planner.plan(inputs);
+            ? TailorPlanner.plan(known)
+            : Planner.plan(known);
     tables.call((sessions, _, _) -> {
       sessions.setPlan(id, epoch, plan);
       return id;
     });
+    if (isSample(inputs, request.getQueries())
+        && tables.call((sessions, _, _) -> sessions.markProfiled(id, epoch))) {
+      profiles.merge(key, inputs.tokens(), inputs.curves());
+    }
     meters.planMade();
     return plan;
+  }
+
+  /** Whether a session's own curves are good enough to be planned by, whatever the profile says. */
+  private static boolean isSample(PlanInputs inputs, int queries) {
+    return !inputs.curves().isEmpty()
+        && queries >= ProfileTable.QUERIES_MIN
+        && inputs.tokens() >= ProfileTable.TOKENS_MIN;
+  }
+
+  /** The inputs with the model's curves where the session's own are missing or too rough. */
+  private PlanInputs refined(ModelKey key, PlanInputs inputs, int queries) {
+    if (!inputs.curves().isEmpty() && queries >= ProfileTable.QUERIES_MIN) {
+      return inputs;
+    }
+    ProfileTable.Known known = profiles.at(key, inputs.tokens());
+    return known.curves().isEmpty() ? inputs : inputs.withProfile(known.curves(), known.sessions());
   }
 
   private static PlanInputs inputs(MakePlanRequest request, Session session) {
@@ -137,6 +175,11 @@ public final class ClusterGrpcService extends ClusterImplBase {
         (int)
             requireInRange(
                 "tokens", Integer.toUnsignedLong(request.getTokens()), 1, session.getTokensMax());
+    requireInRange(
+        "queries",
+        Integer.toUnsignedLong(request.getQueries()),
+        request.getHeadsCount() == 0 ? 0 : 1,
+        request.getHeadsCount() == 0 ? 0 : QUERIES_MAX);
     return new PlanInputs(
         session.getGeometry(),
         tokens,

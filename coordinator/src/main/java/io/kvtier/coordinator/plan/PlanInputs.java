@@ -20,6 +20,7 @@ import java.util.List;
  * @param fixedDeviceBytes what exact rows and staged codes take in any plan, 0..2^50
  * @param pages whole pages that each layer has outside its window, 0..tokens / 64
  * @param curves one a (layer, KV head) pair, by layer, then KV head; empty: no profile
+ * @param profileSessions sessions of the model that the curves are of; 0: the session's own
  */
 public record PlanInputs(
     Geometry geometry,
@@ -27,7 +28,8 @@ public record PlanInputs(
     long deviceBytesMax,
     long fixedDeviceBytes,
     int pages,
-    List<ResidualCurve> curves) {
+    List<ResidualCurve> curves,
+    int profileSessions) {
   /** Keeps every sum of bytes far from overflow. */
   private static final long FIXED_BYTES_MAX = 1L << 50;
 
@@ -50,6 +52,32 @@ public record PlanInputs(
           geometry.getKvHeads(),
           GeometryLimits.heads(geometry));
     }
+  }
+
+  /** Inputs with curves of the session's own, or none. */
+  public PlanInputs(
+      Geometry geometry,
+      int tokens,
+      long deviceBytesMax,
+      long fixedDeviceBytes,
+      int pages,
+      List<ResidualCurve> curves) {
+    this(geometry, tokens, deviceBytesMax, fixedDeviceBytes, pages, curves, 0);
+  }
+
+  /** The same with curves that other sessions of the model have shown. */
+  public PlanInputs withProfile(List<ResidualCurve> known, int sessions) {
+    return new PlanInputs(
+        geometry, tokens, deviceBytesMax, fixedDeviceBytes, pages, known, sessions);
+  }
+
+  /** Where the curves come from, as a plan tells it before what follows from them. */
+  String source() {
+    return switch (profileSessions) {
+      case 0 -> "";
+      case 1 -> "profile of 1 session, ";
+      default -> "profile of " + profileSessions + " sessions, ";
+    };
   }
 
   PageLayout layout() {

@@ -82,7 +82,8 @@ public final class Planner {
             .setDominantTokensMin(Math.min(DOMINANT_TOKENS_MIN, inputs.tokens()))
             .setHotSetBytes(hotSet)
             .setDeviceBytes(inputs.fixedDeviceBytes() + resident + hotSet)
-            .setTokens(inputs.tokens());
+            .setTokens(inputs.tokens())
+            .setProfileSessions(inputs.profileSessions());
     for (int i = 0; i < count; i++) {
       plan.addHeads(headPlan(inputs, i, heads.get(i), chosen.get(i)));
     }
@@ -177,7 +178,11 @@ public final class Planner {
         head.needed == NO_PROFILE
             ? "no profile"
             : String.format(
-                Locale.ROOT, "%,d of %,d tokens leave 1 %%", head.needed, inputs.tokens());
+                Locale.ROOT,
+                "%s%,d of %,d tokens leave 1 %%",
+                inputs.source(),
+                head.needed,
+                inputs.tokens());
     Option streamed = head.costs.of(Residence.STREAMED);
     Option sketched = head.costs.of(Residence.TWO_PLANES);
     String what =

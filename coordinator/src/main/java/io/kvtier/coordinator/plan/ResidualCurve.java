@@ -61,6 +61,26 @@ public final class ResidualCurve {
     return new ResidualCurve(Arrays.copyOf(k, points + 1), Arrays.copyOf(residual, points + 1));
   }
 
+  /** The least measured k; the context's tokens where all points lie beyond them. */
+  public int firstMeasured() {
+    return k[1];
+  }
+
+  /** Measured points within the context. */
+  public int points() {
+    return k.length - 2;
+  }
+
+  /** The k of a measured point. */
+  public int k(int point) {
+    return k[point + 1];
+  }
+
+  /** E(k) of a measured point. */
+  public float residual(int point) {
+    return (float) residual[point + 1];
+  }
+
   /** The mass beyond the {@code tokens} tokens of most mass, 0..1. */
   public double residualAt(int tokens) {
     for (int i = 1; i < k.length; i++) {

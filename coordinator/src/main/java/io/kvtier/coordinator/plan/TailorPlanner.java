@@ -33,7 +33,8 @@ public final class TailorPlanner {
             .setMode(PlanMode.PLAN_MODE_TAILORKV)
             .setDominantTokensMin(chosen)
             .setDeviceBytes(alwaysBytes(inputs) + chosen * rowBytes(geometry))
-            .setTokens(inputs.tokens());
+            .setTokens(inputs.tokens())
+            .setProfileSessions(inputs.profileSessions());
     for (int layer = 0; layer < geometry.getLayers(); layer++) {
       double p = sensitivity(inputs, layer);
       for (int head = 0; head < geometry.getKvHeads(); head++) {

@@ -25,8 +25,9 @@ public final class SessionTable {
 
   /**
    * @param planGiven whether the session was opened with a plan made by hand, which it keeps
+   * @param profiled whether its curves have been taken into its model's profile
    */
-  private record Entry(Session session, boolean planGiven) {}
+  private record Entry(Session session, boolean planGiven, boolean profiled) {}
 
   private final int sessionsMax;
 
@@ -47,7 +48,7 @@ public final class SessionTable {
    * @throws KvtierException EXHAUSTED if the table is full, EXISTS if the id is taken
    */
   public void reserve(Session session) {
-    reserve(new Entry(session, session.hasPlan()));
+    reserve(new Entry(session, session.hasPlan(), false));
   }
 
   /**
@@ -60,7 +61,8 @@ public final class SessionTable {
   public Session reserveFork(String parentId, long parentEpoch, String childId, long childEpoch) {
     Entry parent = require(parentId, parentEpoch);
     Session child = parent.session.toBuilder().setSessionId(childId).setEpoch(childEpoch).build();
-    reserve(new Entry(child, parent.planGiven));
+    // Its prompt is its parent's.
+    reserve(new Entry(child, parent.planGiven, parent.profiled));
     return child;
   }
 
@@ -135,7 +137,20 @@ public final class SessionTable {
       throw new IllegalStateException("session " + id + " keeps the plan it was opened with");
     }
     // Replacing a value keeps the key's place in the order.
-    open.put(id, new Entry(entry.session.toBuilder().setPlan(plan).build(), false));
+    open.put(id, new Entry(entry.session.toBuilder().setPlan(plan).build(), false, entry.profiled));
+  }
+
+  /**
+   * Notes that a session's curves are taken into its model's profile, which each session's are
+   * once.
+   *
+   * @return whether they were not yet
+   * @throws KvtierException NOT_FOUND or PRECONDITION (stale epoch)
+   */
+  public boolean markProfiled(String id, long epoch) {
+    Entry entry = require(id, epoch);
+    open.put(id, new Entry(entry.session, entry.planGiven, true));
+    return !entry.profiled;
   }
 
   /**

@@ -25,6 +25,7 @@ import java.util.logging.Level;
 import java.util.logging.Logger;
 import org.jspecify.annotations.Nullable;
 import picocli.CommandLine.Command;
+import picocli.CommandLine.Mixin;
 import picocli.CommandLine.Option;
 
 /** The demo. */
@@ -93,6 +94,8 @@ public final class DemoCommand implements Callable<Integer> {
       description = "kvtier or tailorkv (default: ${DEFAULT-VALUE})")
   private String mode = "kvtier";
 
+  @Mixin private final TraceOptions trace = new TraceOptions();
+
   @Option(names = "--json", description = "file to write the rows to as JSON")
   private @Nullable Path json;
 
@@ -111,6 +114,12 @@ public final class DemoCommand implements Callable<Integer> {
     if (json != null) {
       Rows.requireWritable(json);
     }
+    if (trace.wanted() && endpoint != null) {
+      throw KvtierException.invalid(
+          "--trace is for services in this process; those at %s trace what their gpu-worker's own"
+              + " --trace says",
+          endpoint);
+    }
     LlamaModel llama = LlamaModel.load(config.model());
     try (Decoder decoder = new Decoder(llama)) {
       System.out.println(checked(decoder, config.model()));
@@ -126,28 +135,35 @@ public final class DemoCommand implements Callable<Integer> {
     return 0;
   }
 
-  private static List<DemoRow> run(DemoConfig config, Decoder decoder) throws IOException {
+  private List<DemoRow> run(DemoConfig config, Decoder decoder) throws IOException {
     Optional<Tokenizer> tokenizer = Tokenizer.read(config.model());
     Closing closing = new Closing();
+    Optional<AllInOne> services =
+        config.endpoint().isPresent() ? Optional.empty() : Optional.of(startServices());
     try (closing) {
+      services.ifPresent(closing::add);
       String target =
-          config.endpoint().orElseGet(() -> closing.add(startServices()).coordinator().target());
+          services
+              .map(own -> own.coordinator().target())
+              .orElseGet(() -> config.endpoint().orElseThrow());
       KvtierClient client = closing.add(KvtierClient.connect(target));
       // Asked first, so that a wrong endpoint is told before a minute of prefill.
       var _ = client.list();
       try (Bar bar = new Bar("demo")) {
         return new Demo(config, decoder, client, bar::at).run(tokenizer);
       }
+    } finally {
+      services.flatMap(own -> own.worker().traceSummary()).ifPresent(System.out::println);
     }
   }
 
-  private static AllInOne startServices() {
+  private AllInOne startServices() {
     // Who joins whom in this process is no news to whoever watches the demo.
     SERVICES_LOG.setLevel(Level.WARNING);
     return AllInOne.start(
         CoordinatorConfig.defaults(),
         new CacheTierConfig(EndpointConfig.loopback(), MEMORY, Optional.empty()),
-        MEMORY);
+        worker -> trace.applyTo(worker.withDeviceBytesMax(MEMORY)));
   }
 
   private static String checked(Decoder decoder, Path directory) throws IOException {

@@ -16,6 +16,7 @@ import picocli.CommandLine.Option;
 public final class GpuWorkerCommand implements Callable<Integer> {
   @Mixin private final EndpointOptions endpoint = new EndpointOptions();
   @Mixin private final NodeOptions node = new NodeOptions();
+  @Mixin private final TraceOptions trace = new TraceOptions();
 
   @Option(
       names = "--device-bytes",
@@ -41,13 +42,15 @@ public final class GpuWorkerCommand implements Callable<Integer> {
   public Integer call() throws InterruptedException {
     GpuWorker worker =
         GpuWorker.start(
-            GpuWorkerConfig.of(node.coordinator, node.nodeId("worker"))
-                .withEndpoint(endpoint.config())
-                .withDeviceBytesMax(deviceBytes)
-                .withReplicas(replicas, writeAcks == null ? Math.min(2, replicas) : writeAcks));
+            trace.applyTo(
+                GpuWorkerConfig.of(node.coordinator, node.nodeId("worker"))
+                    .withEndpoint(endpoint.config())
+                    .withDeviceBytesMax(deviceBytes)
+                    .withReplicas(
+                        replicas, writeAcks == null ? Math.min(2, replicas) : writeAcks)));
     System.out.printf("gpu-worker ready at %s (pages at %s)%n", worker.target(), worker.opsUrl());
     System.out.printf("attention on %s%n", worker.deviceName());
-    Running.untilSignal(worker);
+    Running.untilSignal(worker, worker::traceSummary);
     return 0;
   }
 }

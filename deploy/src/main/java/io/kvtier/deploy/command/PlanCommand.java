@@ -84,6 +84,13 @@ public final class PlanCommand implements Callable<Integer> {
       description = "seed of the text that heads are profiled on (default: ${DEFAULT-VALUE})")
   private long seed;
 
+  @Option(
+      names = "--endpoint",
+      description =
+          "a running coordinator, host:port: plans by what sessions have shown it of this model,"
+              + " as for a session that sends no queries")
+  private @Nullable String endpoint;
+
   @Option(names = "--json", description = "file to write the rows to as JSON")
   private @Nullable Path json;
 
@@ -103,14 +110,19 @@ public final class PlanCommand implements Callable<Integer> {
             .build();
     GeometryLimits.check(session.getGeometry());
     Footprint footprint = Footprint.of(session, context);
-    PlanInputs inputs =
+    PlanInputs bare =
         new PlanInputs(
             session.getGeometry(),
             context,
             session.getDeviceBytesMax(),
             footprint.fixedBytes(),
             footprint.pages(),
-            curves(directory));
+            List.of());
+    PlanInputs inputs =
+        endpoint == null
+            ? bare.withProfile(curves(directory), 0)
+            : KnownProfile.of(endpoint, LlamaModel.load(directory), session.getMode(), context)
+                .applyTo(bare);
     Plan plan =
         session.getMode() == PlanMode.PLAN_MODE_TAILORKV
             ? TailorPlanner.plan(inputs)

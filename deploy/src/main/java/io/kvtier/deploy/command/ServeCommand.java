@@ -25,12 +25,15 @@ public final class ServeCommand implements Callable<Integer> {
   private long deviceBytes;
 
   @Mixin private final TierOptions options = new TierOptions();
+  @Mixin private final TraceOptions trace = new TraceOptions();
 
   @Override
   public Integer call() throws InterruptedException {
     CoordinatorConfig coordinator = CoordinatorConfig.defaults().withEndpoint(endpoint.config());
     CacheTierConfig tier = options.config(EndpointConfig.loopback());
-    AllInOne service = AllInOne.start(coordinator, tier, deviceBytes);
+    AllInOne service =
+        AllInOne.start(
+            coordinator, tier, worker -> trace.applyTo(worker.withDeviceBytesMax(deviceBytes)));
     System.out.printf(
         "coordinator ready at %s (pages at %s)%n",
         service.coordinator().target(), service.coordinator().opsUrl());
@@ -42,7 +45,7 @@ public final class ServeCommand implements Callable<Integer> {
         service.worker().target(), service.worker().opsUrl());
     System.out.printf("attention on %s%n", service.worker().deviceName());
     System.out.printf("try: ./kvtier demo --endpoint %s%n", service.coordinator().target());
-    Running.untilSignal(service);
+    Running.untilSignal(service, service.worker()::traceSummary);
     return 0;
   }
 }

@@ -6,6 +6,7 @@ import io.kvtier.coordinator.CoordinatorConfig;
 import io.kvtier.gpuworker.GpuWorker;
 import io.kvtier.gpuworker.GpuWorkerConfig;
 import io.kvtier.rpc.Closing;
+import java.util.function.UnaryOperator;
 
 /**
  * Coordinator, cache tier and worker in one process, talking over loopback as they would between
@@ -27,13 +28,26 @@ public final class AllInOne implements AutoCloseable {
   /** Starts all three, each once the one before serves. */
   public static AllInOne start(
       CoordinatorConfig coordinatorConfig, CacheTierConfig tierConfig, long deviceBytesMax) {
+    return start(
+        coordinatorConfig, tierConfig, worker -> worker.withDeviceBytesMax(deviceBytesMax));
+  }
+
+  /**
+   * Starts all three, each once the one before serves.
+   *
+   * @param workerConfig changes a worker's default settings
+   */
+  public static AllInOne start(
+      CoordinatorConfig coordinatorConfig,
+      CacheTierConfig tierConfig,
+      UnaryOperator<GpuWorkerConfig> workerConfig) {
     Closing closing = new Closing();
     try {
       Coordinator coordinator = closing.add(Coordinator.start(coordinatorConfig));
       String target = coordinator.target();
       TierNode tier = closing.add(TierNode.start(tierConfig, target, "tier-1"));
       GpuWorkerConfig defaults = GpuWorkerConfig.of(target, "worker-1");
-      GpuWorker worker = closing.add(GpuWorker.start(defaults.withDeviceBytesMax(deviceBytesMax)));
+      GpuWorker worker = closing.add(GpuWorker.start(workerConfig.apply(defaults)));
       return new AllInOne(coordinator, tier, worker, closing);
     } catch (RuntimeException e) {
       closing.closeAfter(e);

@@ -33,6 +33,11 @@ public final class ResidualCurve {
     samples++;
   }
 
+  /** Queries, each of one q head, that were added. */
+  public int samples() {
+    return samples;
+  }
+
   public int points() {
     return ks.length;
   }

@@ -196,6 +196,15 @@ final class CpuPass implements LayerPass {
   }
 
   @Override
+  public int candidateTotal() {
+    int total = 0;
+    for (HeadPass head : heads) {
+      total += head.candidateCount();
+    }
+    return total;
+  }
+
+  @Override
   public void attendRows() {
     int left = 0;
     for (HeadPass head : heads) {

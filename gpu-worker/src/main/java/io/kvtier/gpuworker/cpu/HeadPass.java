@@ -84,6 +84,11 @@ final class HeadPass {
     coded.expectRows(scan.chosenCount());
   }
 
+  /** Tokens that the choice was made among; all of a streamed head. */
+  int candidateCount() {
+    return streamed() ? chosenCount() : scan.candidateCount();
+  }
+
   int chosenCount() {
     return streamed() ? firstChosen(layer.pages()) : scan.chosenCount();
   }

@@ -36,6 +36,7 @@ final class SketchScan {
   private int[] chosen = new int[0];
   private float[] chosenMasses = new float[0];
   private int chosenCount;
+  private int candidateCount;
 
   /** {@code [group]}: variance of a sketch score's error, for a token of scale 1. */
   private final float[] errorVariance;
@@ -69,6 +70,7 @@ final class SketchScan {
   /** Makes ready for the query. */
   void begin(PassMemory memory) {
     chosenCount = 0;
+    candidateCount = 0;
     for (int g = 0; g < group; g++) {
       errorVariance[g] = SketchError.variance(planes) * query.squareNorm(g);
     }
@@ -247,6 +249,7 @@ final class SketchScan {
       chosen = new int[all.count];
       chosenMasses = new float[all.count];
     }
+    candidateCount = all.count;
     chosenCount = chooser.choose(policy, all, mass, chosen);
     for (int i = 0; i < chosenCount; i++) {
       chosenMasses[i] = all.masses[chosen[i]];
@@ -256,6 +259,11 @@ final class SketchScan {
 
   int chosenCount() {
     return chosenCount;
+  }
+
+  /** Tokens that the choice was made among. */
+  int candidateCount() {
+    return candidateCount;
   }
 
   int[] chosen() {

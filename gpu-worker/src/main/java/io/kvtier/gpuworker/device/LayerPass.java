@@ -30,6 +30,11 @@ public interface LayerPass extends CodesTaker {
   /** Tokens chosen, over all KV heads. */
   int chosenTotal();
 
+  /** Tokens that the choice was made among, over all KV heads. */
+  default int candidateTotal() {
+    return chosenTotal();
+  }
+
   /**
    * Ends the query: does what has not been done of {@link #attendResident}, and merges all parts.
    *

@@ -14,6 +14,7 @@ import io.kvtier.v1.Plan;
 import io.kvtier.v1.Session;
 import java.time.Duration;
 import java.util.concurrent.TimeUnit;
+import java.util.stream.Stream;
 
 /** Plans made by the coordinator. */
 public final class CoordinatorPlans implements PlanMaker, AutoCloseable {
@@ -38,6 +39,7 @@ public final class CoordinatorPlans implements PlanMaker, AutoCloseable {
             .setTokens(tokens)
             .setFixedDeviceBytes(fixedDeviceBytes)
             .setPages(pages);
+    request.setQueries(queries(session, curves));
     for (int layer = 0; layer < curves.length; layer++) {
       for (int head = 0; head < curves[layer].length; head++) {
         request.addHeads(profile(layer, head, curves[layer][head]));
@@ -50,6 +52,13 @@ public final class CoordinatorPlans implements PlanMaker, AutoCloseable {
     } catch (StatusRuntimeException e) {
       throw Statuses.fromStatus(e, peer);
     }
+  }
+
+  /** Queries of the layer that has fewest: each was added once a q head of the group. */
+  private static int queries(Session session, ResidualCurve[][] curves) {
+    int group = session.getGeometry().getQHeads() / session.getGeometry().getKvHeads();
+    return Stream.of(curves).flatMap(Stream::of).mapToInt(ResidualCurve::samples).min().orElse(0)
+        / group;
   }
 
   private static HeadProfile profile(int layer, int head, ResidualCurve curve) {

@@ -1,10 +1,14 @@
 package io.kvtier.gpuworker.grpc;
 
 import io.grpc.stub.StreamObserver;
+import io.kvtier.KvtierException;
 import io.kvtier.gpuworker.session.SessionTable;
 import io.kvtier.gpuworker.session.StepResult;
+import io.kvtier.gpuworker.session.TokenStep;
 import io.kvtier.gpuworker.session.WorkerSession;
 import io.kvtier.rpc.Tensors;
+import io.kvtier.v1.AcceptedPath;
+import io.kvtier.v1.DecodeAccept;
 import io.kvtier.v1.DecodeRequest;
 import io.kvtier.v1.DecodeResponse;
 import io.kvtier.v1.DecodeStep;
@@ -51,6 +55,7 @@ final class DecodeHandler extends ReplyStream<DecodeRequest, DecodeResponse> {
     return switch (request.getPartCase()) {
       case OPEN -> throw openOnce();
       case STEP -> step(session, request.getStep());
+      case ACCEPT -> accept(session, request.getAccept());
       case PART_NOT_SET -> throw partMissing();
     };
   }
@@ -71,7 +76,17 @@ final class DecodeHandler extends ReplyStream<DecodeRequest, DecodeResponse> {
             ? Tensors.toFloats("hint", step.getHint(), tokens, qHeads, headDim)
             : new float[0];
     StepResult result =
-        session.step(step.getLayer(), step.getPosition(), tokens, queries, keys, values, hint);
+        session.step(
+            new TokenStep(
+                step.getLayer(),
+                step.getPosition(),
+                tokens,
+                queries,
+                keys,
+                values,
+                hint,
+                parents(step, tokens),
+                step.hasAccepted() ? nodes(step.getAccepted()) : null));
     meters.stepped(tokens, result);
     Dtype dtype = step.getQueries().getDtype();
     return DecodeResponse.newBuilder()
@@ -82,6 +97,33 @@ final class DecodeHandler extends ReplyStream<DecodeRequest, DecodeResponse> {
         .setDurableTokens(session.durableTokens(step.getLayer()))
         .setStats(stats(result))
         .setBytes(session.bytes(result.deviceBytes()))
+        .build();
+  }
+
+  private static int[] parents(DecodeStep step, int tokens) {
+    int count = step.getParentsCount();
+    if (count != 0 && count != tokens) {
+      throw KvtierException.invalid(
+          "parents has %d entries; it must have none, or one a token, %d", count, tokens);
+    }
+    return step.getParentsList().stream().mapToInt(Integer::intValue).toArray();
+  }
+
+  private static int[] nodes(AcceptedPath accepted) {
+    if (accepted.getNodesCount() > STEP_TOKENS_MAX) {
+      throw KvtierException.invalid(
+          "accepted has %d tokens; it must have 0..%d", accepted.getNodesCount(), STEP_TOKENS_MAX);
+    }
+    return accepted.getNodesList().stream().mapToInt(Integer::intValue).toArray();
+  }
+
+  private static DecodeResponse accept(WorkerSession session, DecodeAccept accept) {
+    int tokens = session.accept(accept.getLayer(), nodes(accept.getAccepted()));
+    return DecodeResponse.newBuilder()
+        .setLayer(accept.getLayer())
+        .setPosition(tokens)
+        .setDurableTokens(session.durableTokens(accept.getLayer()))
+        .setBytes(session.bytes(session.deviceBytes()))
         .build();
   }
 

@@ -61,12 +61,9 @@ final class LayerStep {
    * Attends.
    *
    * @param queries {@code [tokens][qHeads][headDim]}
-   * @param keys {@code [tokens][kvHeads][headDim]} of the step's own tokens, which the layer does
-   *     not have yet
-   * @param values same shape
+   * @param rows what the queries see of tokens that the layer does not have yet
    */
-  StepResult attend(
-      SessionLayer target, int tokens, float[] queries, float[] keys, float[] values) {
+  StepResult attend(SessionLayer target, int tokens, float[] queries, NewRows rows) {
     int queryLength = shape.qHeads() * shape.headDim();
     StepTally tally = new StepTally(tokens * queryLength, tokens * shape.qHeads());
     long bytesBefore = fetches.bytesFetched();
@@ -77,15 +74,13 @@ final class LayerStep {
     try {
       for (int t = 0; t < tokens; t++) {
         long startNs = System.nanoTime();
-        pass.choose(queries, t * queryLength, keys, values, t + 1);
+        rows.select(t);
+        pass.choose(queries, t * queryLength, rows.keys(), rows.values(), rows.count());
         StepFetches.Cost cost = fetches.give(target, pass, pageKeys, stagingSlots);
         bytesMoved += pass.bytesMoved();
         pass.finish(tally.output, t * queryLength, tally.lse, t * shape.qHeads());
         tally.add(
-            cost,
-            pass.chosenTotal(),
-            System.nanoTime() - startNs,
-            deviceBytes.getAsLong() + cost.stagedBytes());
+            cost, pass, System.nanoTime() - startNs, deviceBytes.getAsLong() + cost.stagedBytes());
       }
     } finally {
       pass.release();

@@ -1,5 +1,7 @@
 package io.kvtier.gpuworker.session;
 
+import static io.kvtier.KvtierException.precondition;
+
 import io.kvtier.gpuworker.core.HeadPolicy;
 import io.kvtier.gpuworker.device.DeviceLayer;
 import io.kvtier.gpuworker.device.DeviceMemory;
@@ -8,6 +10,7 @@ import io.kvtier.gpuworker.device.LayerShape;
 import java.util.List;
 import java.util.concurrent.atomic.AtomicInteger;
 import java.util.concurrent.locks.ReentrantLock;
+import java.util.stream.Collectors;
 import org.jspecify.annotations.Nullable;
 
 /**
@@ -35,6 +38,12 @@ final class SessionLayer {
 
   /** The prompt's last queries, {@code [window][qHeads][headDim]}; empty: none came. */
   float[] queries = new float[0];
+
+  /** One letter a KV head, as a trace tells them; empty before the plan. */
+  String classes = "";
+
+  /** Tokens of which the next step says which were accepted; null: none wait. */
+  @Nullable TokenTree tree;
 
   /** The prefetch whose rows the arena awaits. */
   @Nullable Prefetch prefetch;
@@ -69,9 +78,34 @@ final class SessionLayer {
     return current;
   }
 
+  /**
+   * Refuses to go on as long as a tree waits.
+   *
+   * @throws io.kvtier.KvtierException PRECONDITION
+   */
+  void requireNoTree(int layer) {
+    TokenTree waiting = tree;
+    if (waiting != null) {
+      throw precondition(
+          "a tree of %d tokens waits with layer %d; tell with the layer's next decode message which"
+              + " of them were accepted",
+          waiting.tokens(), layer);
+    }
+  }
+
   /** Rows under other policies may be made of other sections: those that are there are dropped. */
   void setPolicies(List<HeadPolicy> policies) {
     this.policies = policies;
+    this.classes =
+        policies.stream()
+            .map(policy ->
+                switch (policy.residence()) {
+                  case DENSE -> "D";
+                  case TWO_PLANES -> "T";
+                  case ONE_PLANE -> "O";
+                  case STREAMED -> "S";
+                })
+            .collect(Collectors.joining());
     this.pass = null;
     this.hintPass = null;
     this.sketchedHeads = HotSet.sketchedHeads(policies);

@@ -6,6 +6,7 @@ import io.kvtier.KvtierException;
 import io.kvtier.KvtierException.Code;
 import io.kvtier.client.PageTransport;
 import io.kvtier.gpuworker.device.AttentionDevice;
+import io.kvtier.gpuworker.trace.StepListener;
 import io.kvtier.v1.Session;
 import java.util.ArrayDeque;
 import java.util.HashMap;
@@ -29,6 +30,7 @@ public final class SessionTable implements AutoCloseable {
   private final Function<String, PageTransport> tierOf;
   private final int sessionsMax;
   private final WorkerSession.Limits limits;
+  private final StepListener listener;
   private final ExecutorService background = Executors.newVirtualThreadPerTaskExecutor();
   private final Map<String, WorkerSession> sessions = new LinkedHashMap<>();
 
@@ -42,16 +44,19 @@ public final class SessionTable implements AutoCloseable {
    * An empty table.
    *
    * @param tierOf the tier that keeps a session's pages, by session id
+   * @param listener hears of each step
    */
   public SessionTable(
       AttentionDevice device,
       Function<String, PageTransport> tierOf,
       int sessionsMax,
-      WorkerSession.Limits limits) {
+      WorkerSession.Limits limits,
+      StepListener listener) {
     this.device = device;
     this.tierOf = tierOf;
     this.sessionsMax = sessionsMax;
     this.limits = limits;
+    this.listener = listener;
   }
 
   /** Takes a session in: empty, or as a copy of {@code forkOf} unless that is empty. */
@@ -69,7 +74,7 @@ public final class SessionTable implements AutoCloseable {
     try {
       session =
           parent == null
-              ? WorkerSession.open(info, device, tierOf.apply(id), background, limits)
+              ? WorkerSession.open(info, device, tierOf.apply(id), background, limits, listener)
               : parent.fork(info);
     } finally {
       wanted = publish(id, session);

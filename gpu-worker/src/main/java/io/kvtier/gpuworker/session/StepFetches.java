@@ -22,7 +22,7 @@ record StepFetches(
     Executor executor,
     long timeoutNs) {
   /** What one query has cost. */
-  record Cost(int hits, int fetched, long unhiddenNs, long stagedBytes) {}
+  record Cost(int hits, int late, int fetched, long unhiddenNs, long stagedBytes) {}
 
   /**
    * Gives a query everything that it needs; the caller holds the layer's lock.
@@ -41,6 +41,7 @@ record StepFetches(
     pages.give(shape.kvHeads());
     return new Cost(
         rows.hits(),
+        rows.late(),
         rows.fetched() + pages.fetched(),
         rows.unhiddenNs() + pages.unhiddenNs(),
         Math.max(rows.stagedBytes(), pages.stagedBytes()));

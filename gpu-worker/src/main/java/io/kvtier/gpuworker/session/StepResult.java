@@ -6,7 +6,9 @@ package io.kvtier.gpuworker.session;
  * @param output {@code [tokens][qHeads][headDim]}
  * @param lse {@code [tokens][qHeads]}, natural log-sum-exp
  * @param selected (token, KV head) pairs attended from fetched codes
+ * @param candidates tokens that selected ones were chosen among, over all KV heads
  * @param hit rows needed and found on the device, or on their way; a row is a (token, KV head) pair
+ * @param late of the hits, those still on their way when the step needed them
  * @param fetched rows, and (page, KV head) pairs of streamed heads, needed and fetched while the
  *     step waited
  * @param prefetched rows fetched ahead for the layer since its last step
@@ -19,7 +21,9 @@ public record StepResult(
     float[] output,
     float[] lse,
     int selected,
+    int candidates,
     int hit,
+    int late,
     int fetched,
     int prefetched,
     long bytesFetched,

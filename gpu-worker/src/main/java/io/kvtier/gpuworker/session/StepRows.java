@@ -45,6 +45,7 @@ final class StepRows {
   private long unhiddenNs;
   private long stagedBytes;
   private int hits;
+  private int late;
   private int fetched;
 
   /**
@@ -269,6 +270,7 @@ final class StepRows {
     target.prefetch = null;
     if (!prefetch.done.isCompletedExceptionally()) {
       hits += coming;
+      late += coming;
       giveWhatCame();
     }
   }
@@ -288,6 +290,11 @@ final class StepRows {
   /** Rows found in the arena, or on their way there. */
   int hits() {
     return hits;
+  }
+
+  /** Of the hits, rows that a prefetch was still bringing. */
+  int late() {
+    return late;
   }
 
   int fetched() {

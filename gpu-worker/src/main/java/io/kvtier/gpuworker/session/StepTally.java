@@ -1,11 +1,15 @@
 package io.kvtier.gpuworker.session;
 
+import io.kvtier.gpuworker.device.LayerPass;
+
 /** Gathers what the queries of one step give and cost. One thread. */
 final class StepTally {
   final float[] output;
   final float[] lse;
   private int selected;
+  private int candidates;
   private int hit;
+  private int late;
   private int fetched;
   private long computeNs;
   private long unhiddenNs;
@@ -16,9 +20,11 @@ final class StepTally {
     this.lse = new float[lses];
   }
 
-  void add(StepFetches.Cost cost, int chosen, long elapsedNs, long bytes) {
-    selected += chosen;
+  void add(StepFetches.Cost cost, LayerPass pass, long elapsedNs, long bytes) {
+    selected += pass.chosenTotal();
+    candidates += pass.candidateTotal();
     hit += cost.hits();
+    late += cost.late();
     fetched += cost.fetched();
     computeNs += elapsedNs - cost.unhiddenNs();
     unhiddenNs += cost.unhiddenNs();
@@ -30,7 +36,9 @@ final class StepTally {
         output,
         lse,
         selected,
+        candidates,
         hit,
+        late,
         fetched,
         prefetched,
         bytesFetched,

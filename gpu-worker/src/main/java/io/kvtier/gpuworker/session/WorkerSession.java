@@ -7,13 +7,13 @@ import static io.kvtier.page.PageLayout.TOKENS;
 
 import com.google.errorprone.annotations.CanIgnoreReturnValue;
 import io.kvtier.KvtierException;
-import io.kvtier.KvtierException.Code;
 import io.kvtier.client.PageTransport;
 import io.kvtier.gpuworker.core.HeadPolicy;
 import io.kvtier.gpuworker.device.AttentionDevice;
 import io.kvtier.gpuworker.device.DeviceLayer;
 import io.kvtier.gpuworker.device.LayerShape;
 import io.kvtier.gpuworker.tailor.TailorLayer;
+import io.kvtier.gpuworker.trace.StepListener;
 import io.kvtier.page.PageKey;
 import io.kvtier.v1.Plan;
 import io.kvtier.v1.PlanMode;
@@ -46,8 +46,10 @@ public final class WorkerSession {
   private final Prefetcher prefetcher;
   private final PlanSwitch switcher;
   private final DeviceBudget budget;
-  private final LayerStep steps;
+  private final LayerGrowth growth;
+  private final DecodeSteps steps;
   private final Limits limits;
+  private final StepListener listener;
   private final ExecutorService background;
   private final ReentrantReadWriteLock life = new ReentrantReadWriteLock();
   private volatile @Nullable Plan plan;
@@ -68,12 +70,14 @@ public final class WorkerSession {
       AttentionDevice device,
       PageTransport tier,
       ExecutorService background,
-      Limits limits) {
+      Limits limits,
+      StepListener listener) {
     Sessions.requireBounds(info);
     List<List<HeadPolicy>> policies =
         info.hasPlan() ? PlanSwitch.policiesOf(info.getPlan(), info.getGeometry()) : List.of();
     WorkerSession session =
-        new WorkerSession(info, Sessions.shapeOf(info), device, tier, background, limits, null);
+        new WorkerSession(
+            info, Sessions.shapeOf(info), device, tier, background, limits, listener, null);
     if (info.hasPlan()) {
       session.adopt(info.getPlan(), policies);
     }
@@ -87,6 +91,7 @@ public final class WorkerSession {
       PageTransport tier,
       ExecutorService background,
       Limits limits,
+      StepListener listener,
       @Nullable WorkerSession parent) {
     this.id = Sessions.uuidOf(info.getSessionId());
     this.info = info;
@@ -95,6 +100,7 @@ public final class WorkerSession {
     this.tier = tier;
     this.background = background;
     this.limits = limits;
+    this.listener = listener;
     int count = info.getGeometry().getLayers();
     this.layers = new SessionLayer[count];
     int[] durablePages = new int[count];
@@ -121,7 +127,10 @@ public final class WorkerSession {
     this.switcher = new PlanSwitch(shape, device.memory(), codesFetcher);
     this.budget =
         new DeviceBudget(info, shape, device.memory(), hotSet, switcher, this::deviceBytes);
-    this.steps = new LayerStep(shape, fetches, info.getDeviceBytesMax(), this::deviceBytes);
+    this.growth = new LayerGrowth(id, info, shape, writeBehind, budget);
+    LayerStep layerStep =
+        new LayerStep(shape, fetches, info.getDeviceBytesMax(), this::deviceBytes);
+    this.steps = new DecodeSteps(info.getSessionId(), shape, growth, layerStep, listener);
     if (parent == null) {
       budget.holdNoMoreThanFits(layers);
     }
@@ -150,9 +159,10 @@ public final class WorkerSession {
       SessionLayer target = layer(layer);
       target.lock.lock();
       try {
-        requireNext(target, layer, position, tokens);
-        requireRoom(target, tokens);
-        target.device.append(keys, values, tokens, new TierSink(id, layer, shape, writeBehind));
+        target.requireNoTree(layer);
+        growth.requireNext(layer, target.device.tokens(), position, tokens);
+        growth.requireRoom(target, tokens);
+        growth.append(target, layer, tokens, keys, values);
         target.queries = new float[0];
         return target.device.tokens();
       } finally {
@@ -244,14 +254,7 @@ public final class WorkerSession {
 
   // ---- decode
 
-  /**
-   * Appends new tokens to a layer and attends their queries.
-   *
-   * @param queries {@code [tokens][qHeads][headDim]}
-   * @param keys {@code [tokens][kvHeads][headDim]}
-   * @param values same shape
-   * @param hint predicted queries of the next layer in the shape of queries; empty: none
-   */
+  /** Appends new tokens to a layer, each after the one before, and attends their queries. */
   public StepResult step(
       int layer,
       int position,
@@ -260,25 +263,35 @@ public final class WorkerSession {
       float[] keys,
       float[] values,
       float[] hint) {
+    return step(
+        new TokenStep(layer, position, tokens, queries, keys, values, hint, new int[0], null));
+  }
+
+  /**
+   * Attends the queries of new tokens of a layer, and appends these, or keeps them as its waiting
+   * tree; what was accepted of the tree that waited before is appended first.
+   */
+  public StepResult step(TokenStep step) {
     return whileOpen(() -> {
       requirePlanned();
-      SessionLayer target = layer(layer);
-      StepResult result;
-      target.lock.lock();
-      try {
-        requireNext(target, layer, position, tokens);
-        requireRoom(target, tokens);
-        result = steps.attend(target, tokens, queries, keys, values);
-        target.device.append(keys, values, tokens, new TierSink(id, layer, shape, writeBehind));
-      } finally {
-        target.lock.unlock();
-      }
-      if (hint.length > 0 && layer + 1 < layers.length) {
-        int last = (tokens - 1) * shape.qHeads() * shape.headDim();
-        background.execute(() -> prefetch(layer + 1, position, hint, last));
+      int layer = step.layer();
+      StepResult result = steps.step(layer(layer), step);
+      if (step.hint().length > 0 && layer + 1 < layers.length) {
+        int last = (step.tokens() - 1) * shape.qHeads() * shape.headDim();
+        // Where the next layer is as long as it has not heard of this step.
+        int expected = step.position() - step.acceptedCount();
+        background.execute(() -> prefetch(layer + 1, expected, step.hint(), last));
       }
       return result;
     });
+  }
+
+  /**
+   * Appends nodes of a layer's waiting tree, a path from a root, and drops the others. Returns the
+   * layer's tokens.
+   */
+  public int accept(int layer, int[] nodes) {
+    return whileOpen(() -> steps.accept(layer(layer), layer, nodes));
   }
 
   private void prefetch(int layer, int position, float[] hint, int at) {
@@ -346,7 +359,8 @@ public final class WorkerSession {
           child.getTokensMax(), tokens);
     }
     writeBehind.flush();
-    WorkerSession fork = new WorkerSession(child, shape, device, tier, background, limits, this);
+    WorkerSession fork =
+        new WorkerSession(child, shape, device, tier, background, limits, listener, this);
     Plan inherited = plan;
     if (inherited != null) {
       // The child's layers hold the parent's codes of dense heads already: nothing is fetched,
@@ -442,28 +456,6 @@ public final class WorkerSession {
           "layer is %s; it must be 0..%d", Integer.toUnsignedString(layer), layers.length - 1);
     }
     return layers[layer];
-  }
-
-  private void requireNext(SessionLayer target, int layer, int position, int tokens) {
-    int have = target.device.tokens();
-    if (position != have) {
-      throw precondition(
-          "position %s of layer %d is out of order: the layer has %d tokens, so %d comes next",
-          Integer.toUnsignedString(position), layer, have, have);
-    }
-    if ((long) position + tokens > info.getTokensMax()) {
-      throw new KvtierException(
-          Code.EXHAUSTED,
-          "%d tokens at position %d go beyond tokens_max, %d; open a session with more"
-              .formatted(tokens, position, info.getTokensMax()));
-    }
-  }
-
-  /** Refuses tokens whose pages could not be kept, before anything else changes. */
-  private void requireRoom(SessionLayer target, int tokens) {
-    int newPages = shape.pages(target.device.tokens() + tokens) - target.device.pages();
-    writeBehind.requireRoom(newPages, shape.layout().pageLength());
-    budget.requireRoom(target, newPages);
   }
 
   private void requirePlanned() {

@@ -11,6 +11,7 @@ import io.kvtier.gpuworker.core.Rescore;
 import io.kvtier.gpuworker.cpu.CpuDevice;
 import io.kvtier.gpuworker.device.LayerShape;
 import io.kvtier.gpuworker.session.FaultyTransport.Fault;
+import io.kvtier.gpuworker.trace.StepListener;
 import io.kvtier.page.Codec;
 import io.kvtier.page.PageLayout;
 import io.kvtier.page.Residence;
@@ -88,7 +89,7 @@ class WorkerSessionTest {
 
   private WorkerSession open(Session info) {
     WorkerSession.Limits limits = new WorkerSession.Limits(1 << 20, 2_000_000_000L);
-    return WorkerSession.open(info, device, tier, background, limits);
+    return WorkerSession.open(info, device, tier, background, limits, StepListener.NONE);
   }
 
   private WorkerSession filled(Session info, int tokens) {
@@ -158,6 +159,40 @@ class WorkerSessionTest {
     assertThat(tier.pages).isEmpty();
   }
 
+  /** A tree's acceptance counts only once the step that brings it is served. */
+  @Test
+  void aStepThatCannotFetchLeavesTheTreeWaiting() {
+    WorkerSession session = filled(info(HeadClass.HEAD_CLASS_SPARSE, 0), 1000);
+    WorkerSession control = session.fork(info(HeadClass.HEAD_CLASS_SPARSE, 0));
+    float[] query = gaussian(Q_ROW);
+    float[] queries = gaussian(3 * Q_ROW);
+    float[] rows = gaussian(3 * KV_ROW);
+    int[] parents = {-1, 0, 0};
+    assertThat(
+            session
+                .step(new TokenStep(0, 1000, 3, queries, rows, rows, NO_HINT, parents, null))
+                .output())
+        .hasSize(3 * Q_ROW);
+    float[] row = new float[KV_ROW];
+    TokenStep next =
+        new TokenStep(0, 1002, 1, query, row, row, NO_HINT, new int[0], new int[] {0, 2});
+    tier.fault = Fault.AWAY;
+    refused(Code.UNAVAILABLE, () -> session.step(next));
+    tier.fault = Fault.NONE;
+    assertThat(session.tokens(0)).isEqualTo(1000);
+    for (int node : new int[] {0, 2}) {
+      float[] own = Arrays.copyOfRange(rows, node * KV_ROW, (node + 1) * KV_ROW);
+      int position = control.tokens(0);
+      assertThat(control.step(0, position, 1, query, own, own, NO_HINT).output()).isNotEmpty();
+    }
+    // Appended rows are rounded to bf16; another tree's would differ a hundredfold.
+    assertThat(difference(session.step(next).output(), step(control, 1002, query).output()))
+        .isLessThan(1e-3);
+    assertThat(session.tokens(0)).isEqualTo(1003);
+    control.close();
+    session.close();
+  }
+
   @Test
   void aLostPageIsAnErrorNeverAnOutput() {
     WorkerSession session = filled(info(HeadClass.HEAD_CLASS_SPARSE, 0), 1000);
@@ -187,7 +222,12 @@ class WorkerSessionTest {
   @Test
   void closingFreesTheDeviceWhateverTheTierDoesAndDeletesThePagesLater() {
     SessionTable table =
-        new SessionTable(device, id -> tier, 4, new WorkerSession.Limits(1 << 20, 2_000_000_000L));
+        new SessionTable(
+            device,
+            id -> tier,
+            4,
+            new WorkerSession.Limits(1 << 20, 2_000_000_000L),
+            StepListener.NONE);
     Session info = info(HeadClass.HEAD_CLASS_SPARSE, 0);
     table.attach(info, "");
     WorkerSession session = table.require(info.getSessionId(), 1);

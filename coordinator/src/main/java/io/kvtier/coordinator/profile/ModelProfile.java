@@ -1,0 +1,100 @@
+package io.kvtier.coordinator.profile;
+
+import io.kvtier.coordinator.plan.ResidualCurve;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.List;
+
+/**
+ * The curves E(k) of a model's heads, averaged over sessions. A curve is kept over shares of the
+ * context, k / tokens = 2^-16, 2^-15 .. 1/2, and scaled to a session's context by them: on real
+ * text from 1k to 16k tokens the mass beyond a sixteenth of the tokens stays within a factor of 1.5
+ * for the heads that need many, while that beyond 64 tokens grows twelvefold. Heads that need few
+ * are predicted to need somewhat more than they do when a context is longer than those seen.
+ *
+ * <p>The average is plain over the first sessions and exponential from then on, so that what a
+ * model is used for may change. A share counts from the sessions that measured it: shares of a
+ * short context begin at larger values.
+ */
+final class ModelProfile {
+  /** Shares of the context, from 2^-SHARES to 1/2. */
+  static final int SHARES = 16;
+
+  /** The newest session counts at least so much. */
+  private static final double WEIGHT_MIN = 1.0 / 8;
+
+  private static final int OVERHEAD_BYTES = 512;
+
+  private final float[][] residuals;
+  private final int[] samples = new int[SHARES];
+  private int sessions;
+
+  /** A profile that has seen nothing. */
+  ModelProfile(int heads) {
+    this.residuals = new float[heads][SHARES];
+  }
+
+  /** Bytes that a profile of so many heads takes. */
+  static long bytes(int heads) {
+    return OVERHEAD_BYTES + (long) heads * (SHARES * Float.BYTES + Long.BYTES * 3L);
+  }
+
+  private static double share(int index) {
+    return 1.0 / (1 << (SHARES - index));
+  }
+
+  /**
+   * Takes a session's curves in.
+   *
+   * @param tokens context length that they were measured at
+   * @param curves one a head
+   */
+  void merge(int tokens, List<ResidualCurve> curves) {
+    sessions++;
+    int measuredFrom = 1;
+    for (ResidualCurve curve : curves) {
+      measuredFrom = Math.max(measuredFrom, curve.firstMeasured());
+    }
+    for (int s = 0; s < SHARES; s++) {
+      int k = (int) Math.round(share(s) * tokens);
+      if (k < measuredFrom) {
+        continue;
+      }
+      samples[s]++;
+      double weight = Math.max(WEIGHT_MIN, 1.0 / samples[s]);
+      for (int head = 0; head < residuals.length; head++) {
+        double measured = curves.get(head).residualAt(k);
+        residuals[head][s] += (float) (weight * (measured - residuals[head][s]));
+      }
+    }
+  }
+
+  /** Sessions that it has seen. */
+  int sessions() {
+    return sessions;
+  }
+
+  /** The curves of a context of so many tokens, one a head; empty if nothing is known of it. */
+  List<ResidualCurve> curvesAt(int tokens) {
+    int[] k = new int[SHARES];
+    int[] shareOf = new int[SHARES];
+    int points = 0;
+    for (int s = 0; s < SHARES; s++) {
+      int at = (int) Math.round(share(s) * tokens);
+      if (samples[s] > 0 && at >= 1 && (points == 0 || at > k[points - 1])) {
+        k[points] = at;
+        shareOf[points++] = s;
+      }
+    }
+    List<ResidualCurve> curves = new ArrayList<>();
+    for (int head = 0; head < residuals.length && points > 0; head++) {
+      int[] ks = Arrays.copyOf(k, points);
+      float[] measured = new float[points];
+      for (int i = 0; i < points; i++) {
+        measured[i] = Math.clamp(residuals[head][shareOf[i]], 0, 1);
+      }
+      curves.add(ResidualCurve.of("profile of head " + head, ks, measured, tokens));
+    }
+    return curves;
+  }
+}

@@ -1,0 +1,61 @@
+package io.kvtier.gpuworker.session;
+
+import static io.kvtier.KvtierException.precondition;
+
+import io.kvtier.KvtierException;
+import io.kvtier.KvtierException.Code;
+import io.kvtier.gpuworker.device.LayerShape;
+import io.kvtier.v1.Session;
+import java.util.UUID;
+
+/**
+ * How the layers of a session grow: in order, within the session's bounds, all or nothing. The
+ * caller holds the layer's lock.
+ */
+final class LayerGrowth {
+  private final UUID id;
+  private final Session info;
+  private final LayerShape shape;
+  private final WriteBehind writeBehind;
+  private final DeviceBudget budget;
+
+  LayerGrowth(
+      UUID id, Session info, LayerShape shape, WriteBehind writeBehind, DeviceBudget budget) {
+    this.id = id;
+    this.info = info;
+    this.shape = shape;
+    this.writeBehind = writeBehind;
+    this.budget = budget;
+  }
+
+  /**
+   * Requires that tokens come next and stay within the session's bound.
+   *
+   * @param have tokens that come before them
+   */
+  void requireNext(int layer, int have, int position, int tokens) {
+    if (position != have) {
+      throw precondition(
+          "position %s of layer %d is out of order: the layer has %d tokens, so %d comes next",
+          Integer.toUnsignedString(position), layer, have, have);
+    }
+    if ((long) position + tokens > info.getTokensMax()) {
+      throw new KvtierException(
+          Code.EXHAUSTED,
+          "%d tokens at position %d go beyond tokens_max, %d; open a session with more"
+              .formatted(tokens, position, info.getTokensMax()));
+    }
+  }
+
+  /** Refuses tokens whose pages could not be kept, before anything else changes. */
+  void requireRoom(SessionLayer target, int tokens) {
+    int newPages = shape.pages(target.device.tokens() + tokens) - target.device.pages();
+    writeBehind.requireRoom(newPages, shape.layout().pageLength());
+    budget.requireRoom(target, newPages);
+  }
+
+  /** Appends tokens; there must be room for them. */
+  void append(SessionLayer target, int layer, int tokens, float[] keys, float[] values) {
+    target.device.append(keys, values, tokens, new TierSink(id, layer, shape, writeBehind));
+  }
+}
