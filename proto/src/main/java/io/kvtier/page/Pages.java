@@ -77,7 +77,12 @@ public final class Pages {
     if (flaw != Flaw.NONE) {
       return flaw;
     }
-    return key.matches(identity(page, offset), PageLayout.of(page, offset)) ? Flaw.NONE : Flaw.KEY;
+    return key.matches(
+            identity(page, offset),
+            PageLayout.of(page, offset),
+            PageHeaderFlyweight.checksum(page, offset))
+        ? Flaw.NONE
+        : Flaw.KEY;
   }
 
   /** Checks a page's header and section table alone. */
@@ -149,6 +154,11 @@ public final class Pages {
       }
     }
     return Flaw.NONE;
+  }
+
+  /** The checksum of a sealed page's header, and through it of all its sections. */
+  public static int headerChecksum(DirectBuffer page, int offset) {
+    return PageHeaderFlyweight.checksum(page, offset);
   }
 
   /** What a verified page's header says of its contents. */

@@ -41,7 +41,8 @@ public final class SessionTable implements AutoCloseable {
   /**
    * An empty table.
    *
-   * @param tierOf the tier that keeps a session's pages, by session id
+   * @param tierOf the tier that keeps a session's pages, by what it is placed by: its id, or what
+   *     it has in common with the sessions that it shares pages with
    */
   public SessionTable(
       AttentionDevice device,
@@ -54,8 +55,13 @@ public final class SessionTable implements AutoCloseable {
     this.limits = limits;
   }
 
-  /** Takes a session in: empty, or as a copy of {@code forkOf} unless that is empty. */
-  public void attach(Session info, String forkOf) {
+  /**
+   * Takes a session in: with what is stored of its prefix, or as a copy of {@code forkOf} unless
+   * that is empty.
+   *
+   * @return first tokens that it has from its prefix
+   */
+  public int attach(Session info, String forkOf, Prefix prefix) {
     String id = info.getSessionId();
     WorkerSession parent;
     synchronized (this) {
@@ -69,7 +75,8 @@ public final class SessionTable implements AutoCloseable {
     try {
       session =
           parent == null
-              ? WorkerSession.open(info, device, tierOf.apply(id), background, limits)
+              ? WorkerSession.open(
+                  info, prefix, device, tierOf.apply(prefix.placement(id)), background, limits)
               : parent.fork(info);
     } finally {
       wanted = publish(id, session);
@@ -79,6 +86,7 @@ public final class SessionTable implements AutoCloseable {
       throw new KvtierException(
           Code.UNAVAILABLE, "session %s was detached while it was being attached".formatted(id));
     }
+    return parent == null ? session.tokens(0) : 0;
   }
 
   /** Ends an attach; false if the session was detached, or the worker stopped, meanwhile. */

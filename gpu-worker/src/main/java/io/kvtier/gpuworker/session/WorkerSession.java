@@ -15,6 +15,7 @@ import io.kvtier.gpuworker.device.DeviceLayer;
 import io.kvtier.gpuworker.device.LayerShape;
 import io.kvtier.gpuworker.tailor.TailorLayer;
 import io.kvtier.page.PageKey;
+import io.kvtier.page.PrefixChain;
 import io.kvtier.v1.Plan;
 import io.kvtier.v1.PlanMode;
 import io.kvtier.v1.Session;
@@ -25,6 +26,7 @@ import java.util.UUID;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.locks.ReentrantReadWriteLock;
 import java.util.function.Supplier;
+import java.util.logging.Logger;
 import java.util.stream.Stream;
 import org.jspecify.annotations.Nullable;
 
@@ -34,9 +36,15 @@ import org.jspecify.annotations.Nullable;
  * them. A call that is refused has changed nothing.
  */
 public final class WorkerSession {
+  private static final Logger LOG = Logger.getLogger(WorkerSession.class.getName());
+
   private final UUID id;
   private final Session info;
   private final LayerShape shape;
+
+  /** Names of the pages of its prompt that it shares. */
+  private final PrefixChain chain;
+
   private final SessionLayer[] layers;
   private final AttentionDevice device;
   private final PageTransport tier;
@@ -62,9 +70,14 @@ public final class WorkerSession {
    */
   public record Limits(long pendingBytesMax, long tierTimeoutNs) {}
 
-  /** A session without tokens; honours the plan it was opened with, if it was. */
+  /**
+   * A session with the tokens of its prefix that are stored; honours the plan it was opened with,
+   * if it was. If a page of the prefix is not stored any more, the session has no tokens: they are
+   * sent anew.
+   */
   public static WorkerSession open(
       Session info,
+      Prefix prefix,
       AttentionDevice device,
       PageTransport tier,
       ExecutorService background,
@@ -72,17 +85,54 @@ public final class WorkerSession {
     Sessions.requireBounds(info);
     List<List<HeadPolicy>> policies =
         info.hasPlan() ? PlanSwitch.policiesOf(info.getPlan(), info.getGeometry()) : List.of();
-    WorkerSession session =
-        new WorkerSession(info, Sessions.shapeOf(info), device, tier, background, limits, null);
+    WorkerSession session = withPrefix(info, prefix, device, tier, background, limits);
     if (info.hasPlan()) {
       session.adopt(info.getPlan(), policies);
     }
     return session;
   }
 
+  private static WorkerSession withPrefix(
+      Session info,
+      Prefix prefix,
+      AttentionDevice device,
+      PageTransport tier,
+      ExecutorService background,
+      Limits limits) {
+    LayerShape shape = Sessions.shapeOf(info);
+    WorkerSession session =
+        new WorkerSession(info, shape, prefix.chain(), device, tier, background, limits, null);
+    if (prefix.reusedPages(shape) == 0) {
+      return session;
+    }
+    try {
+      session.restore(prefix);
+      return session;
+    } catch (KvtierException e) {
+      session.letGo();
+      if (e.code() != Code.LOST) {
+        throw e;
+      }
+      LOG.info(
+          "session %s starts without its stored prefix: %s"
+              .formatted(info.getSessionId(), e.getMessage()));
+      return withPrefix(info, prefix.withoutStored(), device, tier, background, limits);
+    }
+  }
+
+  /** Takes the stored pages of all layers over. */
+  private void restore(Prefix prefix) {
+    PrefixReader reader = new PrefixReader(prefix, shape, tier, fetcher);
+    for (int layer = 0; layer < layers.length; layer++) {
+      int tokens = reader.read(layer, layers[layer].device);
+      writeBehind.setDurable(layer, tokens / TOKENS);
+    }
+  }
+
   private WorkerSession(
       Session info,
       LayerShape shape,
+      PrefixChain chain,
       AttentionDevice device,
       PageTransport tier,
       ExecutorService background,
@@ -91,6 +141,7 @@ public final class WorkerSession {
     this.id = Sessions.uuidOf(info.getSessionId());
     this.info = info;
     this.shape = shape;
+    this.chain = chain;
     this.device = device;
     this.tier = tier;
     this.background = background;
@@ -154,13 +205,22 @@ public final class WorkerSession {
       try {
         requireNext(target, layer, position, tokens);
         requireRoom(target, tokens);
-        target.device.append(keys, values, tokens, new TierSink(id, layer, shape, writeBehind));
+        append(layer, target.device, tokens, keys, values);
         target.queries = new float[0];
         return target.device.tokens();
       } finally {
         target.lock.unlock();
       }
     });
+  }
+
+  private void append(int layer, DeviceLayer target, int tokens, float[] keys, float[] values) {
+    int pages = target.pages();
+    TierSink sink = new TierSink(id, chain, layer, shape, writeBehind);
+    target.append(keys, values, tokens, sink);
+    if (chain.pages() > 0 && pages == 0 && target.pages() > 0) {
+      sink.acceptSinks(target);
+    }
   }
 
   /**
@@ -271,7 +331,7 @@ public final class WorkerSession {
         requireNext(target, layer, position, tokens);
         requireRoom(target, tokens);
         result = steps.attend(target, layer, tokens, queries, keys, values);
-        target.device.append(keys, values, tokens, new TierSink(id, layer, shape, writeBehind));
+        append(layer, target.device, tokens, keys, values);
       } finally {
         target.lock.unlock();
       }
@@ -348,7 +408,9 @@ public final class WorkerSession {
           child.getTokensMax(), tokens);
     }
     writeBehind.flush();
-    WorkerSession fork = new WorkerSession(child, shape, device, tier, background, limits, this);
+    // What the child appends need not be the tokens that its parent was opened with.
+    WorkerSession fork =
+        new WorkerSession(child, shape, PrefixChain.EMPTY, device, tier, background, limits, this);
     Plan inherited = plan;
     if (inherited != null) {
       // The child's layers hold the parent's codes of dense heads already: nothing is fetched,
@@ -363,8 +425,8 @@ public final class WorkerSession {
   }
 
   /**
-   * Frees everything on the device and deletes the pages that no fork shares. Waits for calls under
-   * way. Called again, it only deletes what could not be deleted before.
+   * Frees everything on the device and deletes the pages that no fork and no other session shares.
+   * Waits for calls under way. Called again, it only deletes what could not be deleted before.
    *
    * @throws KvtierException if the tier does not delete; the device's memory is free all the same
    */
@@ -372,10 +434,7 @@ public final class WorkerSession {
     life.writeLock().lock();
     try {
       if (!closed) {
-        closed = true;
-        writeBehind.close();
-        hotSet.clear();
-        undeleted = releaseLayers();
+        undeleted = letGo().stream().filter(key -> !key.isOfPrefix()).toList();
       }
       if (!undeleted.isEmpty()) {
         tier.delete(undeleted);
@@ -384,6 +443,14 @@ public final class WorkerSession {
     } finally {
       life.writeLock().unlock();
     }
+  }
+
+  /** Frees everything on the device; returns the keys of the pages that no fork shares. */
+  private List<PageKey> letGo() {
+    closed = true;
+    writeBehind.close();
+    hotSet.clear();
+    return releaseLayers();
   }
 
   private List<PageKey> releaseLayers() {

@@ -88,7 +88,7 @@ class WorkerSessionTest {
 
   private WorkerSession open(Session info) {
     WorkerSession.Limits limits = new WorkerSession.Limits(1 << 20, 2_000_000_000L);
-    return WorkerSession.open(info, device, tier, background, limits);
+    return WorkerSession.open(info, Prefix.NONE, device, tier, background, limits);
   }
 
   private WorkerSession filled(Session info, int tokens) {
@@ -189,7 +189,7 @@ class WorkerSessionTest {
     SessionTable table =
         new SessionTable(device, id -> tier, 4, new WorkerSession.Limits(1 << 20, 2_000_000_000L));
     Session info = info(HeadClass.HEAD_CLASS_SPARSE, 0);
-    table.attach(info, "");
+    assertThat(table.attach(info, "", Prefix.NONE)).isZero();
     WorkerSession session = table.require(info.getSessionId(), 1);
     float[] rows = gaussian(400 * KV_ROW);
     assertThat(session.append(0, 0, 400, rows, rows)).isEqualTo(400);
