@@ -2,8 +2,10 @@ package io.kvtier.integration;
 
 import static io.kvtier.integration.Synthetic.LAYERS;
 import static io.kvtier.integration.Synthetic.Q_ROW;
+import static java.nio.ByteOrder.LITTLE_ENDIAN;
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
+import static org.assertj.core.api.Assertions.within;
 
 import com.google.protobuf.ByteString;
 import io.kvtier.KvtierException;
@@ -16,10 +18,8 @@ import io.kvtier.client.PrefillStream;
 import io.kvtier.client.SessionOptions;
 import io.kvtier.coordinator.CoordinatorConfig;
 import io.kvtier.deploy.service.AllInOne;
-import io.kvtier.page.Codec;
 import io.kvtier.page.Fingerprint;
 import io.kvtier.page.PageKey;
-import io.kvtier.page.PageLayout;
 import io.kvtier.page.PrefixChain;
 import io.kvtier.rpc.EndpointConfig;
 import io.kvtier.v1.DecodeResponse;
@@ -115,6 +115,22 @@ class PrefixIT {
     return outputs;
   }
 
+  /** The order in which codes come changes the order of a sum: the last bits may differ. */
+  private static void requireSame(List<ByteString> actual, List<ByteString> expected) {
+    assertThat(actual).hasSameSizeAs(expected);
+    for (int i = 0; i < expected.size(); i++) {
+      assertThat(floats(actual.get(i)))
+          .as("tensor %d", i)
+          .containsExactly(floats(expected.get(i)), within(1e-5f));
+    }
+  }
+
+  private static float[] floats(ByteString tensor) {
+    float[] elements = new float[tensor.size() / Float.BYTES];
+    tensor.asReadOnlyByteBuffer().order(LITTLE_ENDIAN).asFloatBuffer().get(elements);
+    return elements;
+  }
+
   private static float[][] queries(Synthetic model) {
     float[][] queries = new float[STEPS][];
     for (int step = 0; step < STEPS; step++) {
@@ -136,7 +152,7 @@ class PrefixIT {
   }
 
   @Test
-  void aSecondSessionSendsOnlyItsTailAndAnswersToTheBit() {
+  void aSecondSessionSendsOnlyItsTailAndAnswersTheSame() {
     Synthetic model = new Synthetic(21, TOKENS_MAX);
     float[][] windows = windows(model);
     float[][] queries = queries(model);
@@ -153,7 +169,7 @@ class PrefixIT {
         assertThat(second.reusedTokens()).isEqualTo(PAGED);
         prefill(model, second, windows);
         assertThat(service.tier().tier().bytesUsed()).as("stored once").isEqualTo(tierBytes);
-        assertThat(decode(model, second, queries)).isEqualTo(first);
+        requireSame(decode(model, second, queries), first);
       }
     }
     // Both are closed: what they share stays, what was theirs alone is gone.
@@ -161,9 +177,9 @@ class PrefixIT {
       assertThat(third.reusedTokens()).isEqualTo(PAGED);
       prefill(model, third, windows);
       try (KvSession fork = third.fork()) {
-        assertThat(decode(model, fork, queries)).isEqualTo(first);
+        requireSame(decode(model, fork, queries), first);
       }
-      assertThat(decode(model, third, queries)).isEqualTo(first);
+      requireSame(decode(model, third, queries), first);
     }
   }
 
@@ -226,7 +242,7 @@ class PrefixIT {
       prefill(model, first, windows);
       prefill(other, second, windows);
       var _ = decode(model, first, queries);
-      assertThat(decode(other, second, queries)).isEqualTo(alone);
+      requireSame(decode(other, second, queries), alone);
     }
   }
 
@@ -242,12 +258,9 @@ class PrefixIT {
       first = decode(model, session, queries);
       await("the prompt's pages are known", () -> stored(ids) >= PAGED);
     }
-    PageLayout layout =
-        new PageLayout(Codec.ROT4, Codec.ROT4, Synthetic.KV_HEADS, Synthetic.HEAD_DIM);
     Fingerprint fingerprint = Fingerprint.of(Synthetic.geometry().getModelFingerprint());
     PrefixChain chain =
         PrefixChain.of("default", fingerprint, ids.stream().mapToInt(Integer::intValue).toArray());
-    assertThat(layout.pageLength()).isPositive();
     try (PagesClient tier =
         new PagesClient(service.tier().tier().target(), Duration.ofSeconds(10))) {
       List<PageKey> held = PrefixPages.keysOf(service.tier().tier().target(), chain, 5);
@@ -258,7 +271,7 @@ class PrefixIT {
     try (KvSession session = client.open(options(ids))) {
       assertThat(session.reusedTokens()).isIn(0, 5 * 64);
       prefill(model, session, windows);
-      assertThat(decode(model, session, queries)).isEqualTo(first);
+      requireSame(decode(model, session, queries), first);
     }
   }
 }
