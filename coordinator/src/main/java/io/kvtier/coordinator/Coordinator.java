@@ -1,22 +1,28 @@
 package io.kvtier.coordinator;
 
+import io.grpc.BindableService;
+import io.grpc.ServerInterceptors;
 import io.kvtier.coordinator.grpc.ClusterGrpcService;
 import io.kvtier.coordinator.grpc.GuardedProfiles;
 import io.kvtier.coordinator.grpc.GuardedTables;
 import io.kvtier.coordinator.grpc.SessionsGrpcService;
+import io.kvtier.coordinator.grpc.TierWatch;
 import io.kvtier.coordinator.grpc.WorkerClients;
 import io.kvtier.coordinator.membership.MembershipTable;
 import io.kvtier.coordinator.metrics.CoordinatorMeters;
+import io.kvtier.coordinator.prefix.PrefixDirectory;
 import io.kvtier.coordinator.profile.ProfileLimits;
 import io.kvtier.coordinator.profile.ProfileTable;
 import io.kvtier.coordinator.session.SessionTable;
+import io.kvtier.rpc.Closing;
 import io.kvtier.rpc.Endpoint;
+import io.kvtier.rpc.Tenant;
+import io.kvtier.v1.Role;
 import io.micrometer.prometheusmetrics.PrometheusConfig;
 import io.micrometer.prometheusmetrics.PrometheusMeterRegistry;
 import java.util.List;
 import java.util.UUID;
 import java.util.concurrent.Executors;
-import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.function.LongSupplier;
 
 /**
@@ -24,17 +30,12 @@ import java.util.function.LongSupplier;
  * memory only: after a restart no session is open and the nodes register again.
  */
 public final class Coordinator implements AutoCloseable {
-  private final Endpoint endpoint;
-  private final WorkerClients workers;
-  private final PrometheusMeterRegistry registry;
+  private final Closing closing;
   private final String target;
   private final String opsUrl;
-  private final AtomicBoolean closed = new AtomicBoolean();
 
-  private Coordinator(Endpoint endpoint, WorkerClients workers, PrometheusMeterRegistry registry) {
-    this.endpoint = endpoint;
-    this.workers = workers;
-    this.registry = registry;
+  private Coordinator(Endpoint endpoint, Closing closing) {
+    this.closing = closing;
     this.target = endpoint.target();
     this.opsUrl = endpoint.opsUrl();
   }
@@ -61,20 +62,31 @@ public final class Coordinator implements AutoCloseable {
         () -> tables.call((sessions, _, _) -> sessions.count()),
         role -> tables.call((_, members, _) -> members.count(role)),
         role -> tables.call((_, members, _) -> members.bytesUsed(role)));
-    WorkerClients workers = new WorkerClients(config.workerDeadline(), meters);
+    Closing closing = new Closing();
     try {
+      closing.add(registry::close);
+      WorkerClients workers = closing.add(new WorkerClients(config.workerDeadline(), meters));
+      TierWatch tiers =
+          closing.add(
+              new TierWatch(
+                  new PrefixDirectory(PrefixDirectory.KEYS_DEFAULT),
+                  () -> tables.call((_, members, _) -> members.nodes(Role.ROLE_TIER))));
+      meters.observePrefixKeys(tiers::keys);
+      SessionsGrpcService sessions =
+          new SessionsGrpcService(tables, workers, tiers, UUID::randomUUID, meters);
       Endpoint endpoint =
-          Endpoint.start(
-              config.endpoint(),
-              List.of(
-                  new SessionsGrpcService(tables, workers, UUID::randomUUID, meters),
-                  new ClusterGrpcService(tables, profiles, workers, config.nodeLease(), meters)),
-              registry,
-              Executors.newVirtualThreadPerTaskExecutor());
-      return new Coordinator(endpoint, workers, registry);
+          closing.add(
+              Endpoint.start(
+                  config.endpoint(),
+                  List.<BindableService>of(
+                      () -> ServerInterceptors.intercept(sessions, new Tenant()),
+                      new ClusterGrpcService(
+                          tables, profiles, workers, config.nodeLease(), meters)),
+                  registry,
+                  Executors.newVirtualThreadPerTaskExecutor()));
+      return new Coordinator(endpoint, closing);
     } catch (RuntimeException e) {
-      workers.close();
-      registry.close();
+      closing.closeAfter(e);
       throw e;
     }
   }
@@ -92,13 +104,6 @@ public final class Coordinator implements AutoCloseable {
   /** Stops serving, then frees what served; calls in progress get a few seconds. */
   @Override
   public void close() {
-    if (closed.compareAndSet(false, true)) {
-      try (workers;
-          endpoint) {
-        // Closed in reverse order, each even if another fails.
-      } finally {
-        registry.close();
-      }
-    }
+    closing.close();
   }
 }

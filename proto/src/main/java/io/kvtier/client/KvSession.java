@@ -44,6 +44,14 @@ public final class KvSession implements AutoCloseable {
   }
 
   /**
+   * First tokens that the session has from the start, since another one stored their pages: the
+   * prefill begins behind them.
+   */
+  public int reusedTokens() {
+    return session.getReusedTokens();
+  }
+
+  /**
    * Starts to stream a prompt's keys and values in, or goes on after a broken stream or after
    * decoding.
    */

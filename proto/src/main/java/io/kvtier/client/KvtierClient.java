@@ -1,16 +1,21 @@
 package io.kvtier.client;
 
 import com.google.protobuf.ByteString;
+import io.grpc.Channel;
+import io.grpc.ClientInterceptors;
 import io.grpc.ManagedChannel;
 import io.grpc.StatusRuntimeException;
 import io.kvtier.KvtierException;
 import io.kvtier.rpc.Channels;
 import io.kvtier.rpc.Statuses;
+import io.kvtier.rpc.Tenant;
 import io.kvtier.v1.CloseRequest;
 import io.kvtier.v1.ClusterGrpc;
 import io.kvtier.v1.ForkRequest;
+import io.kvtier.v1.Geometry;
 import io.kvtier.v1.GetSessionRequest;
 import io.kvtier.v1.ListSessionsRequest;
+import io.kvtier.v1.LookupPrefixRequest;
 import io.kvtier.v1.ModelProfile;
 import io.kvtier.v1.OpenRequest;
 import io.kvtier.v1.ProfilesRequest;
@@ -19,6 +24,7 @@ import io.kvtier.v1.SessionsGrpc;
 import java.time.Duration;
 import java.util.List;
 import java.util.Map;
+import java.util.Optional;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.TimeUnit;
 import java.util.function.Function;
@@ -49,13 +55,18 @@ public final class KvtierClient implements AutoCloseable {
   /** Time-out of a call, and of each wait on a stream, unless another is given. */
   public static final Duration DEFAULT_TIMEOUT = Duration.ofSeconds(30);
 
-  private final ManagedChannel coordinator;
+  private final ManagedChannel channel;
+  private final Channel coordinator;
   private final String peer;
   private final Duration timeout;
   private final Map<String, ManagedChannel> workers = new ConcurrentHashMap<>();
 
-  private KvtierClient(String target, Duration timeout) {
-    this.coordinator = Channels.open(target);
+  private KvtierClient(String target, Duration timeout, Optional<String> tenant) {
+    this.channel = Channels.open(target);
+    this.coordinator =
+        tenant
+            .<Channel>map(name -> ClientInterceptors.intercept(channel, Tenant.attach(name)))
+            .orElse(channel);
     this.peer = "the coordinator at " + target;
     this.timeout = timeout;
   }
@@ -69,7 +80,18 @@ public final class KvtierClient implements AutoCloseable {
 
   /** As {@link #connect(String)}, with another time-out. */
   public static KvtierClient connect(String target, Duration timeout) {
-    return new KvtierClient(target, timeout);
+    return new KvtierClient(target, timeout, Optional.empty());
+  }
+
+  /**
+   * As {@link #connect(String, Duration)}, for one tenant: its sessions share prefixes with each
+   * other and with nobody else.
+   *
+   * @param tenant 1..64 characters of A-Z a-z 0-9 . _ -
+   */
+  public static KvtierClient connect(String target, Duration timeout, String tenant) {
+    Tenant.require(tenant);
+    return new KvtierClient(target, timeout, Optional.of(tenant));
   }
 
   /** Opens a session. */
@@ -79,7 +101,8 @@ public final class KvtierClient implements AutoCloseable {
             .setGeometry(options.geometry())
             .setTokensMax(options.tokensMax())
             .setDeviceBytesMax(options.deviceBytesMax())
-            .setMode(options.mode());
+            .setMode(options.mode())
+            .addAllTokenIds(options.tokenIds());
     options.plan().ifPresent(request::setPlan);
     return new KvSession(this, call(stub -> stub.open(request.build())));
   }
@@ -88,6 +111,13 @@ public final class KvtierClient implements AutoCloseable {
   public Session get(String sessionId) {
     GetSessionRequest request = GetSessionRequest.newBuilder().setSessionId(sessionId).build();
     return call(stub -> stub.get(request));
+  }
+
+  /** First tokens of a prompt whose pages are stored: a session opened with it reuses most. */
+  public int lookupPrefix(Geometry geometry, List<Integer> tokenIds) {
+    LookupPrefixRequest request =
+        LookupPrefixRequest.newBuilder().setGeometry(geometry).addAllTokenIds(tokenIds).build();
+    return call(stub -> stub.lookupPrefix(request)).getTokens();
   }
 
   /** The open sessions, oldest first. */
@@ -158,6 +188,6 @@ public final class KvtierClient implements AutoCloseable {
   @Override
   public void close() {
     workers.values().forEach(Channels::close);
-    Channels.close(coordinator);
+    Channels.close(channel);
   }
 }

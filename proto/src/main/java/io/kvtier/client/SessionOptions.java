@@ -5,6 +5,7 @@ import static io.kvtier.KvtierException.requireInRange;
 import io.kvtier.v1.Geometry;
 import io.kvtier.v1.Plan;
 import io.kvtier.v1.PlanMode;
+import java.util.List;
 import java.util.Optional;
 
 /**
@@ -16,18 +17,33 @@ import java.util.Optional;
  *     cache at 16 bits
  * @param plan a plan made by hand; empty: kvtier makes one from the prompt's last queries
  * @param mode which method places and attends
+ * @param tokenIds the prompt's, from its first token on: its pages are shared with other sessions
+ *     whose prompts begin alike; empty: they are the session's own
  */
 public record SessionOptions(
-    Geometry geometry, int tokensMax, long deviceBytesMax, Optional<Plan> plan, PlanMode mode) {
+    Geometry geometry,
+    int tokensMax,
+    long deviceBytesMax,
+    Optional<Plan> plan,
+    PlanMode mode,
+    List<Integer> tokenIds) {
   public SessionOptions {
+    requireInRange("length of token_ids", tokenIds.size(), 0, tokensMax);
+    tokenIds = List.copyOf(tokenIds);
     requireInRange("tokens_max", tokensMax, 1, 1 << 20);
     requireInRange("device_bytes_max", deviceBytesMax, 0, Long.MAX_VALUE);
+  }
+
+  /** The same without token ids. */
+  public SessionOptions(
+      Geometry geometry, int tokensMax, long deviceBytesMax, Optional<Plan> plan, PlanMode mode) {
+    this(geometry, tokensMax, deviceBytesMax, plan, mode, List.of());
   }
 
   /** The same in kvtier's own mode. */
   public SessionOptions(
       Geometry geometry, int tokensMax, long deviceBytesMax, Optional<Plan> plan) {
-    this(geometry, tokensMax, deviceBytesMax, plan, PlanMode.PLAN_MODE_KVTIER);
+    this(geometry, tokensMax, deviceBytesMax, plan, PlanMode.PLAN_MODE_KVTIER, List.of());
   }
 
   /** Everything that has a default at its default. */
@@ -37,11 +53,16 @@ public record SessionOptions(
 
   /** The same with another bound on device memory. */
   public SessionOptions withDeviceBytesMax(long bytes) {
-    return new SessionOptions(geometry, tokensMax, bytes, plan, mode);
+    return new SessionOptions(geometry, tokensMax, bytes, plan, mode, tokenIds);
   }
 
   /** The same with another method. */
   public SessionOptions withMode(PlanMode other) {
-    return new SessionOptions(geometry, tokensMax, deviceBytesMax, plan, other);
+    return new SessionOptions(geometry, tokensMax, deviceBytesMax, plan, other, tokenIds);
+  }
+
+  /** The same for a prompt whose pages are shared. */
+  public SessionOptions withTokenIds(List<Integer> ids) {
+    return new SessionOptions(geometry, tokensMax, deviceBytesMax, plan, mode, ids);
   }
 }

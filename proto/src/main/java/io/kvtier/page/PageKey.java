@@ -12,13 +12,13 @@ import java.util.UUID;
  * the bytes, most significant first.
  *
  * <pre>
- *   bytes  0..15  session id
- *         16..19  page index in the session, big-endian
+ *   bytes  0..15  session id, or prefix hash ({@link PrefixChain})
+ *         16..19  page index in the session, or the page's header checksum; big-endian
  *         20..25  first 6 bytes of the model fingerprint
  *         26..27  layer, big-endian
  *         28      key codec
  *         29      value codec
- *         30      kind: 1, a page of a session
+ *         30      kind: 1, a page of a session; 2, a page of a prefix
  *         31      0
  * </pre>
  */
@@ -26,19 +26,63 @@ public record PageKey(long w0, long w1, long w2, long w3) {
   public static final int LENGTH = 32;
 
   private static final int KIND_SESSION = 1;
+  private static final int KIND_PREFIX = 2;
 
   /** The key of a page that belongs to one session. */
   public static PageKey ofSession(
       UUID session, int pageIndex, Fingerprint fingerprint, int layer, PageLayout layout) {
-    return new PageKey(
+    return of(
         session.getMostSignificantBits(),
         session.getLeastSignificantBits(),
-        (long) pageIndex << 32 | fingerprint.high() >>> 32,
+        pageIndex,
+        fingerprint,
+        layer,
+        layout,
+        KIND_SESSION);
+  }
+
+  /**
+   * The key of a page that all sessions with one prefix share. It names the page's bytes too: two
+   * engines that compute slightly different keys and values for the same tokens make two pages, and
+   * parts of one are never read with parts of the other.
+   *
+   * @param pageIndex page of the chain
+   * @param headerChecksum of the sealed page: its header holds the checksums of all sections
+   */
+  public static PageKey ofPrefix(
+      PrefixChain chain,
+      int pageIndex,
+      int headerChecksum,
+      Fingerprint fingerprint,
+      int layer,
+      PageLayout layout) {
+    return of(
+        chain.high(pageIndex),
+        chain.low(pageIndex),
+        headerChecksum,
+        fingerprint,
+        layer,
+        layout,
+        KIND_PREFIX);
+  }
+
+  private static PageKey of(
+      long w0,
+      long w1,
+      int number,
+      Fingerprint fingerprint,
+      int layer,
+      PageLayout layout,
+      int kind) {
+    return new PageKey(
+        w0,
+        w1,
+        (long) number << 32 | fingerprint.high() >>> 32,
         (fingerprint.high() >>> 16 & 0xFFFF) << 48
             | (long) layer << 32
             | (long) layout.keyCodec().id() << 24
             | (long) layout.valueCodec().id() << 16
-            | KIND_SESSION << 8);
+            | kind << 8);
   }
 
   /**
@@ -53,9 +97,10 @@ public record PageKey(long w0, long w1, long w2, long w3) {
     ByteBuffer buffer = bytes.asReadOnlyByteBuffer().order(ByteOrder.BIG_ENDIAN);
     PageKey key =
         new PageKey(buffer.getLong(), buffer.getLong(), buffer.getLong(), buffer.getLong());
-    if ((key.w3 & 0xFFFF) != KIND_SESSION << 8) {
+    if ((key.w3 & 0xFFFF) != KIND_SESSION << 8 && !key.isOfPrefix()) {
       throw KvtierException.invalid(
-          "page key %s ends in %04x; it must end in 0100 (a page of a session)",
+          "page key %s ends in %04x; it must end in 0100 (a page of a session) or 0200 (of a"
+              + " prefix)",
           key, key.w3 & 0xFFFF);
     }
     return key;
@@ -73,10 +118,26 @@ public record PageKey(long w0, long w1, long w2, long w3) {
     return (int) (w3 >>> 32 & 0xFFFF);
   }
 
+  /** Whether all sessions with one prefix share the page; else it belongs to one session. */
+  public boolean isOfPrefix() {
+    return (w3 & 0xFFFF) == KIND_PREFIX << 8;
+  }
+
+  /** Of a prefix's page: the checksum of its header. */
+  public int headerChecksum() {
+    return (int) (w2 >>> 32);
+  }
+
+  /** The codec of the page's keys. */
+  public int keyCodecId() {
+    return (int) (w3 >>> 24 & 0xFF);
+  }
+
   /** Whether a page with this header may be stored under this key. */
-  boolean matches(PageIdentity identity, PageLayout layout) {
+  boolean matches(PageIdentity identity, PageLayout layout, int checksum) {
     long fingerprint = identity.fingerprint().high();
-    return layer() == identity.layer()
+    return (!isOfPrefix() || headerChecksum() == checksum)
+        && layer() == identity.layer()
         && (w3 >>> 24 & 0xFF) == layout.keyCodec().id()
         && (w3 >>> 16 & 0xFF) == layout.valueCodec().id()
         && (w2 & 0xFFFF_FFFFL) == fingerprint >>> 32

@@ -87,7 +87,10 @@ public final class Pages {
   }
 
   private static Flaw verifyKey(PageKey key, DirectBuffer page, int offset) {
-    return key.matches(identity(page, offset), PageLayout.of(page, offset)) ? Flaw.NONE : Flaw.KEY;
+    return key.matches(
+            identity(page, offset), PageLayout.of(page, offset), headerChecksum(page, offset))
+        ? Flaw.NONE
+        : Flaw.KEY;
   }
 
   /** Checks a page's header and section table alone. */
@@ -159,6 +162,11 @@ public final class Pages {
       }
     }
     return Flaw.NONE;
+  }
+
+  /** The checksum of a sealed page's header, and through it of all its sections. */
+  public static int headerChecksum(DirectBuffer page, int offset) {
+    return PageHeaderFlyweight.checksum(page, offset);
   }
 
   /** What a verified page's header says of its contents. */

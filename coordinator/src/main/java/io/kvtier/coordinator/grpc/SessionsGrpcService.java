@@ -2,28 +2,39 @@ package io.kvtier.coordinator.grpc;
 
 import static io.kvtier.KvtierException.requireInRange;
 
+import com.google.common.primitives.Ints;
 import io.grpc.Context;
 import io.grpc.stub.StreamObserver;
 import io.kvtier.KvtierException;
 import io.kvtier.KvtierException.Code;
 import io.kvtier.coordinator.membership.MembershipTable;
 import io.kvtier.coordinator.metrics.CoordinatorMeters;
+import io.kvtier.coordinator.prefix.StoredPrefix;
 import io.kvtier.coordinator.session.SessionTable;
+import io.kvtier.page.Fingerprint;
+import io.kvtier.page.PageLayout;
+import io.kvtier.page.PrefixChain;
 import io.kvtier.rpc.Endpoint;
 import io.kvtier.rpc.GeometryLimits;
 import io.kvtier.rpc.PlanLimits;
+import io.kvtier.rpc.Tenant;
 import io.kvtier.v1.CloseRequest;
 import io.kvtier.v1.CloseResponse;
 import io.kvtier.v1.ForkRequest;
+import io.kvtier.v1.Geometry;
 import io.kvtier.v1.GetSessionRequest;
 import io.kvtier.v1.ListSessionsRequest;
 import io.kvtier.v1.ListSessionsResponse;
+import io.kvtier.v1.LookupPrefixRequest;
+import io.kvtier.v1.LookupPrefixResponse;
 import io.kvtier.v1.Node;
 import io.kvtier.v1.OpenRequest;
 import io.kvtier.v1.PlanMode;
 import io.kvtier.v1.Session;
 import io.kvtier.v1.SessionsGrpc.SessionsImplBase;
+import io.kvtier.v1.SharedPrefix;
 import java.util.HashSet;
+import java.util.List;
 import java.util.Optional;
 import java.util.Set;
 import java.util.UUID;
@@ -44,13 +55,19 @@ public final class SessionsGrpcService extends SessionsImplBase {
   private final GuardedTables tables;
   private final WorkerClients workers;
   private final Supplier<UUID> ids;
+  private final TierWatch tiers;
   private final CoordinatorMeters meters;
   private final Replies replies;
 
   public SessionsGrpcService(
-      GuardedTables tables, WorkerClients workers, Supplier<UUID> ids, CoordinatorMeters meters) {
+      GuardedTables tables,
+      WorkerClients workers,
+      TierWatch tiers,
+      Supplier<UUID> ids,
+      CoordinatorMeters meters) {
     this.tables = tables;
     this.workers = workers;
+    this.tiers = tiers;
     this.ids = ids;
     this.meters = meters;
     this.replies = new Replies(meters);
@@ -82,8 +99,43 @@ public final class SessionsGrpcService extends SessionsImplBase {
     replies.answer(observer, this::list);
   }
 
+  @Override
+  public void lookupPrefix(
+      LookupPrefixRequest request, StreamObserver<LookupPrefixResponse> observer) {
+    replies.answer(observer, () -> lookupPrefix(request));
+  }
+
+  private LookupPrefixResponse lookupPrefix(LookupPrefixRequest request) {
+    requireGeometry(request.hasGeometry(), request.getGeometry());
+    requireInRange("length of token_ids", request.getTokenIdsCount(), 1, GeometryLimits.TOKENS_MAX);
+    PrefixChain chain = chain(request.getGeometry(), request.getTokenIdsList());
+    int pages = tiers.find(chain, request.getGeometry().getLayers()).pages();
+    return LookupPrefixResponse.newBuilder().setTokens(pages * PageLayout.TOKENS).build();
+  }
+
+  private static PrefixChain chain(Geometry geometry, List<Integer> tokenIds) {
+    return PrefixChain.of(
+        Tenant.current(), Fingerprint.of(geometry.getModelFingerprint()), Ints.toArray(tokenIds));
+  }
+
+  /** What a worker needs to find a prompt's pages, and to name those that are yet to be stored. */
+  private SharedPrefix prefix(OpenRequest request) {
+    if (request.getTokenIdsCount() == 0 || request.getMode() == PlanMode.PLAN_MODE_TAILORKV) {
+      return SharedPrefix.getDefaultInstance();
+    }
+    PrefixChain chain = chain(request.getGeometry(), request.getTokenIdsList());
+    StoredPrefix stored = tiers.find(chain, request.getGeometry().getLayers());
+    return SharedPrefix.newBuilder()
+        .setHashes(chain.toByteString())
+        .setPromptTokens(request.getTokenIdsCount())
+        .addAllChecksums(Ints.asList(stored.checksums()))
+        .addAllSinkChecksums(Ints.asList(stored.sinkChecksums()))
+        .build();
+  }
+
   private Session open(OpenRequest request) {
     check(request);
+    SharedPrefix prefix = prefix(request);
     Set<String> tried = new HashSet<>();
     KvtierException last = null;
     while (tried.size() < WORKERS_TRIED_MAX && !Context.current().isCancelled()) {
@@ -93,9 +145,9 @@ public final class SessionsGrpcService extends SessionsImplBase {
       }
       tried.add(session.get().getWorkerTarget());
       try {
-        attach(session.get(), "");
+        Session open = attach(session.get(), "", prefix);
         meters.opened();
-        return session.get();
+        return open;
       } catch (KvtierException e) {
         if (e.code() != Code.UNAVAILABLE) {
           throw e;
@@ -112,12 +164,10 @@ public final class SessionsGrpcService extends SessionsImplBase {
   }
 
   private static void check(OpenRequest request) {
-    if (!request.hasGeometry()) {
-      throw KvtierException.invalid("geometry is absent; it is required");
-    }
-    GeometryLimits.check(request.getGeometry());
+    requireGeometry(request.hasGeometry(), request.getGeometry());
     requireInRange(
         "tokens_max", Integer.toUnsignedLong(request.getTokensMax()), 1, GeometryLimits.TOKENS_MAX);
+    requireInRange("length of token_ids", request.getTokenIdsCount(), 0, request.getTokensMax());
     if (request.getDeviceBytesMax() < 0) {
       throw KvtierException.invalid(
           "device_bytes_max is %s; it must be 0..%d",
@@ -131,6 +181,13 @@ public final class SessionsGrpcService extends SessionsImplBase {
     if (request.hasPlan()) {
       PlanLimits.check(request.getPlan(), request.getGeometry());
     }
+  }
+
+  private static void requireGeometry(boolean present, Geometry geometry) {
+    if (!present) {
+      throw KvtierException.invalid("geometry is absent; it is required");
+    }
+    GeometryLimits.check(geometry);
   }
 
   /** Reserves the session on the least loaded worker not tried yet; empty if there is none. */
@@ -169,17 +226,18 @@ public final class SessionsGrpcService extends SessionsImplBase {
     Session child =
         tables.call((sessions, _, _) ->
             sessions.reserveFork(request.getSessionId(), request.getEpoch(), childId, FIRST_EPOCH));
-    attach(child, request.getSessionId());
+    Session open = attach(child, request.getSessionId(), SharedPrefix.getDefaultInstance());
     meters.forked();
-    return child;
+    return open;
   }
 
   /** Commits a reserved session if its worker accepts it; otherwise nothing is left of it. */
-  private void attach(Session session, String forkOf) {
+  private Session attach(Session session, String forkOf, SharedPrefix prefix) {
     String id = session.getSessionId();
     boolean attached = false;
+    int reusedTokens;
     try {
-      workers.attach(session, forkOf);
+      reusedTokens = workers.attach(session, forkOf, prefix);
       attached = true;
     } finally {
       if (!attached) {
@@ -190,10 +248,7 @@ public final class SessionsGrpcService extends SessionsImplBase {
       abandon(session);
       throw new KvtierException(Code.UNAVAILABLE, "the caller left before the session was open");
     }
-    tables.call((sessions, _, _) -> {
-      sessions.commit(id);
-      return id;
-    });
+    return tables.call((sessions, _, _) -> sessions.commit(id, reusedTokens));
   }
 
   private void abandon(Session session) {

@@ -12,6 +12,7 @@ import io.kvtier.v1.AttentionGrpc;
 import io.kvtier.v1.DetachRequest;
 import io.kvtier.v1.DetachResponse;
 import io.kvtier.v1.Session;
+import io.kvtier.v1.SharedPrefix;
 import java.time.Duration;
 import java.util.concurrent.TimeUnit;
 import java.util.logging.Level;
@@ -35,14 +36,23 @@ public final class WorkerClients implements AutoCloseable {
    * the call that is being served apply too.
    *
    * @param forkOf session to start as a copy of, or empty
+   * @param prefix names of its prompt's pages; without hashes there are none
+   * @return first tokens that the session has from the start; 0 for a fork
    * @throws KvtierException UNAVAILABLE if the worker does not answer in time, else as it refused
    */
-  void attach(Session session, String forkOf) {
+  int attach(Session session, String forkOf, SharedPrefix prefix) {
     String target = session.getWorkerTarget();
     try (WorkerChannels.Use use = channels.use(target)) {
-      AttentionGrpc.newBlockingStub(use.channel())
+      AttachRequest request =
+          AttachRequest.newBuilder()
+              .setSession(session)
+              .setForkOf(forkOf)
+              .setPrefix(prefix)
+              .build();
+      return AttentionGrpc.newBlockingStub(use.channel())
           .withDeadlineAfter(deadlineNs, TimeUnit.NANOSECONDS)
-          .attach(AttachRequest.newBuilder().setSession(session).setForkOf(forkOf).build());
+          .attach(request)
+          .getReusedTokens();
     } catch (StatusRuntimeException e) {
       KvtierException refusal = Statuses.fromStatus(e, "worker " + target);
       // To the engine a silent worker and an absent one are the same: it may try again.

@@ -123,6 +123,11 @@ public final class MembershipTable {
     return members.values().stream().map(Member::node).toList();
   }
 
+  /** Copies the nodes of a role, by id. */
+  public List<Node> nodes(Role role) {
+    return nodes().stream().filter(node -> node.getRole() == role).toList();
+  }
+
   /** Counts the nodes of a role. */
   public int count(Role role) {
     return Math.toIntExact(members.values().stream().filter(m -> m.node.getRole() == role).count());

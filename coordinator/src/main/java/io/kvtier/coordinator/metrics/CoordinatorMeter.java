@@ -11,6 +11,7 @@ public enum CoordinatorMeter {
       "kvtier.coordinator.detach.failures",
       "Sessions removed here that their worker could not be told of; it may still hold them"),
   PLANS("kvtier.coordinator.plans", "Plans answered, by source: made, or given by hand"),
+  PREFIX_KEYS("kvtier.coordinator.prefix.keys", "Pages of prefixes known, each once a tier node"),
   REFUSALS("kvtier.coordinator.refusals", "Calls refused, by code");
 
   private final String id;

@@ -44,6 +44,11 @@ public final class CoordinatorMeters {
     }
   }
 
+  /** Registers the gauge of the prefix directory. */
+  public void observePrefixKeys(Supplier<Number> keys) {
+    gauge(CoordinatorMeter.PREFIX_KEYS, keys);
+  }
+
   public void opened() {
     opens.increment();
   }

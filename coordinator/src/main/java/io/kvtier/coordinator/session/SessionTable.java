@@ -2,6 +2,7 @@ package io.kvtier.coordinator.session;
 
 import static io.kvtier.KvtierException.requireInRange;
 
+import com.google.errorprone.annotations.CanIgnoreReturnValue;
 import io.kvtier.KvtierException;
 import io.kvtier.KvtierException.Code;
 import io.kvtier.v1.Plan;
@@ -60,7 +61,12 @@ public final class SessionTable {
    */
   public Session reserveFork(String parentId, long parentEpoch, String childId, long childEpoch) {
     Entry parent = require(parentId, parentEpoch);
-    Session child = parent.session.toBuilder().setSessionId(childId).setEpoch(childEpoch).build();
+    Session child =
+        parent.session.toBuilder()
+            .setSessionId(childId)
+            .setEpoch(childEpoch)
+            .clearReusedTokens()
+            .build();
     // Its prompt is its parent's.
     reserve(new Entry(child, parent.planGiven, parent.profiled));
     return child;
@@ -81,13 +87,21 @@ public final class SessionTable {
     countByTarget.merge(entry.session.getWorkerTarget(), 1, Integer::sum);
   }
 
-  /** Makes a reserved session visible. */
-  public void commit(String id) {
+  /**
+   * Makes a reserved session visible.
+   *
+   * @param reusedTokens first tokens that its worker found stored
+   * @return the session as it is now
+   */
+  @CanIgnoreReturnValue
+  public Session commit(String id, int reusedTokens) {
     Entry entry = pending.remove(id);
     if (entry == null) {
       throw new IllegalStateException("session " + id + " is not reserved");
     }
-    open.put(id, entry);
+    Session session = entry.session.toBuilder().setReusedTokens(reusedTokens).build();
+    open.put(id, new Entry(session, entry.planGiven, entry.profiled));
+    return session;
   }
 
   /** Gives a reserved place back. */

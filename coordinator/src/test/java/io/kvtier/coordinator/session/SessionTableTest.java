@@ -28,7 +28,7 @@ final class SessionTableTest {
     assertThat(table.countOn("w1")).isOne();
     refused(Code.NOT_FOUND, () -> table.get("a")).hasMessageContaining("a");
 
-    table.commit("a");
+    table.commit("a", 0);
     assertThat(table.get("a")).isEqualTo(session("a", "w1"));
     assertThat(table.countOn("w1")).isOne();
   }
@@ -40,7 +40,7 @@ final class SessionTableTest {
     table.abandon("a");
 
     assertThat(table.countOn("w1")).isZero();
-    assertThatThrownBy(() -> table.commit("a")).isInstanceOf(IllegalStateException.class);
+    assertThatThrownBy(() -> table.commit("a", 0)).isInstanceOf(IllegalStateException.class);
   }
 
   @Test
@@ -63,7 +63,7 @@ final class SessionTableTest {
   void anIdIsTakenOnce() {
     table.reserve(session("a", "w1"));
     refused(Code.EXISTS, () -> table.reserve(session("a", "w2")));
-    table.commit("a");
+    table.commit("a", 0);
     refused(Code.EXISTS, () -> table.reserve(session("a", "w2")));
     assertThat(table.countOn("w2")).isZero();
   }
@@ -72,7 +72,7 @@ final class SessionTableTest {
   void listsOldestFirstInTheOrderOfCommits() {
     table.reserve(session("a", "w1"));
     open("b", "w1");
-    table.commit("a");
+    table.commit("a", 0);
     table.setPlan("b", 1, PLAN);
 
     assertThat(table.list()).extracting(Session::getSessionId).containsExactly("b", "a");
@@ -84,7 +84,7 @@ final class SessionTableTest {
     table.setPlan("a", 1, PLAN);
 
     Session child = table.reserveFork("a", 1, "b", 1);
-    table.commit("b");
+    table.commit("b", 0);
 
     assertThat(child).isEqualTo(table.get("b"));
     assertThat(child.getPlan()).isEqualTo(PLAN);
@@ -95,9 +95,9 @@ final class SessionTableTest {
   @Test
   void aPlanGivenByHandIsKeptAndInherited() {
     table.reserve(session("a", "w1").toBuilder().setPlan(PLAN).build());
-    table.commit("a");
+    table.commit("a", 0);
     table.reserveFork("a", 1, "b", 1);
-    table.commit("b");
+    table.commit("b", 0);
 
     assertThat(table.givenPlan("a", 1)).contains(PLAN);
     assertThat(table.givenPlan("b", 1)).contains(PLAN);
@@ -153,7 +153,7 @@ final class SessionTableTest {
         case 1 -> {
           if (!reserved.isEmpty()) {
             String id = reserved.remove(random.nextInt(reserved.size()));
-            sessions.commit(id);
+            sessions.commit(id, 0);
             open.add(sessions.get(id));
           }
         }
@@ -177,7 +177,7 @@ final class SessionTableTest {
 
   private void open(String id, String target) {
     table.reserve(session(id, target));
-    table.commit(id);
+    table.commit(id, 0);
   }
 
   private static Session session(String id, String target) {

@@ -115,7 +115,7 @@ final class BenchLayer implements DeviceLayer.PageSink, AutoCloseable {
   }
 
   @Override
-  public PageKey key(int pageIndex) {
+  public PageKey key(int pageIndex, DirectBuffer page) {
     return PageKey.ofSession(new UUID(1, 1), pageIndex, MODEL, 0, shape.layout());
   }
 

@@ -11,6 +11,7 @@ import io.kvtier.deploy.bench.Benchmark;
 import io.kvtier.deploy.bench.CodecBenchmark;
 import io.kvtier.deploy.bench.ErrorBenchmark;
 import io.kvtier.deploy.bench.KernelsBenchmark;
+import io.kvtier.deploy.bench.PrefixBenchmark;
 import io.kvtier.deploy.bench.RowsBenchmark;
 import io.kvtier.deploy.bench.TierBenchmark;
 import io.kvtier.deploy.bench.decode.DecodeBenchmark;
@@ -42,7 +43,8 @@ public final class BenchCommand implements Callable<Integer> {
           new ErrorBenchmark(),
           new TierBenchmark(),
           new RowsBenchmark(),
-          new DecodeBenchmark());
+          new DecodeBenchmark(),
+          new PrefixBenchmark());
 
   @Parameters(index = "0", arity = "0..1", description = "which one")
   private @Nullable String name;

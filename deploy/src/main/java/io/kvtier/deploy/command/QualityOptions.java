@@ -42,7 +42,7 @@ final class QualityOptions {
       defaultValue = "4k",
       converter = TokenCount.class,
       description =
-          "decode: tokens of a text window that are prefilled (default: ${DEFAULT-VALUE})")
+          "decode, prefix: tokens of a text window that are prefilled (default: ${DEFAULT-VALUE})")
   private int context;
 
   @Option(

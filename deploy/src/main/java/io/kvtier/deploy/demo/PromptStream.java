@@ -38,13 +38,15 @@ public final class PromptStream {
     return tokens * config.layers() * config.kvHeads() * config.headDim() * 2 * Short.BYTES;
   }
 
-  /** Streams all of a cache's tokens and the prompt's last queries into an empty session. */
+  /**
+   * Streams what a new session does not have of a cache's tokens, and the prompt's last queries.
+   */
   public static PrefillResponse send(KvSession session, FullKvCache cache, Prefill prefill) {
     LlamaConfig config = cache.config();
     int tokens = cache.tokens();
     try (PrefillStream stream = session.prefill()) {
       for (int layer = 0; layer < config.layers(); layer++) {
-        for (int at = 0; at < tokens; at += CHUNK_TOKENS) {
+        for (int at = session.reusedTokens(); at < tokens; at += CHUNK_TOKENS) {
           int n = Math.min(CHUNK_TOKENS, tokens - at);
           float[] keys = new float[n * config.kvWidth()];
           float[] values = new float[n * config.kvWidth()];

@@ -132,13 +132,26 @@ final class CpuLayer implements DeviceLayer {
     PageIdentity identity =
         new PageIdentity(shape.fingerprint(), layer, pageIndex * TOKENS, TOKENS);
     out.encoder.encode(identity, out.keys, out.values, out.page, 0);
-    PageKey key = sink.key(pageIndex);
+    PageKey key = sink.key(pageIndex, out.page);
     for (HeadPages head : heads) {
       head.add(out.page, reserved);
     }
     pages.add(new ResidentPage(key));
     exact.dropOldest(TOKENS);
     sink.accept(key, out.page, shape.layout().pageLength());
+  }
+
+  @Override
+  public void restore(List<PageKey> pageKeys, float[] sinkKeys, float[] sinkValues) {
+    if (tokens != 0) {
+      throw new IllegalStateException("the layer has %d tokens already".formatted(tokens));
+    }
+    for (HeadPages head : heads) {
+      head.hold(Residence.STREAMED, List.of(), List.of());
+    }
+    exact.restoreSinks(sinkKeys, sinkValues);
+    pageKeys.forEach(key -> pages.add(new ResidentPage(key)));
+    tokens = pageKeys.size() * TOKENS;
   }
 
   @Override

@@ -81,6 +81,16 @@ final class ExactRows {
     }
   }
 
+  /** Takes the sinks' rows of tokens that the window never had. */
+  void restoreSinks(float[] keys, float[] values) {
+    int length = shape.rowLength();
+    for (int t = 0; t < shape.sinkTokens(); t++) {
+      put(sinks, 0, t, shape.sinkTokens(), keys, t * length);
+      put(sinks, 1, t, shape.sinkTokens(), values, t * length);
+    }
+    sinkCount = shape.sinkTokens();
+  }
+
   /** Drops the window's oldest rows. */
   void dropOldest(int tokens) {
     UnsafeBuffer rows = window.buffer();

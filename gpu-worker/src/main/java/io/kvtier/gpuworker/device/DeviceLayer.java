@@ -16,8 +16,8 @@ import org.jspecify.annotations.Nullable;
 public interface DeviceLayer {
   /** Takes pages that leave the window, to be stored. */
   interface PageSink {
-    /** The key under which page {@code pageIndex} of this layer is stored. */
-    PageKey key(int pageIndex);
+    /** The key under which a sealed page, {@code pageIndex} of this layer, is stored. */
+    PageKey key(int pageIndex, DirectBuffer page);
 
     /** Takes a sealed page; the buffer is used again after the call. */
     void accept(PageKey key, DirectBuffer page, int length);
@@ -44,6 +44,18 @@ public interface DeviceLayer {
    *     then
    */
   void append(float[] keys, float[] values, int tokens, PageSink sink);
+
+  /**
+   * Takes pages over that are stored already, as the first of an empty layer. Its heads hold
+   * nothing of them then: they are {@link Residence#STREAMED}.
+   *
+   * @param pageKeys of the pages, in order
+   * @param sinkKeys {@code [sinkTokens][kvHeads][headDim]}, the exact rows of the first tokens
+   * @param sinkValues same shape
+   */
+  default void restore(List<PageKey> pageKeys, float[] sinkKeys, float[] sinkValues) {
+    throw new UnsupportedOperationException("the layer does not page out");
+  }
 
   /** Keys of all pages, in order. */
   List<PageKey> pageKeys();

@@ -6,6 +6,7 @@ import io.grpc.stub.ServerCallStreamObserver;
 import io.grpc.stub.StreamObserver;
 import io.kvtier.KvtierException;
 import io.kvtier.gpuworker.session.PlanMaker;
+import io.kvtier.gpuworker.session.Prefix;
 import io.kvtier.gpuworker.session.SessionReader;
 import io.kvtier.gpuworker.session.SessionTable;
 import io.kvtier.gpuworker.session.WorkerSession;
@@ -108,8 +109,12 @@ public final class AttentionGrpcService extends AttentionGrpc.AttentionImplBase 
     if (!request.hasSession()) {
       throw KvtierException.invalid("session is missing; it must be set");
     }
-    sessions.attach(request.getSession(), request.getForkOf());
-    responses.onNext(AttachResponse.getDefaultInstance());
+    if (request.getPrefix().getHashes().size() > 0 && !request.getForkOf().isEmpty()) {
+      throw KvtierException.invalid("prefix is set beside fork_of; one of them may be");
+    }
+    Prefix prefix = Prefix.of(request.getPrefix(), request.getSession());
+    int reused = sessions.attach(request.getSession(), request.getForkOf(), prefix);
+    responses.onNext(AttachResponse.newBuilder().setReusedTokens(reused).build());
     responses.onCompleted();
   }
 

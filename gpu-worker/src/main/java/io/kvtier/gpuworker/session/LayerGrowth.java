@@ -5,6 +5,7 @@ import static io.kvtier.KvtierException.precondition;
 import io.kvtier.KvtierException;
 import io.kvtier.KvtierException.Code;
 import io.kvtier.gpuworker.device.LayerShape;
+import io.kvtier.page.PrefixChain;
 import io.kvtier.v1.Session;
 import java.util.UUID;
 
@@ -16,14 +17,24 @@ final class LayerGrowth {
   private final UUID id;
   private final Session info;
   private final LayerShape shape;
+
+  /** Names of the pages of its prompt that it shares. */
+  private final PrefixChain chain;
+
   private final WriteBehind writeBehind;
   private final DeviceBudget budget;
 
   LayerGrowth(
-      UUID id, Session info, LayerShape shape, WriteBehind writeBehind, DeviceBudget budget) {
+      UUID id,
+      Session info,
+      LayerShape shape,
+      PrefixChain chain,
+      WriteBehind writeBehind,
+      DeviceBudget budget) {
     this.id = id;
     this.info = info;
     this.shape = shape;
+    this.chain = chain;
     this.writeBehind = writeBehind;
     this.budget = budget;
   }
@@ -56,6 +67,11 @@ final class LayerGrowth {
 
   /** Appends tokens; there must be room for them. */
   void append(SessionLayer target, int layer, int tokens, float[] keys, float[] values) {
-    target.device.append(keys, values, tokens, new TierSink(id, layer, shape, writeBehind));
+    int pages = target.device.pages();
+    TierSink sink = new TierSink(id, chain, layer, shape, writeBehind);
+    target.device.append(keys, values, tokens, sink);
+    if (chain.pages() > 0 && pages == 0 && target.device.pages() > 0) {
+      sink.acceptSinks(target.device);
+    }
   }
 }

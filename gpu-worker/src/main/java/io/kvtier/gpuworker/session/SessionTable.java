@@ -43,7 +43,8 @@ public final class SessionTable implements AutoCloseable {
   /**
    * An empty table.
    *
-   * @param tierOf the tier that keeps a session's pages, by session id
+   * @param tierOf the tier that keeps a session's pages, by what it is placed by: its id, or what
+   *     it has in common with the sessions that it shares pages with
    * @param listener hears of each step
    */
   public SessionTable(
@@ -59,8 +60,13 @@ public final class SessionTable implements AutoCloseable {
     this.listener = listener;
   }
 
-  /** Takes a session in: empty, or as a copy of {@code forkOf} unless that is empty. */
-  public void attach(Session info, String forkOf) {
+  /**
+   * Takes a session in: with what is stored of its prefix, or as a copy of {@code forkOf} unless
+   * that is empty.
+   *
+   * @return first tokens that it has from its prefix
+   */
+  public int attach(Session info, String forkOf, Prefix prefix) {
     String id = info.getSessionId();
     WorkerSession parent;
     synchronized (this) {
@@ -74,7 +80,7 @@ public final class SessionTable implements AutoCloseable {
     try {
       session =
           parent == null
-              ? WorkerSession.open(info, device, tierOf.apply(id), background, limits, listener)
+              ? WorkerSession.open(info, prefix, host(tierOf.apply(prefix.placement(id))))
               : parent.fork(info);
     } finally {
       wanted = publish(id, session);
@@ -84,6 +90,11 @@ public final class SessionTable implements AutoCloseable {
       throw new KvtierException(
           Code.UNAVAILABLE, "session %s was detached while it was being attached".formatted(id));
     }
+    return parent == null ? session.tokens(0) : 0;
+  }
+
+  private WorkerSession.Host host(PageTransport tier) {
+    return new WorkerSession.Host(device, tier, background, limits, listener);
   }
 
   /** Ends an attach; false if the session was detached, or the worker stopped, meanwhile. */

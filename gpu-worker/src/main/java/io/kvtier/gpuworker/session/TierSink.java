@@ -4,26 +4,49 @@ import com.google.protobuf.UnsafeByteOperations;
 import io.kvtier.gpuworker.device.DeviceLayer;
 import io.kvtier.gpuworker.device.LayerShape;
 import io.kvtier.page.PageKey;
+import io.kvtier.page.Pages;
+import io.kvtier.page.PrefixChain;
 import java.util.UUID;
 import org.agrona.DirectBuffer;
+import org.agrona.concurrent.UnsafeBuffer;
 
-/** Sends the pages of one layer of a session to the tier, behind its back. */
+/**
+ * Sends the pages of one layer of a session to the tier, behind its back. Pages of a shared prompt
+ * are named by their tokens and bytes, others by the session.
+ */
 final class TierSink implements DeviceLayer.PageSink {
   private final UUID session;
+  private final PrefixChain chain;
   private final int layer;
   private final LayerShape shape;
   private final WriteBehind writeBehind;
 
-  TierSink(UUID session, int layer, LayerShape shape, WriteBehind writeBehind) {
+  TierSink(UUID session, PrefixChain chain, int layer, LayerShape shape, WriteBehind writeBehind) {
     this.session = session;
+    this.chain = chain;
     this.layer = layer;
     this.shape = shape;
     this.writeBehind = writeBehind;
   }
 
   @Override
-  public PageKey key(int pageIndex) {
+  public PageKey key(int pageIndex, DirectBuffer page) {
+    if (pageIndex < chain.pages()) {
+      int checksum = Pages.headerChecksum(page, 0);
+      return PageKey.ofPrefix(
+          chain, pageIndex, checksum, shape.fingerprint(), layer, shape.layout());
+    }
     return PageKey.ofSession(session, pageIndex, shape.fingerprint(), layer, shape.layout());
+  }
+
+  /** Sends the sink rows of a shared prompt, once its first page is out. */
+  void acceptSinks(DeviceLayer device) {
+    SinkPage sinks = new SinkPage(shape);
+    UnsafeBuffer page = sinks.write(layer, device);
+    PageKey key =
+        PageKey.ofPrefix(
+            chain, 0, Pages.headerChecksum(page, 0), shape.fingerprint(), layer, sinks.layout());
+    writeBehind.enqueueAside(layer, key, UnsafeByteOperations.unsafeWrap(page.byteArray()));
   }
 
   @Override

@@ -7,14 +7,17 @@ import static io.kvtier.page.PageLayout.TOKENS;
 
 import com.google.errorprone.annotations.CanIgnoreReturnValue;
 import io.kvtier.KvtierException;
+import io.kvtier.KvtierException.Code;
 import io.kvtier.client.PageTransport;
 import io.kvtier.gpuworker.core.HeadPolicy;
 import io.kvtier.gpuworker.device.AttentionDevice;
 import io.kvtier.gpuworker.device.DeviceLayer;
+import io.kvtier.gpuworker.device.DeviceMemory;
 import io.kvtier.gpuworker.device.LayerShape;
 import io.kvtier.gpuworker.tailor.TailorLayer;
 import io.kvtier.gpuworker.trace.StepListener;
 import io.kvtier.page.PageKey;
+import io.kvtier.page.PrefixChain;
 import io.kvtier.v1.Plan;
 import io.kvtier.v1.PlanMode;
 import io.kvtier.v1.Session;
@@ -25,6 +28,7 @@ import java.util.UUID;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.locks.ReentrantReadWriteLock;
 import java.util.function.Supplier;
+import java.util.logging.Logger;
 import java.util.stream.Stream;
 import org.jspecify.annotations.Nullable;
 
@@ -34,12 +38,14 @@ import org.jspecify.annotations.Nullable;
  * them. A call that is refused has changed nothing.
  */
 public final class WorkerSession {
+  private static final Logger LOG = Logger.getLogger(WorkerSession.class.getName());
+
   private final UUID id;
   private final Session info;
   private final LayerShape shape;
+
   private final SessionLayer[] layers;
-  private final AttentionDevice device;
-  private final PageTransport tier;
+  private final Host host;
   private final WriteBehind writeBehind;
   private final StepFetches fetches;
   private final HotSet hotSet;
@@ -48,9 +54,6 @@ public final class WorkerSession {
   private final DeviceBudget budget;
   private final LayerGrowth growth;
   private final DecodeSteps steps;
-  private final Limits limits;
-  private final StepListener listener;
-  private final ExecutorService background;
   private final ReentrantReadWriteLock life = new ReentrantReadWriteLock();
   private volatile @Nullable Plan plan;
   private boolean closed;
@@ -64,50 +67,85 @@ public final class WorkerSession {
    */
   public record Limits(long pendingBytesMax, long tierTimeoutNs) {}
 
-  /** A session without tokens; honours the plan it was opened with, if it was. */
-  public static WorkerSession open(
-      Session info,
+  /**
+   * What a session runs on, and shares with others.
+   *
+   * @param tier keeps its pages
+   * @param background runs what no call waits for
+   * @param listener hears of each step
+   */
+  public record Host(
       AttentionDevice device,
       PageTransport tier,
       ExecutorService background,
       Limits limits,
-      StepListener listener) {
+      StepListener listener) {}
+
+  /**
+   * A session with the tokens of its prefix that are stored; honours the plan it was opened with,
+   * if it was. If a page of the prefix is not stored any more, the session has no tokens: they are
+   * sent anew.
+   */
+  public static WorkerSession open(Session info, Prefix prefix, Host host) {
     Sessions.requireBounds(info);
     List<List<HeadPolicy>> policies =
         info.hasPlan() ? PlanSwitch.policiesOf(info.getPlan(), info.getGeometry()) : List.of();
-    WorkerSession session =
-        new WorkerSession(
-            info, Sessions.shapeOf(info), device, tier, background, limits, listener, null);
+    WorkerSession session = withPrefix(info, prefix, host);
     if (info.hasPlan()) {
       session.adopt(info.getPlan(), policies);
     }
     return session;
   }
 
+  private static WorkerSession withPrefix(Session info, Prefix prefix, Host host) {
+    LayerShape shape = Sessions.shapeOf(info);
+    WorkerSession session = new WorkerSession(info, shape, prefix.chain(), host, null);
+    if (prefix.reusedPages(shape) == 0) {
+      return session;
+    }
+    try {
+      session.restore(prefix);
+      return session;
+    } catch (KvtierException e) {
+      session.letGo();
+      if (e.code() != Code.LOST) {
+        throw e;
+      }
+      LOG.info(
+          "session %s starts without its stored prefix: %s"
+              .formatted(info.getSessionId(), e.getMessage()));
+      return withPrefix(info, prefix.withoutStored(), host);
+    }
+  }
+
+  /** Takes the stored pages of all layers over. */
+  private void restore(Prefix prefix) {
+    PrefixReader reader = new PrefixReader(prefix, shape, host.tier(), fetches.codesFetcher());
+    for (int layer = 0; layer < layers.length; layer++) {
+      int tokens = reader.read(layer, layers[layer].device);
+      writeBehind.setDurable(layer, tokens / TOKENS);
+    }
+  }
+
   private WorkerSession(
       Session info,
       LayerShape shape,
-      AttentionDevice device,
-      PageTransport tier,
-      ExecutorService background,
-      Limits limits,
-      StepListener listener,
+      PrefixChain chain,
+      Host host,
       @Nullable WorkerSession parent) {
     this.id = Sessions.uuidOf(info.getSessionId());
     this.info = info;
     this.shape = shape;
-    this.device = device;
-    this.tier = tier;
-    this.background = background;
-    this.limits = limits;
-    this.listener = listener;
+    this.host = host;
+    DeviceMemory memory = host.device().memory();
+    long timeoutNs = host.limits().tierTimeoutNs();
     int count = info.getGeometry().getLayers();
     this.layers = new SessionLayer[count];
     int[] durablePages = new int[count];
     try {
       for (int layer = 0; layer < count; layer++) {
         DeviceLayer empty = parent == null ? newLayer(layer) : parent.forkLayer(layer);
-        layers[layer] = new SessionLayer(empty, shape, device.memory());
+        layers[layer] = new SessionLayer(empty, shape, memory);
         durablePages[layer] = empty.pages();
       }
     } catch (RuntimeException e) {
@@ -116,21 +154,23 @@ public final class WorkerSession {
     }
     this.writeBehind =
         new WriteBehind(
-            tier, background, durablePages, limits.pendingBytesMax(), limits.tierTimeoutNs());
+            host.tier(),
+            host.background(),
+            durablePages,
+            host.limits().pendingBytesMax(),
+            timeoutNs);
     this.hotSet = new HotSet(layers);
-    RowFetcher rowFetcher = new RowFetcher(shape, tier, writeBehind);
-    CodesFetcher codesFetcher = new CodesFetcher(shape, device.memory(), tier, writeBehind);
+    RowFetcher rowFetcher = new RowFetcher(shape, host.tier(), writeBehind);
+    CodesFetcher codesFetcher = new CodesFetcher(shape, memory, host.tier(), writeBehind);
     this.fetches =
-        new StepFetches(
-            shape, device.memory(), rowFetcher, codesFetcher, background, limits.tierTimeoutNs());
+        new StepFetches(shape, memory, rowFetcher, codesFetcher, host.background(), timeoutNs);
     this.prefetcher = new Prefetcher(rowFetcher);
-    this.switcher = new PlanSwitch(shape, device.memory(), codesFetcher);
-    this.budget =
-        new DeviceBudget(info, shape, device.memory(), hotSet, switcher, this::deviceBytes);
-    this.growth = new LayerGrowth(id, info, shape, writeBehind, budget);
+    this.switcher = new PlanSwitch(shape, memory, codesFetcher);
+    this.budget = new DeviceBudget(info, shape, memory, hotSet, switcher, this::deviceBytes);
+    this.growth = new LayerGrowth(id, info, shape, chain, writeBehind, budget);
     LayerStep layerStep =
         new LayerStep(shape, fetches, info.getDeviceBytesMax(), this::deviceBytes);
-    this.steps = new DecodeSteps(info.getSessionId(), shape, growth, layerStep, listener);
+    this.steps = new DecodeSteps(info.getSessionId(), shape, growth, layerStep, host.listener());
     if (parent == null) {
       budget.holdNoMoreThanFits(layers);
     }
@@ -140,7 +180,7 @@ public final class WorkerSession {
   private DeviceLayer newLayer(int layer) {
     return info.getMode() == PlanMode.PLAN_MODE_TAILORKV
         ? new TailorLayer(info.getGeometry().getLayers(), shape)
-        : device.newLayer(layer, shape);
+        : host.device().newLayer(layer, shape);
   }
 
   public Session info() {
@@ -280,7 +320,7 @@ public final class WorkerSession {
         int last = (step.tokens() - 1) * shape.qHeads() * shape.headDim();
         // Where the next layer is as long as it has not heard of this step.
         int expected = step.position() - step.acceptedCount();
-        background.execute(() -> prefetch(layer + 1, expected, step.hint(), last));
+        host.background().execute(() -> prefetch(layer + 1, expected, step.hint(), last));
       }
       return result;
     });
@@ -327,7 +367,7 @@ public final class WorkerSession {
   }
 
   private SessionReader reader() {
-    return new SessionReader(shape, tier, writeBehind, fetches);
+    return new SessionReader(shape, host.tier(), writeBehind, fetches);
   }
 
   // ---- life
@@ -359,8 +399,8 @@ public final class WorkerSession {
           child.getTokensMax(), tokens);
     }
     writeBehind.flush();
-    WorkerSession fork =
-        new WorkerSession(child, shape, device, tier, background, limits, listener, this);
+    // What the child appends need not be the tokens that its parent was opened with.
+    WorkerSession fork = new WorkerSession(child, shape, PrefixChain.EMPTY, host, this);
     Plan inherited = plan;
     if (inherited != null) {
       // The child's layers hold the parent's codes of dense heads already: nothing is fetched,
@@ -375,8 +415,8 @@ public final class WorkerSession {
   }
 
   /**
-   * Frees everything on the device and deletes the pages that no fork shares. Waits for calls under
-   * way. Called again, it only deletes what could not be deleted before.
+   * Frees everything on the device and deletes the pages that no fork and no other session shares.
+   * Waits for calls under way. Called again, it only deletes what could not be deleted before.
    *
    * @throws KvtierException if the tier does not delete; the device's memory is free all the same
    */
@@ -384,17 +424,22 @@ public final class WorkerSession {
     life.writeLock().lock();
     try {
       if (!closed) {
-        closed = true;
-        writeBehind.close();
-        undeleted = releaseLayers();
+        undeleted = letGo().stream().filter(key -> !key.isOfPrefix()).toList();
       }
       if (!undeleted.isEmpty()) {
-        tier.delete(undeleted);
+        host.tier().delete(undeleted);
         undeleted = List.of();
       }
     } finally {
       life.writeLock().unlock();
     }
+  }
+
+  /** Frees everything on the device; returns the keys of the pages that no fork shares. */
+  private List<PageKey> letGo() {
+    closed = true;
+    writeBehind.close();
+    return releaseLayers();
   }
 
   private List<PageKey> releaseLayers() {

@@ -25,7 +25,10 @@ import org.jspecify.annotations.Nullable;
 final class WriteBehind {
   private static final int BATCH_PAGES = 64;
 
-  private record Pending(int layer, KeyedPage page) {}
+  /**
+   * @param counted whether it is one of the layer's pages in order, rather than something beside
+   */
+  private record Pending(int layer, KeyedPage page, boolean counted) {}
 
   private final PageTransport tier;
   private final Executor executor;
@@ -111,9 +114,30 @@ final class WriteBehind {
 
   /** Takes a page; {@link #requireRoom} has made sure that there is room. */
   void enqueue(int layer, PageKey key, ByteString page) {
+    enqueue(new Pending(layer, new KeyedPage(key, page), true));
+  }
+
+  /** Takes a page that is none of the layer's pages in order. */
+  void enqueueAside(int layer, PageKey key, ByteString page) {
+    enqueue(new Pending(layer, new KeyedPage(key, page), false));
+  }
+
+  /** The tier has a layer's first pages already. */
+  void setDurable(int layer, int pages) {
     lock.lock();
     try {
-      pending.put(key, new Pending(layer, new KeyedPage(key, page)));
+      durablePages[layer] = pages;
+    } finally {
+      lock.unlock();
+    }
+  }
+
+  private void enqueue(Pending waiting) {
+    PageKey key = waiting.page().key();
+    ByteString page = waiting.page().page();
+    lock.lock();
+    try {
+      pending.put(key, waiting);
       pendingBytes += page.size();
       if (failure == null) {
         startDrain();
@@ -251,7 +275,7 @@ final class WriteBehind {
       for (Pending stored : batch) {
         pending.remove(stored.page().key());
         pendingBytes -= stored.page().page().size();
-        durablePages[stored.layer()]++;
+        durablePages[stored.layer()] += stored.counted() ? 1 : 0;
       }
       changed.signalAll();
     } finally {

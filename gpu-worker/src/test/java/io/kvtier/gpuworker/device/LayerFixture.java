@@ -87,7 +87,7 @@ final class LayerFixture implements DeviceLayer.PageSink {
   }
 
   @Override
-  public PageKey key(int pageIndex) {
+  public PageKey key(int pageIndex, DirectBuffer page) {
     return PageKey.ofSession(SESSION, pageIndex, MODEL, 0, shape.layout());
   }
 

@@ -89,7 +89,10 @@ class WorkerSessionTest {
 
   private WorkerSession open(Session info) {
     WorkerSession.Limits limits = new WorkerSession.Limits(1 << 20, 2_000_000_000L);
-    return WorkerSession.open(info, device, tier, background, limits, StepListener.NONE);
+    return WorkerSession.open(
+        info,
+        Prefix.NONE,
+        new WorkerSession.Host(device, tier, background, limits, StepListener.NONE));
   }
 
   private WorkerSession filled(Session info, int tokens) {
@@ -229,7 +232,7 @@ class WorkerSessionTest {
             new WorkerSession.Limits(1 << 20, 2_000_000_000L),
             StepListener.NONE);
     Session info = info(HeadClass.HEAD_CLASS_SPARSE, 0);
-    table.attach(info, "");
+    assertThat(table.attach(info, "", Prefix.NONE)).isZero();
     WorkerSession session = table.require(info.getSessionId(), 1);
     float[] rows = gaussian(400 * KV_ROW);
     assertThat(session.append(0, 0, 400, rows, rows)).isEqualTo(400);

@@ -25,7 +25,7 @@ final class TailorLayerTest {
   private static final DeviceLayer.PageSink NO_PAGES =
       new DeviceLayer.PageSink() {
         @Override
-        public PageKey key(int pageIndex) {
+        public PageKey key(int pageIndex, DirectBuffer page) {
           throw new AssertionError("nothing goes to the tier");
         }
 
