@@ -72,6 +72,7 @@ public final class DecodeStream implements AutoCloseable {
    * @param parents one a token: -1, it follows the context's last token, or the index of the token
    *     that it follows, below its own; 1..64 of them
    * @param queries {@code [tokens][qHeads][headDim]}; the other arrays as in a {@link #step}
+   * @param hint of its rows the last one is used
    */
   public DecodeResponse treeStep(
       int layer,

@@ -99,9 +99,10 @@ public record TraceStep(
         numbers.add(number(names.get(i), fields[i], most(i)));
       }
     }
+    // A trace of millions of steps names few sessions and classes: each is kept once.
     TraceStep step =
         new TraceStep(
-            fields[0],
+            fields[0].intern(),
             numbers.get(0).intValue(),
             numbers.get(1).intValue(),
             numbers.get(2).intValue(),
@@ -114,7 +115,7 @@ public record TraceStep(
             numbers.get(9),
             numbers.get(10),
             numbers.get(11),
-            fields[13]);
+            fields[13].intern());
     return new Line(step, numbers.get(12));
   }
 
