@@ -179,12 +179,14 @@ class ReadmeIT {
         import com.google.protobuf.ByteString;
         import io.kvtier.client.*;
         import io.kvtier.v1.*;
+        import java.util.List;
 
         final class Example {
           static void run(
               byte[] sixteenBytesThatNameTheWeights, int tokens, float[][] keys, float[][] values,
               float[][] lastQueries, int position, float[] q, float[] k, float[] v,
-              float[] nextLayersPredictedQ, float[] output, int layer0%s) throws Exception {
+              float[] nextLayersPredictedQ, float[] output, int layer0, List<Integer> promptIds,
+              float[] keysFromThere, float[] valuesFromThere%s) throws Exception {
             %s
           }
         }
