@@ -83,22 +83,25 @@ public record CacheTierConfig(
         DirectConfig.defaults());
   }
 
-  /** Pages in mapped files, never evicted; all else as {@link #loopback} has it. */
+  /**
+   * Pages in mapped files, the unleased evicted where room lacks; all else as {@link #loopback} has
+   * it.
+   */
   public CacheTierConfig(EndpointConfig endpoint, long bytesMax, Optional<Path> dataDirectory) {
     this(
         endpoint,
         bytesMax,
         dataDirectory,
         false,
-        CacheLimits.keeping(),
+        CacheLimits.none(),
         LeaseLimits.defaults(),
         SCRUB_BYTES_PER_SECOND_DEFAULT,
         Verification.TIER);
   }
 
   /**
-   * Loopback on ports that the system chooses, the default bound, temporary mapped files, no
-   * eviction.
+   * Loopback on ports that the system chooses, the default bound, temporary mapped files; the
+   * unleased are evicted where room lacks.
    */
   public static CacheTierConfig loopback() {
     return new CacheTierConfig(EndpointConfig.loopback(), BYTES_MAX_DEFAULT, Optional.empty());

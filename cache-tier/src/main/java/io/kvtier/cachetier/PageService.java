@@ -208,6 +208,21 @@ public final class PageService {
     return outcome;
   }
 
+  /**
+   * Verifies a page, whoever verifies otherwise, and removes it if it is flawed, which counts as a
+   * miss; whether it was.
+   */
+  public boolean check(PageKey key) {
+    Boolean flawed =
+        store.read(
+            key, (page, offset, length) -> Pages.verify(key, page, offset, length) != Flaw.NONE);
+    if (flawed == null || !flawed) {
+      return false;
+    }
+    var _ = served(key, new Miss<Boolean>(MissReason.CORRUPT));
+    return true;
+  }
+
   /** Whether the key's page is stored. */
   public boolean contains(PageKey key) {
     return store.contains(key);

@@ -7,6 +7,7 @@ import io.kvtier.page.PageKey;
 import io.kvtier.page.Pages;
 import io.kvtier.page.Pages.Flaw;
 import io.kvtier.wire.PageMessages.Answer;
+import java.util.function.Consumer;
 
 /** Whether what a tier has answered is whole: checked by the checksums that come with it. */
 final class AnswerChecks {
@@ -22,13 +23,16 @@ final class AnswerChecks {
 
   private final String peer;
   private final boolean verify;
+  private final Consumer<PageKey> flawed;
 
   /**
    * Checks of a peer's answers.
    *
    * @param verify false: of checksums none
+   * @param flawed is told of each page that did not come whole; must not block
    */
-  AnswerChecks(String peer, boolean verify) {
+  AnswerChecks(String peer, boolean verify, Consumer<PageKey> flawed) {
+    this.flawed = flawed;
     this.peer = peer;
     this.verify = verify;
   }
@@ -72,6 +76,7 @@ final class AnswerChecks {
   }
 
   private KvtierException flawed(PageKey key, Flaw flaw) {
+    flawed.accept(key);
     return new KvtierException(
         Code.LOST,
         "page %s did not come whole from %s: %s; read it again".formatted(key, peer, flaw));

@@ -1,5 +1,7 @@
 package io.kvtier.client;
 
+import static java.nio.charset.StandardCharsets.US_ASCII;
+
 import io.grpc.Status;
 import io.kvtier.KvtierException;
 import io.kvtier.KvtierException.Code;
@@ -25,6 +27,7 @@ import java.nio.channels.SocketChannel;
 import java.time.Duration;
 import java.util.Deque;
 import java.util.List;
+import java.util.Optional;
 import java.util.Set;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.ConcurrentLinkedDeque;
@@ -43,6 +46,10 @@ import org.agrona.concurrent.UnsafeBuffer;
 final class DirectPages implements AutoCloseable {
   private static final int ANSWER_BYTES_MAX = 64 << 20;
   private static final int KEPT_MAX = 16;
+
+  /** Idle connections are kept so long: less than the tier waits before it closes them. */
+  private static final long KEPT_NS = TimeUnit.MINUTES.toNanos(1);
+
   private static final int CONNECT_TIMEOUT_MS = 1000;
 
   /** Pages on their way before an acknowledgement is waited for. */
@@ -55,12 +62,14 @@ final class DirectPages implements AutoCloseable {
   private final SocketAddress address;
   private final String peer;
   private final Duration deadline;
-  private final Deque<FrameChannel> idle = new ConcurrentLinkedDeque<>();
+  private final Optional<String> tenant;
+  private final Deque<Idle> idle = new ConcurrentLinkedDeque<>();
   private final Set<Turn> turns = ConcurrentHashMap.newKeySet();
   private final Future<?> sweeping;
   private volatile boolean closed;
 
-  DirectPages(SocketAddress address, String peer, Duration deadline) {
+  DirectPages(SocketAddress address, String peer, Duration deadline, Optional<String> tenant) {
+    this.tenant = tenant;
     this.address = address;
     this.peer = peer;
     this.deadline = deadline;
@@ -75,6 +84,9 @@ final class DirectPages implements AutoCloseable {
         Executors.newSingleThreadScheduledExecutor(
             Thread.ofPlatform().daemon().name("kvtier-deadlines").factory());
   }
+
+  /** A connection kept for the next call. */
+  private record Idle(FrameChannel channel, long sinceNs) {}
 
   /** A call under way. */
   private static final class Turn {
@@ -103,6 +115,14 @@ final class DirectPages implements AutoCloseable {
         closeQuietly(turn.channel);
       }
     }
+    // The one used last is at the front.
+    for (Idle last = idle.peekLast();
+        last != null && nowNs - last.sinceNs() > KEPT_NS;
+        last = idle.peekLast()) {
+      if (idle.removeLastOccurrence(last)) {
+        closeQuietly(last.channel());
+      }
+    }
     if (closed && turns.isEmpty()) {
       sweeping.cancel(false);
     }
@@ -114,7 +134,8 @@ final class DirectPages implements AutoCloseable {
 
   private <T> T call(Conversation<T> conversation) throws IOException {
     long endNs = System.nanoTime() + deadline.toNanos();
-    FrameChannel kept = idle.poll();
+    Idle used = idle.poll();
+    FrameChannel kept = used == null ? null : used.channel();
     Turn turn = new Turn(kept == null ? connect() : kept, endNs);
     turns.add(turn);
     boolean whole = false;
@@ -123,6 +144,9 @@ final class DirectPages implements AutoCloseable {
         // Under the deadline: a tier that is stopped takes connections and says nothing.
         turn.channel.greet();
         turn.channel.awaitGreeting();
+        if (tenant.isPresent()) {
+          turn.channel.add(Frames.TENANT, OutgoingBytes.whole(tenant.get().getBytes(US_ASCII)));
+        }
         turn.fresh = true;
       }
       T result = conversation.with(turn.channel);
@@ -145,7 +169,7 @@ final class DirectPages implements AutoCloseable {
     } finally {
       turns.remove(turn);
       if (whole && !turn.late && !closed && idle.size() < KEPT_MAX) {
-        idle.push(turn.channel);
+        idle.push(new Idle(turn.channel, System.nanoTime()));
         if (closed) {
           close();
         }
@@ -279,8 +303,8 @@ final class DirectPages implements AutoCloseable {
   @Override
   public void close() {
     closed = true;
-    for (FrameChannel channel = idle.poll(); channel != null; channel = idle.poll()) {
-      closeQuietly(channel);
+    for (Idle each = idle.poll(); each != null; each = idle.poll()) {
+      closeQuietly(each.channel());
     }
   }
 }

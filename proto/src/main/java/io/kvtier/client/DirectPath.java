@@ -11,6 +11,7 @@ import java.net.UnixDomainSocketAddress;
 import java.nio.file.InvalidPathException;
 import java.nio.file.Path;
 import java.time.Duration;
+import java.util.Optional;
 import java.util.function.Supplier;
 import java.util.logging.Level;
 import java.util.logging.Logger;
@@ -49,6 +50,7 @@ final class DirectPath implements AutoCloseable {
   private final String peer;
   private final Duration deadline;
   private final Supplier<DirectResponse> asking;
+  private final Optional<String> tenant;
   private final boolean inFiles;
   private final boolean verify;
 
@@ -67,6 +69,7 @@ final class DirectPath implements AutoCloseable {
    * A path not looked for yet.
    *
    * @param asking asks the tier; may throw StatusRuntimeException
+   * @param tenant that puts are charged to; empty: the default one
    * @param inFiles whether the tier's files may be read
    * @param verify whether what is read in them is verified
    */
@@ -75,12 +78,14 @@ final class DirectPath implements AutoCloseable {
       String peer,
       Duration deadline,
       Supplier<DirectResponse> asking,
+      Optional<String> tenant,
       boolean inFiles,
       boolean verify) {
     this.target = target;
     this.peer = peer;
     this.deadline = deadline;
     this.asking = asking;
+    this.tenant = tenant;
     this.inFiles = inFiles;
     this.verify = verify;
   }
@@ -124,7 +129,8 @@ final class DirectPath implements AutoCloseable {
       SocketAddress address = address(response);
       here =
           new Found(
-              address == null ? null : new DirectPages(address, peer, deadline), local(response));
+              address == null ? null : new DirectPages(address, peer, deadline, tenant),
+              local(response));
     } catch (StatusRuntimeException e) {
       // A tier that does not answer is asked again; one that does not know the question is not.
       if (e.getStatus().getCode() != io.grpc.Status.Code.UNIMPLEMENTED) {

@@ -2,15 +2,11 @@ package io.kvtier.client;
 
 import com.google.protobuf.ByteString;
 import com.google.protobuf.UnsafeByteOperations;
-import io.grpc.ManagedChannel;
-import io.grpc.MethodDescriptor;
-import io.grpc.StatusRuntimeException;
 import io.kvtier.KvtierException;
 import io.kvtier.KvtierException.Code;
 import io.kvtier.page.PageKey;
 import io.kvtier.page.PageLayout;
-import io.kvtier.rpc.Channels;
-import io.kvtier.rpc.Statuses;
+import io.kvtier.v1.CheckRequest;
 import io.kvtier.v1.ContainsRequest;
 import io.kvtier.v1.ContainsResponse;
 import io.kvtier.v1.DeleteRequest;
@@ -19,9 +15,9 @@ import io.kvtier.v1.DirectResponse;
 import io.kvtier.v1.GetRequest;
 import io.kvtier.v1.GetRowsRequest;
 import io.kvtier.v1.GetSectionsRequest;
-import io.kvtier.v1.PagesGrpc;
-import io.kvtier.v1.PutRequest;
+import io.kvtier.v1.LeaseRequest;
 import io.kvtier.v1.PutResponse;
+import io.kvtier.v1.ReleaseRequest;
 import io.kvtier.v1.RowsOf;
 import io.kvtier.v1.SectionsOf;
 import io.kvtier.wire.IncomingBytes;
@@ -32,14 +28,14 @@ import java.io.IOException;
 import java.time.Duration;
 import java.util.BitSet;
 import java.util.List;
-import java.util.Queue;
+import java.util.Optional;
 import java.util.Set;
-import java.util.concurrent.ArrayBlockingQueue;
-import java.util.concurrent.TimeUnit;
 import java.util.function.BiConsumer;
 import java.util.function.Consumer;
 import java.util.function.IntFunction;
 import java.util.function.ObjIntConsumer;
+import java.util.logging.Level;
+import java.util.logging.Logger;
 import org.agrona.DirectBuffer;
 
 /**
@@ -49,33 +45,24 @@ import org.agrona.DirectBuffer;
  * them.
  */
 public final class PagesClient implements PageTransport {
+  private static final Logger LOG = Logger.getLogger(PagesClient.class.getName());
+
   /** Most keys in one request. */
   public static final int BATCH_MAX = 1024;
 
   /** Longest page, and longest answer for one page, in bytes. */
   private static final int PAGE_BYTES_MAX = 16 << 20;
 
-  /** Bytes of pages on their way to the tier before an acknowledgement is waited for. */
-  private static final int PUT_AHEAD_BYTES = 8 << 20;
-
-  /** Bytes of pages that may wait here to be read. */
-  private static final int GET_AHEAD_BYTES = 4 << 20;
-
-  /** Answers that may wait before the first has told how long a page is. */
-  private static final int GET_AHEAD_FIRST = 4;
-
-  private static final int GET_AHEAD_MAX = 64;
-  private static final int STAGINGS_KEPT = 8;
+  private static final long MILLISECOND_NS = 1_000_000;
 
   /** Frames lie in one piece and are read there; nothing is put together in this. */
   private static final Staging IN_PLACE = Staging.offHeap(PAGE_BYTES_MAX);
 
-  private final ManagedChannel channel;
+  private final GrpcPages grpc;
   private final String peer;
   private final AnswerChecks checks;
   private final Duration deadline;
   private final DirectPath direct;
-  private final Queue<Staging> stagings = new ArrayBlockingQueue<>(STAGINGS_KEPT);
 
   /** How a client is set up. */
   public enum Option {
@@ -90,13 +77,22 @@ public final class PagesClient implements PageTransport {
     WIRE_ONLY
   }
 
-  /** Opens a client; nothing is sent until the first call. */
+  /** Opens a client of the default tenant; nothing is sent until the first call. */
   public PagesClient(String target, Duration deadline, Option... options) {
+    this(target, deadline, Optional.empty(), options);
+  }
+
+  /**
+   * Opens a client; nothing is sent until the first call.
+   *
+   * @param tenant that puts are charged to; empty: the default one
+   */
+  public PagesClient(String target, Duration deadline, Optional<String> tenant, Option... options) {
     Set<Option> set = Set.of(options);
-    this.channel = Channels.open(target);
     this.peer = "the tier at " + target;
+    this.grpc = new GrpcPages(target, peer, tenant, PAGE_BYTES_MAX);
     boolean verify = !set.contains(Option.TRUSTING);
-    this.checks = new AnswerChecks(peer, verify);
+    this.checks = new AnswerChecks(peer, verify, this::tellFlawed);
     this.deadline = deadline;
     this.direct =
         new DirectPath(
@@ -106,13 +102,15 @@ public final class PagesClient implements PageTransport {
             () ->
                 set.contains(Option.GRPC_ONLY)
                     ? DirectResponse.getDefaultInstance()
-                    : unary().direct(DirectRequest.getDefaultInstance()),
+                    : grpc.unary(deadline).direct(DirectRequest.getDefaultInstance()),
+            tenant,
             !set.contains(Option.WIRE_ONLY),
             verify);
   }
 
   @Override
   public void put(List<KeyedPage> pages) {
+    long startNs = System.nanoTime();
     boolean ordinary = pages.stream().allMatch(page -> page.page().size() <= PAGE_BYTES_MAX);
     DirectPages path = ordinary ? direct.pages() : null;
     if (path != null) {
@@ -125,46 +123,8 @@ public final class PagesClient implements PageTransport {
         direct.failed(path, e);
       }
     }
-    putOverGrpc(pages);
-  }
-
-  private void putOverGrpc(List<KeyedPage> pages) {
     int[] acknowledged = {0};
-    try (CallerCall<PutRequest, PutResponse> call =
-        new CallerCall<>(
-            channel,
-            PagesMethods.PUT,
-            deadline,
-            peer,
-            ack -> requireAcknowledges(pages, acknowledged[0]++, ack))) {
-      call.request(Math.max(1, pages.size()));
-      int sent = 0;
-      int counted = 0;
-      long underWay = 0;
-      boolean finished = false;
-      while (!call.ended()) {
-        for (; counted < acknowledged[0]; counted++) {
-          underWay -= pages.get(counted).page().size();
-        }
-        while (sent < pages.size() && call.isReady() && underWay < PUT_AHEAD_BYTES) {
-          KeyedPage page = pages.get(sent++);
-          call.send(
-              PutRequest.newBuilder()
-                  .setKey(page.key().toByteString())
-                  .setPage(page.page())
-                  .build());
-          underWay += page.page().size();
-        }
-        if (sent == pages.size() && !finished) {
-          finished = true;
-          call.finish();
-        }
-        call.turn();
-      }
-      if (acknowledged[0] < pages.size()) {
-        throw call.early();
-      }
-    }
+    grpc.put(pages, left(startNs), ack -> requireAcknowledges(pages, acknowledged[0]++, ack));
   }
 
   private void requireAcknowledges(List<KeyedPage> pages, int index, PutResponse response) {
@@ -213,8 +173,9 @@ public final class PagesClient implements PageTransport {
       AnswerBatch reading = batch(from, batch.size(), batch::get, consumer);
       BiConsumer<IncomingBytes, Staging> reader =
           (in, staging) -> reading.accept(PageMessages.readGet(in, staging), checks::requirePage);
+      long startNs = System.nanoTime();
       if (!readDirectly(reading, reader, (path, answers) -> path.get(built, answers))) {
-        run(PagesMethods.GET, built, reading, reader);
+        grpc.read(PagesMethods.GET, built, reading, reader, left(startNs));
       }
     }
   }
@@ -239,8 +200,9 @@ public final class PagesClient implements PageTransport {
           (in, staging) ->
               PageMessages.readSections(
                   in, staging, answer -> reading.accept(answer, checks::requireSections));
+      long startNs = System.nanoTime();
       if (!readDirectly(reading, reader, (path, answers) -> path.getSections(request, answers))) {
-        run(PagesMethods.GET_SECTIONS, request, reading, reader);
+        grpc.read(PagesMethods.GET_SECTIONS, request, reading, reader, left(startNs));
       }
     }
   }
@@ -268,8 +230,9 @@ public final class PagesClient implements PageTransport {
       BiConsumer<IncomingBytes, Staging> reader =
           (in, staging) ->
               PageMessages.readRows(in, staging, answer -> reading.accept(answer, check));
+      long startNs = System.nanoTime();
       if (!readDirectly(reading, reader, (path, answers) -> path.getRows(request, answers))) {
-        run(PagesMethods.GET_ROWS, request, reading, reader);
+        grpc.read(PagesMethods.GET_ROWS, request, reading, reader, left(startNs));
       }
     }
   }
@@ -321,6 +284,12 @@ public final class PagesClient implements PageTransport {
     return new AnswerBatch(peer, PAGE_BYTES_MAX, from, size, keys, consumer);
   }
 
+  /** What is left of a call's time after it was tried the direct way; at least 1 ms. */
+  private Duration left(long startNs) {
+    long leftNs = deadline.toNanos() - (System.nanoTime() - startNs);
+    return Duration.ofNanos(Math.max(MILLISECOND_NS, leftNs));
+  }
+
   private interface DirectRead {
     void with(DirectPages path, Consumer<IncomingBytes> answers) throws IOException;
   }
@@ -348,45 +317,22 @@ public final class PagesClient implements PageTransport {
     return true;
   }
 
-  /** Runs a call to its end. Asks for as many answers ahead as their lengths allow. */
-  private <Q> void run(
-      MethodDescriptor<Q, IncomingBytes> method,
-      Q request,
-      AnswerBatch batch,
-      BiConsumer<IncomingBytes, Staging> reader) {
-    Staging kept = stagings.poll();
-    Staging staging = kept == null ? Staging.offHeap(PAGE_BYTES_MAX) : kept;
-    int[] received = {0};
-    int[] ahead = {GET_AHEAD_FIRST};
-    try (CallerCall<Q, IncomingBytes> call =
-        new CallerCall<>(
-            channel,
-            method,
-            deadline,
-            peer,
-            in -> {
-              received[0]++;
-              ahead[0] = Math.clamp(GET_AHEAD_BYTES / Math.max(1, in.length()), 2, GET_AHEAD_MAX);
-              reader.accept(in, staging);
-            })) {
-      call.request(GET_AHEAD_FIRST);
-      int requested = GET_AHEAD_FIRST;
-      call.send(request);
-      call.finish();
-      while (!call.ended()) {
-        int due = received[0] + ahead[0] - requested;
-        if (due >= ahead[0] / 2 && !batch.complete()) {
-          call.request(due);
-          requested += due;
-        }
-        call.turn();
-      }
-      if (!batch.complete()) {
-        throw call.early();
-      }
-    } finally {
-      stagings.offer(staging);
-    }
+  /**
+   * Has the tier look at a page that did not come whole: it may verify nothing itself, and removes
+   * it if it is flawed there. On a thread of its own, since an answer is being read.
+   */
+  private void tellFlawed(PageKey key) {
+    Thread.ofVirtual()
+        .name("kvtier-check")
+        .start(() -> {
+          CheckRequest request = CheckRequest.newBuilder().addKeys(key.toByteString()).build();
+          try {
+            var _ = grpc.call(deadline, stub -> stub.check(request));
+          } catch (KvtierException e) {
+            // The reader is told that the page is lost all the same; the scrub finds it too.
+            LOG.log(Level.FINE, "page " + key + " is not looked at by " + peer, e);
+          }
+        });
   }
 
   /** Tells which pages are stored: bit i for key i. */
@@ -411,6 +357,7 @@ public final class PagesClient implements PageTransport {
   }
 
   private ContainsResponse contains(ContainsRequest request) {
+    long startNs = System.nanoTime();
     DirectPages path = direct.pages();
     if (path != null) {
       try {
@@ -419,11 +366,7 @@ public final class PagesClient implements PageTransport {
         direct.failed(path, e);
       }
     }
-    try {
-      return unary().contains(request);
-    } catch (StatusRuntimeException e) {
-      throw Statuses.fromStatus(e, peer);
-    }
+    return grpc.call(left(startNs), stub -> stub.contains(request));
   }
 
   @Override
@@ -432,22 +375,40 @@ public final class PagesClient implements PageTransport {
       DeleteRequest.Builder request = DeleteRequest.newBuilder();
       keys.subList(from, Math.min(keys.size(), from + BATCH_MAX))
           .forEach(key -> request.addKeys(key.toByteString()));
-      try {
-        unary().delete(request.build());
-      } catch (StatusRuntimeException e) {
-        throw Statuses.fromStatus(e, peer);
-      }
+      var _ = grpc.call(deadline, stub -> stub.delete(request.build()));
     }
   }
 
-  private PagesGrpc.PagesBlockingStub unary() {
-    return PagesGrpc.newBlockingStub(channel)
-        .withDeadlineAfter(deadline.toNanos(), TimeUnit.NANOSECONDS);
+  /**
+   * Begins or renews an owner's lease and pins keys, as {@code Pages.Lease} says.
+   *
+   * @param leaseId the lease that must still run; 0: any, or a new one
+   * @param keys at most {@link #BATCH_MAX}
+   * @return the lease's id
+   * @throws KvtierException NOT_FOUND if the lease has ended, PRECONDITION if the epoch is stale,
+   *     EXHAUSTED if a bound of leases is reached
+   */
+  public long lease(String owner, long epoch, long leaseId, Duration ttl, List<PageKey> keys) {
+    LeaseRequest.Builder request =
+        LeaseRequest.newBuilder()
+            .setOwner(owner)
+            .setEpoch(epoch)
+            .setLeaseId(leaseId)
+            .setTtlMs(ttl.toMillis());
+    keys.forEach(key -> request.addKeys(key.toByteString()));
+    return grpc.call(deadline, stub -> stub.lease(request.build())).getLeaseId();
+  }
+
+  /** Lets some keys of an owner's lease go, at most {@link #BATCH_MAX}; none: all. */
+  public void release(String owner, long epoch, List<PageKey> keys) {
+    ReleaseRequest.Builder request = ReleaseRequest.newBuilder().setOwner(owner).setEpoch(epoch);
+    keys.forEach(key -> request.addKeys(key.toByteString()));
+    var _ = grpc.call(deadline, stub -> stub.release(request.build()));
   }
 
   @Override
   public void close() {
     direct.close();
-    Channels.close(channel);
+    grpc.close();
   }
 }

@@ -37,6 +37,7 @@ final class Repairer implements AutoCloseable {
   private final ReplicaNodes nodes;
   private final ReplicaConfig config;
   private final ReplicaCounts counts;
+  private final Deletions deletions;
   private final LongSupplier clock;
   private final ReentrantLock lock = new ReentrantLock();
   private final Condition changed = lock.newCondition();
@@ -50,8 +51,6 @@ final class Repairer implements AutoCloseable {
 
   private final Thread thread;
   private @Nullable Rendezvous seen;
-  private @Nullable PageKey current;
-  private boolean currentDeleted;
   private boolean closed;
 
   Repairer(
@@ -59,7 +58,9 @@ final class Repairer implements AutoCloseable {
       ReplicaNodes nodes,
       ReplicaConfig config,
       ReplicaCounts counts,
+      Deletions deletions,
       LongSupplier clock) {
+    this.deletions = deletions;
     this.members = members;
     this.nodes = nodes;
     this.config = config;
@@ -73,8 +74,11 @@ final class Repairer implements AutoCloseable {
     thread.start();
   }
 
-  /** Has a page repaired. */
+  /** Has a page repaired, unless it has been deleted: a read or a copy may have begun before. */
   void repair(PageKey key) {
+    if (deletions.isDeleted(key)) {
+      return;
+    }
     lock.lock();
     try {
       queue.offer(key, clock.getAsLong());
@@ -98,13 +102,12 @@ final class Repairer implements AutoCloseable {
     }
   }
 
-  /** Forgets pages that are deleted; the one being repaired is deleted again after it. */
+  /** Forgets pages that are deleted. */
   void forget(Collection<PageKey> keys) {
     lock.lock();
     try {
       queue.forget(keys);
       keys.forEach(stored::remove);
-      currentDeleted |= current != null && keys.contains(current);
     } finally {
       lock.unlock();
     }
@@ -149,8 +152,6 @@ final class Repairer implements AutoCloseable {
           }
         }
         if (due != null) {
-          current = due.key();
-          currentDeleted = false;
           return due;
         }
         long waitNs = Math.min(MEMBERS_LOOK_NS, queue.untilDueNs(clock.getAsLong()));
@@ -165,7 +166,7 @@ final class Repairer implements AutoCloseable {
   private void lookAtMembers() {
     Rendezvous now = members.get();
     Rendezvous before = seen;
-    if (now.nodes().isEmpty() || (before != null && before.nodes().equals(now.nodes()))) {
+    if (now.nodes().isEmpty() || (before != null && before.sameMembers(now))) {
       return;
     }
     seen = now;
@@ -222,23 +223,23 @@ final class Repairer implements AutoCloseable {
   }
 
   private void finish(Repair repair, boolean done) {
-    boolean deleted;
+    // Deleted meanwhile: some copy may have been made after its node was told.
+    List<PageKey> deleted = deletions.begin(List.of(repair.key()));
+    if (!deleted.isEmpty()) {
+      for (String home : members.get().homes(repair.key(), config.replicas())) {
+        deleteQuietly(home, repair.key());
+      }
+    }
+    deletions.end(deleted);
     lock.lock();
     try {
-      deleted = currentDeleted;
-      current = null;
       if (done) {
         counts.add(Count.REPAIRS_DONE, 1);
-      } else if (!deleted) {
+      } else if (!deletions.isDeleted(repair.key())) {
         queue.failed(repair, clock.getAsLong());
       }
     } finally {
       lock.unlock();
-    }
-    if (deleted) {
-      for (String home : members.get().homes(repair.key(), config.replicas())) {
-        deleteQuietly(home, repair.key());
-      }
     }
   }
 

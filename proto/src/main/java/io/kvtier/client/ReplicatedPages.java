@@ -20,7 +20,6 @@ import java.util.ArrayList;
 import java.util.Collection;
 import java.util.List;
 import java.util.Set;
-import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.ExecutionException;
 import java.util.concurrent.Future;
 import java.util.concurrent.FutureTask;
@@ -52,8 +51,18 @@ import org.agrona.concurrent.UnsafeBuffer;
  * every member lacks a page, UNAVAILABLE if some that may have it do not answer.
  */
 public final class ReplicatedPages implements PageTransport {
-  /** Pages read at once; longer batches are read piece by piece. */
+  /** Pages read at once, and about how many bytes; longer batches are read piece by piece. */
   private static final int BATCH_MAX = 256;
+
+  private static final long BATCH_BYTES = 16 << 20;
+
+  /** About how many bytes all reads under way may wait for. */
+  private static final long READING_BYTES_MAX = 256 << 20;
+
+  private static final long ANSWER_BYTES_MIN = 1 << 10;
+
+  /** Deleted pages remembered at least: more than are likely to be on their way. */
+  private static final int DELETIONS_MIN = 1 << 16;
 
   private final Supplier<Rendezvous> members;
   private final ReplicaConfig config;
@@ -61,9 +70,14 @@ public final class ReplicatedPages implements PageTransport {
   private final ReplicaNodes nodes;
   private final HedgeBudget hedges;
   private final ReplicaCounts counts = new ReplicaCounts();
+  private final Deletions deletions;
   private final Repairer repairer;
-  private final Set<WriteRun> underWay = ConcurrentHashMap.newKeySet();
   private final AtomicLong lateBytes = new AtomicLong();
+  private final ByteGate reading = new ByteGate(READING_BYTES_MAX);
+
+  /** Length of a page's answer of late: what the next are expected to have. */
+  private volatile long answerBytes = BATCH_BYTES / BATCH_MAX;
+
   private volatile boolean closed;
 
   /**
@@ -89,7 +103,8 @@ public final class ReplicatedPages implements PageTransport {
     this.clock = clock;
     this.nodes = new ReplicaNodes(transportOf, config.callsPerNodeMax());
     this.hedges = new HedgeBudget(config.hedgePercent());
-    this.repairer = new Repairer(members, nodes, config, counts, clock);
+    this.deletions = new Deletions(Math.max(DELETIONS_MIN, config.keysMax()));
+    this.repairer = new Repairer(members, nodes, config, counts, deletions, clock);
     repairer.start();
   }
 
@@ -124,10 +139,10 @@ public final class ReplicatedPages implements PageTransport {
     }
     Rendezvous now = membersOrRefuse();
     List<PageKey> keys = pages.stream().map(KeyedPage::key).toList();
+    deletions.wanted(keys, config.timeout().toNanos());
     WriteCourse course = new WriteCourse(rankings(now, keys), nodes.health(now), config, counts);
     WriteRun run =
         new WriteRun(now, nodes, course, pages, clock, config.timeout().toNanos(), this::ended);
-    underWay.add(run);
     // Late copies count from the start: who comes later knows what may still be on its way.
     boolean mayBeLate = lateBytes.addAndGet(run.bytes()) <= config.lateBytesMax();
     run.start();
@@ -137,12 +152,13 @@ public final class ReplicatedPages implements PageTransport {
 
   /** A put's last copy has arrived, or has been refused. */
   private void ended(WriteRun run) {
-    underWay.remove(run);
     lateBytes.addAndGet(-run.bytes());
-    List<PageKey> deleted = run.deleted();
+    List<PageKey> deleted = deletions.begin(run.keys());
     if (!deleted.isEmpty()) {
+      // Also where a copy was refused: a node may have stored it and not have said so.
       run.sentTo().forEach(node -> deleteAgain(node, deleted));
     }
+    deletions.end(deleted);
     if (!closed) {
       run.toRepair().forEach(repairer::repair);
     }
@@ -204,9 +220,13 @@ public final class ReplicatedPages implements PageTransport {
 
   private void read(
       List<PageKey> keys, ObjIntConsumer<ByteString> consumer, Calls calls, ReadRun.Check check) {
-    for (int at = 0; at < keys.size(); at += BATCH_MAX) {
-      int from = at;
-      List<PageKey> batch = keys.subList(from, Math.min(keys.size(), from + BATCH_MAX));
+    int next = 0;
+    while (next < keys.size()) {
+      int from = next;
+      long each = answerBytes;
+      int count = Math.clamp(BATCH_BYTES / each, 1, BATCH_MAX);
+      List<PageKey> batch = keys.subList(from, Math.min(keys.size(), from + count));
+      next = from + batch.size();
       Rendezvous now = membersOrRefuse();
       NodeHealth[] health = nodes.health(now);
       ReadCourse course = new ReadCourse(rankings(now, batch), health, config, hedges, counts);
@@ -220,9 +240,18 @@ public final class ReplicatedPages implements PageTransport {
               (data, index) -> check.sound(data, from + index),
               clock,
               config.timeout().toNanos());
-      run.run(
-          (data, index) -> consumer.accept(data, from + index),
-          index -> repairer.repair(batch.get(index)));
+      long bytes = each * batch.size();
+      reading.enter(bytes, config.timeout().toNanos());
+      try {
+        run.run(
+            (data, index) -> {
+              answerBytes = Math.max(ANSWER_BYTES_MIN, data.size());
+              consumer.accept(data, from + index);
+            },
+            index -> repairer.repair(batch.get(index)));
+      } finally {
+        reading.leave(bytes);
+      }
     }
   }
 
@@ -246,8 +275,8 @@ public final class ReplicatedPages implements PageTransport {
     }
     Rendezvous now = membersOrRefuse();
     Collection<PageKey> gone = Set.copyOf(keys);
+    deletions.deleted(gone);
     repairer.forget(gone);
-    underWay.forEach(run -> run.forget(gone));
     List<Future<Void>> calls = new ArrayList<>();
     for (String node : now.nodes()) {
       FutureTask<Void> task =

@@ -8,7 +8,6 @@ import io.kvtier.replica.Rendezvous;
 import io.kvtier.replica.WriteCourse;
 import io.kvtier.replica.WriteCourse.Copy;
 import java.util.ArrayList;
-import java.util.Collection;
 import java.util.HashSet;
 import java.util.List;
 import java.util.Set;
@@ -20,8 +19,8 @@ import java.util.function.LongSupplier;
 
 /**
  * One put under way: a {@link WriteCourse} with threads, one a call to a node, and a clock. Copies
- * may still be on their way after the put has returned; pages deleted meanwhile are deleted once
- * more when the last copy has arrived, so that none outlives its deletion.
+ * may still be on their way after the put has returned, and until then a home that is silent for
+ * too long has another node stand in for it.
  */
 final class WriteRun {
   private final Rendezvous members;
@@ -32,7 +31,6 @@ final class WriteRun {
   private final long timeoutNs;
   private final Consumer<WriteRun> atEnd;
   private final Set<PageKey> keys;
-  private final Set<PageKey> deleted = new HashSet<>();
   private final Set<String> sentTo = new HashSet<>();
   private final ReentrantLock lock = new ReentrantLock();
   private final Condition changed = lock.newCondition();
@@ -95,7 +93,8 @@ final class WriteRun {
               "tier nodes %s did not store all copies within %d ms; send the call again"
                   .formatted(members.nodes(), TimeUnit.NANOSECONDS.toMillis(timeoutNs)));
         }
-        long _ = changed.awaitNanos(leftNs);
+        start(course.tick(clock.getAsLong()));
+        long _ = changed.awaitNanos(Math.min(leftNs, course.untilTickNs(clock.getAsLong())));
       }
     } catch (InterruptedException e) {
       Thread.currentThread().interrupt();
@@ -105,23 +104,13 @@ final class WriteRun {
     }
   }
 
-  /** Notes that pages are deleted. */
-  void forget(Collection<PageKey> gone) {
-    lock.lock();
-    try {
-      gone.stream().filter(keys::contains).forEach(deleted::add);
-    } finally {
-      lock.unlock();
-    }
-  }
-
-  /** Once over: the pages that some home lacks and that are still wanted. */
+  /** Once over: the pages that some home lacks. */
   List<PageKey> toRepair() {
     lock.lock();
     try {
       List<PageKey> lacking = new ArrayList<>();
       for (int i = 0; i < pages.size(); i++) {
-        if (course.needsRepair(i) && !deleted.contains(pages.get(i).key())) {
+        if (course.needsRepair(i)) {
           lacking.add(pages.get(i).key());
         }
       }
@@ -131,14 +120,9 @@ final class WriteRun {
     }
   }
 
-  /** Once over: the pages deleted meanwhile. */
-  List<PageKey> deleted() {
-    lock.lock();
-    try {
-      return List.copyOf(deleted);
-    } finally {
-      lock.unlock();
-    }
+  /** The pages, each once. */
+  Set<PageKey> keys() {
+    return keys;
   }
 
   /** The nodes that copies were sent to. */

@@ -31,14 +31,17 @@ import org.agrona.concurrent.UnsafeBuffer;
 public final class MappedPages {
   private static final Logger LOG = Logger.getLogger(MappedPages.class.getName());
 
-  /** Files of further lengths of pages are looked for so often at most. */
-  private static final long LOOK_NS = TimeUnit.SECONDS.toNanos(1);
+  /** Files of further lengths of pages are looked for so often at most, and less and less often. */
+  private static final long LOOK_NS_MIN = TimeUnit.MILLISECONDS.toNanos(1);
+
+  private static final long LOOK_NS_MAX = TimeUnit.SECONDS.toNanos(1);
 
   private final Path directory;
   private final long instance;
   private final Set<Path> seen = new HashSet<>();
   private volatile PageFile[] files = {};
   private volatile long lookedNs;
+  private volatile long pauseNs;
 
   private MappedPages(Path directory, long instance) {
     this.directory = directory;
@@ -70,7 +73,6 @@ public final class MappedPages {
     if (!Files.isReadable(directory)) {
       return Optional.empty();
     }
-    pages.look();
     // A tier without pages has no files yet; another run's files are never those of this one.
     return Optional.of(pages);
   }
@@ -92,13 +94,14 @@ public final class MappedPages {
    *     to be read here, whatever the reader saw
    */
   public boolean read(PageKey key, Reader reader) {
-    for (PageFile file : files) {
-      int slot = file.find(key);
-      if (slot >= 0) {
-        return file.read(key, slot, reader);
+    do {
+      for (PageFile file : files) {
+        int slot = file.find(key);
+        if (slot >= 0) {
+          return file.read(key, slot, reader);
+        }
       }
-    }
-    lookAgain();
+    } while (System.nanoTime() - lookedNs >= pauseNs && look());
     return false;
   }
 
@@ -112,14 +115,8 @@ public final class MappedPages {
     return false;
   }
 
-  private void lookAgain() {
-    if (System.nanoTime() - lookedNs > LOOK_NS) {
-      look();
-    }
-  }
-
-  private synchronized void look() {
-    lookedNs = System.nanoTime();
+  /** Maps what has come since the last look; false: nothing has. */
+  private synchronized boolean look() {
     List<PageFile> all = new ArrayList<>(List.of(files));
     int before = all.size();
     try (Stream<Path> there = Files.list(directory)) {
@@ -135,9 +132,13 @@ public final class MappedPages {
     } catch (IOException e) {
       LOG.log(Level.FINE, "files of a tier on this host cannot be read: " + directory, e);
     }
-    if (all.size() > before) {
+    boolean more = all.size() > before;
+    if (more) {
       files = all.toArray(PageFile[]::new);
     }
+    lookedNs = System.nanoTime();
+    pauseNs = more ? LOOK_NS_MIN : Math.clamp(2 * pauseNs, LOOK_NS_MIN, LOOK_NS_MAX);
+    return more;
   }
 
   /** Pages of one length. */

@@ -6,6 +6,8 @@ import java.nio.charset.StandardCharsets;
 import java.util.Arrays;
 import java.util.Collection;
 import java.util.List;
+import java.util.Map;
+import java.util.Objects;
 
 /**
  * Ranks the nodes of one membership epoch for each page by rendezvous hashing (Thaler and
@@ -17,14 +19,22 @@ import java.util.List;
 public final class Rendezvous {
   private final long epoch;
   private final List<String> nodes;
+  private final Map<String, Long> runs;
   private final long[] seeds;
+
+  /** The nodes of an epoch, of runs that are not known. */
+  public Rendezvous(long epoch, Collection<String> nodes) {
+    this(epoch, nodes, Map.of());
+  }
 
   /**
    * The nodes of an epoch.
    *
    * @param nodes ids, each once, in any order
+   * @param runs of nodes by id: another number after each start, as far as known
    */
-  public Rendezvous(long epoch, Collection<String> nodes) {
+  public Rendezvous(long epoch, Collection<String> nodes, Map<String, Long> runs) {
+    this.runs = Map.copyOf(runs);
     this.epoch = epoch;
     this.nodes = nodes.stream().sorted().toList();
     if (this.nodes.stream().distinct().count() != nodes.size()) {
@@ -73,10 +83,20 @@ public final class Rendezvous {
     return ranking;
   }
 
-  /** Whether one of the page's homes was not among its homes in an earlier epoch. */
+  /** Whether the nodes are the same, and none has been started anew. */
+  public boolean sameMembers(Rendezvous other) {
+    return nodes.equals(other.nodes) && runs.equals(other.runs);
+  }
+
+  /**
+   * Whether one of the page's homes was not among its homes in an earlier epoch, or has been
+   * started anew since and may have come back empty.
+   */
   public boolean hasNewHome(PageKey key, int replicas, Rendezvous earlier) {
     List<String> before = earlier.homes(key, replicas);
-    return homes(key, replicas).stream().anyMatch(home -> !before.contains(home));
+    return homes(key, replicas).stream()
+        .anyMatch(home ->
+            !before.contains(home) || !Objects.equals(runs.get(home), earlier.runs.get(home)));
   }
 
   /** Ids of the page's homes, by falling rank; fewer than asked where there are fewer nodes. */

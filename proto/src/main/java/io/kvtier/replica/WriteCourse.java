@@ -13,8 +13,8 @@ import org.jspecify.annotations.Nullable;
 
 /**
  * The course of one put of a batch of pages: who is to store what, and when enough copies are
- * stored. Each page goes to its homes; where one refuses, the next in rank stands in, so that the
- * copies asked for are made while nodes enough answer. For one thread at a time.
+ * stored. Each page goes to its homes; where one refuses or is silent, the next in rank stands in,
+ * so that the copies asked for are made while nodes enough answer. For one thread at a time.
  */
 public final class WriteCourse {
   /**
@@ -38,13 +38,28 @@ public final class WriteCourse {
     }
   }
 
+  /** A copy under way. */
+  private static final class Sent {
+    final Copy copy;
+    final long sentNs;
+
+    /** Others stand in for it already. */
+    boolean silent;
+
+    Sent(Copy copy, long sentNs) {
+      this.copy = copy;
+      this.sentNs = sentNs;
+    }
+  }
+
   private final Page[] pages;
+  private final List<Sent> sent = new ArrayList<>();
+  private final long silenceNs;
   private final NodeHealth[] health;
   private final ReplicaCounts counts;
   private final int copies;
   private final int acks;
   private int unacknowledged;
-  private int sending;
   private @Nullable KvtierException failure;
 
   /**
@@ -57,6 +72,7 @@ public final class WriteCourse {
       int[][] rankings, NodeHealth[] health, ReplicaConfig config, ReplicaCounts counts) {
     this.pages = new Page[rankings.length];
     Arrays.setAll(pages, i -> new Page(rankings[i]));
+    this.silenceNs = config.askTimeout().toNanos();
     this.health = health;
     this.counts = counts;
     this.copies = Math.min(config.replicas(), health.length);
@@ -86,7 +102,7 @@ public final class WriteCourse {
         sendNext(i, byNode);
       }
     }
-    return made(byNode);
+    return made(byNode, nowNs);
   }
 
   private void sendNext(int i, Map<Integer, List<Integer>> byNode) {
@@ -97,14 +113,57 @@ public final class WriteCourse {
     }
   }
 
-  private List<Copy> made(Map<Integer, List<Integer>> byNode) {
-    sending += byNode.size();
-    return byNode.entrySet().stream().map(e -> new Copy(e.getKey(), e.getValue())).toList();
+  private List<Copy> made(Map<Integer, List<Integer>> byNode, long nowNs) {
+    List<Copy> made =
+        byNode.entrySet().stream().map(e -> new Copy(e.getKey(), e.getValue())).toList();
+    made.forEach(copy -> sent.add(new Sent(copy, nowNs)));
+    return made;
+  }
+
+  /** Takes a copy off those under way. */
+  private Sent ended(Copy copy) {
+    for (int i = 0; i < sent.size(); i++) {
+      if (sent.get(i).copy.equals(copy)) {
+        return sent.remove(i);
+      }
+    }
+    throw new IllegalStateException("no such copy is under way: " + copy);
+  }
+
+  /**
+   * Has others stand in for nodes that have been silent for too long, as far as pages still wait
+   * for copies. What the silent ones store after all counts too.
+   */
+  public List<Copy> tick(long nowNs) {
+    TreeMap<Integer, List<Integer>> byNode = new TreeMap<>();
+    for (Sent each : sent) {
+      if (!each.silent && nowNs - each.sentNs >= silenceNs) {
+        each.silent = true;
+        health[each.copy.node()].failed(nowNs);
+        for (int i : each.copy.pages()) {
+          if (Long.bitCount(pages[i].stored) < acks) {
+            sendNext(i, byNode);
+          }
+        }
+      }
+    }
+    return made(byNode, nowNs);
+  }
+
+  /** Nanoseconds until {@link #tick} may have something to do, at least 1. */
+  public long untilTickNs(long nowNs) {
+    long untilNs = Long.MAX_VALUE;
+    for (Sent each : sent) {
+      if (!each.silent) {
+        untilNs = Math.min(untilNs, silenceNs - (nowNs - each.sentNs));
+      }
+    }
+    return Math.max(1, untilNs);
   }
 
   /** The node has stored all pages of the copy. */
   public void stored(Copy copy) {
-    sending--;
+    var _ = ended(copy);
     for (int i : copy.pages()) {
       Page page = pages[i];
       page.sending--;
@@ -125,7 +184,7 @@ public final class WriteCourse {
 
   /** The node has refused, and may have stored some pages or none; returns who is to stand in. */
   public List<Copy> refused(Copy copy, KvtierException refusal, long nowNs) {
-    sending--;
+    boolean stoodInFor = ended(copy).silent;
     counts.add(Count.COPIES_FAILED, copy.pages().size());
     if (refusal.code() == Code.UNAVAILABLE || refusal.code() == Code.DEADLINE) {
       health[copy.node()].failed(nowNs);
@@ -135,14 +194,14 @@ public final class WriteCourse {
     for (int i : copy.pages()) {
       Page page = pages[i];
       page.sending--;
-      if (!callersFault) {
+      if (!callersFault && !stoodInFor) {
         sendNext(i, byNode);
       }
       if (failure == null && Long.bitCount(page.stored) + page.sending < acks) {
         failure = refusal;
       }
     }
-    return made(byNode);
+    return made(byNode, nowNs);
   }
 
   /** Whether every page has as many copies as must be stored before the put returns. */
@@ -157,7 +216,7 @@ public final class WriteCourse {
 
   /** Whether no copy is under way any more. */
   public boolean over() {
-    return sending == 0;
+    return sent.isEmpty();
   }
 
   /**

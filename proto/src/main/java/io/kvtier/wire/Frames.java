@@ -11,6 +11,8 @@ import java.nio.ByteOrder;
  *   connection   8 bytes {@link #GREETING} each way, the client's first
  *   frame        0 length of the body (4, little-endian) | 4 kind (1) | 5 zero (3) | 8 body
  *   request      kind GET, SECTIONS, CONTAINS, PUT, ROWS; its body is that method's request
+ *   tenant       kind TENANT, whose body is the tenant's name in ASCII: what is put over the
+ *                connection from then on is charged to it; no answer
  *   answers      to GET, SECTIONS and ROWS: ANSWER frames as on gRPC, then END; to CONTAINS: one
  *                ANSWER; to PUT: one ANSWER, which may wait until {@link #ACKS_HELD_MAX} are due or
  *                no further request has come
@@ -33,6 +35,7 @@ public final class Frames {
   public static final byte CONTAINS = 18;
   public static final byte PUT = 19;
   public static final byte ROWS = 20;
+  public static final byte TENANT = 21;
 
   /** Acknowledgements that the tier may hold back while requests keep coming. */
   public static final int ACKS_HELD_MAX = 16;

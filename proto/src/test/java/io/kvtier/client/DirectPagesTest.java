@@ -11,6 +11,7 @@ import java.net.InetAddress;
 import java.net.InetSocketAddress;
 import java.nio.channels.ServerSocketChannel;
 import java.time.Duration;
+import java.util.Optional;
 import java.util.concurrent.TimeUnit;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.Timeout;
@@ -23,7 +24,8 @@ class DirectPagesTest {
     try (ServerSocketChannel silent = ServerSocketChannel.open()) {
       silent.bind(new InetSocketAddress(InetAddress.getLoopbackAddress(), 0));
       try (DirectPages pages =
-          new DirectPages(silent.getLocalAddress(), "the tier", Duration.ofMillis(200))) {
+          new DirectPages(
+              silent.getLocalAddress(), "the tier", Duration.ofMillis(200), Optional.empty())) {
         assertThatThrownBy(() -> pages.contains(ContainsRequest.getDefaultInstance()))
             .isInstanceOfSatisfying(
                 KvtierException.class, e -> assertThat(e.code()).isEqualTo(Code.DEADLINE))

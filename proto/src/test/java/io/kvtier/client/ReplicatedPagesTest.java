@@ -226,6 +226,89 @@ class ReplicatedPagesTest {
   }
 
   @Test
+  void aPutAfterADeleteIsNotTakenByWhatWasUnderWayBefore() throws Exception {
+    open(2, config(2, 1));
+    FakeNode held = node("tier-1");
+    held.fault = Fault.HOLDS;
+    replicated.put(pages);
+    replicated.delete(keys());
+    replicated.put(pages);
+    held.release.countDown();
+    for (int i = 0; i < 2 * PAGES; i++) {
+      assertThat(held.stored.poll(20, TimeUnit.SECONDS)).isNotNull();
+    }
+    // Waits for whoever deletes these pages again.
+    replicated.put(pages);
+    assertThat(held.deletes).hasSize(PAGES);
+    assertThat(held.pages).hasSize(PAGES);
+    assertThat(node("tier-0").pages).hasSize(PAGES);
+  }
+
+  @Test
+  void aReadThatADeleteOvertakesRepairsNothing() throws Exception {
+    open(2, config(2, 2));
+    replicated.put(pages);
+    PageKey key = keys().get(3);
+    FakeNode second = home(key, 1);
+    home(key, 0).pages.remove(key);
+    second.fault = Fault.HOLDS;
+    Thread reader =
+        Thread.ofVirtual().start(() -> replicated.get(List.of(key), (page, index) -> {}));
+    while (replicated.counts().get(Count.FAIL_OVERS) == 0) {
+      Thread.onSpinWait();
+    }
+    replicated.delete(List.of(key));
+    // As if the delete had come to this node a little later.
+    second.pages.put(key, pages.get(3).page());
+    second.release.countDown();
+    reader.join();
+    assertThat(replicated.counts().hits(1)).isEqualTo(1);
+    assertThat(replicated.counts().get(Count.REPAIRS_QUEUED)).isZero();
+    assertThat(home(key, 0).pages).doesNotContainKey(key);
+  }
+
+  @Test
+  void anotherNodeStandsInForAHomeThatIsSilent() throws Exception {
+    open(
+        3,
+        new ReplicaConfig(
+            2,
+            2,
+            Duration.ofMillis(50),
+            Duration.ofSeconds(20),
+            5,
+            16,
+            256,
+            64L << 20,
+            1 << 16,
+            8,
+            1 << 18,
+            Duration.ofMillis(500)));
+    FakeNode silent = node("tier-2");
+    silent.fault = Fault.HOLDS;
+    replicated.put(pages);
+    assertThat(silent.pages).isEmpty();
+    assertThat(node("tier-0").pages).hasSize(PAGES);
+    assertThat(node("tier-1").pages).hasSize(PAGES);
+    silent.release.countDown();
+    awaitAll(
+        silent,
+        keys().stream().filter(key -> home(key, 0) == silent || home(key, 1) == silent).toList());
+  }
+
+  @Test
+  void aNodeThatComesBackEmptyIsFilledAgain() throws Exception {
+    open(2, config(2, 2));
+    replicated.put(pages);
+    requireAllRead();
+    FakeNode again = node("tier-1");
+    again.stored.clear();
+    again.pages.clear();
+    members = new Rendezvous(2, nodes.keySet(), Map.of("tier-1", 7L));
+    awaitAll(again, keys());
+  }
+
+  @Test
   void aPageThatAHomeLacksIsCopiedThere() throws Exception {
     open(3, config(2, 2));
     replicated.put(pages);

@@ -5,7 +5,9 @@ import static org.assertj.core.api.Assertions.assertThat;
 import io.kvtier.KvtierException.Code;
 import io.kvtier.replica.CourseSimulation.Fault;
 import io.kvtier.replica.ReplicaCounts.Count;
+import java.util.ArrayList;
 import java.util.Arrays;
+import java.util.List;
 import java.util.Objects;
 import java.util.SplittableRandom;
 import org.junit.jupiter.api.Test;
@@ -66,6 +68,30 @@ class WriteCourseTest {
     CourseSimulation alone = sim(3, 1, 2, 2);
     assertThat(alone.write(course(alone))).isTrue();
     assertThat(alone.counts.get(Count.SHORT_ACKS)).isEqualTo(PAGES);
+  }
+
+  @Test
+  void aSilentNodeIsStoodInForOnceAndWhatItStoresAfterAllCounts() {
+    CourseSimulation sim = sim(4, 4, 2, 2);
+    WriteCourse course = course(sim);
+    long silenceNs = sim.config.askTimeout().toNanos();
+    List<WriteCourse.Copy> copies = new ArrayList<>(course.begin(0));
+    WriteCourse.Copy silent = copies.removeFirst();
+    copies.forEach(course::stored);
+    assertThat(course.acknowledged()).isFalse();
+    assertThat(course.untilTickNs(1)).isEqualTo(silenceNs - 1);
+    assertThat(course.tick(silenceNs - 1)).isEmpty();
+    List<WriteCourse.Copy> standIns = course.tick(silenceNs);
+    assertThat(standIns.stream().flatMap(copy -> copy.pages().stream()))
+        .containsExactlyInAnyOrderElementsOf(silent.pages());
+    assertThat(sim.health[silent.node()].suspect(silenceNs)).isTrue();
+    assertThat(course.tick(2 * silenceNs - 1)).isEmpty();
+    standIns.forEach(course::stored);
+    assertThat(course.acknowledged()).isTrue();
+    assertThat(course.over()).isFalse();
+    course.stored(silent);
+    assertThat(course.over()).isTrue();
+    assertThat(course.failure()).isNull();
   }
 
   /** Whatever fails while writing: what was acknowledged at W outlives any W - 1 nodes. */

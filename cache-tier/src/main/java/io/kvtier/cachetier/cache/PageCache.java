@@ -3,7 +3,6 @@ package io.kvtier.cachetier.cache;
 import static io.kvtier.KvtierException.requireInRange;
 
 import io.kvtier.KvtierException;
-import io.kvtier.KvtierException.Code;
 import io.kvtier.cachetier.PageReader;
 import io.kvtier.cachetier.PageStore;
 import io.kvtier.cachetier.PutResult;
@@ -85,18 +84,19 @@ public final class PageCache implements PageStore {
       LongSupplier clockNs) {
     this.store = store;
     this.limits = limits;
-    this.tenants = new TenantTable(limits);
     this.leases = leases;
     this.events = events;
     this.listener = listener;
     this.clockNs = clockNs;
     this.ttlNs = limits.ttl().map(Duration::toNanos).orElse(0L);
     this.ledger = new Ledger(store.bytesMax());
+    this.tenants = new TenantTable(limits, ledger);
     Arrays.setAll(stripes, i -> new ReentrantLock());
     for (Removal reason : Removal.values()) {
       removed.put(reason, new LongAdder());
     }
-    Tenant owner = tenants.of(CacheLimits.DEFAULT_TENANT);
+    // Never left: it stays whether it has pages or not.
+    Tenant owner = tenants.enter(CacheLimits.DEFAULT_TENANT);
     long now = clockNs.getAsLong();
     store.forEach((key, length) -> {
       ledger.take(owner, length);
@@ -149,7 +149,15 @@ public final class PageCache implements PageStore {
   public PutResult put(String tenantName, PageKey key, DirectBuffer page, int offset, int length) {
     requireInRange("page length", length, 1, PAGE_BYTES_MAX);
     page.boundsCheck(offset, length);
-    Tenant tenant = tenants.of(tenantName);
+    Tenant tenant = tenants.enter(tenantName);
+    try {
+      return put(tenant, key, page, offset, length);
+    } finally {
+      tenants.leave(tenant);
+    }
+  }
+
+  private PutResult put(Tenant tenant, PageKey key, DirectBuffer page, int offset, int length) {
     if (store.contains(key)) {
       touch(key);
       return PutResult.EXISTED;
@@ -202,10 +210,7 @@ public final class PageCache implements PageStore {
   /** Reserves bytes, evicting until they are there. */
   private void makeRoom(Tenant tenant, int length) {
     if (length > tenant.bytesMax || length > ledger.bytesMax()) {
-      throw new KvtierException(
-          Code.EXHAUSTED,
-          "page of %d bytes never fits: the tier takes %d, tenant '%s' %d"
-              .formatted(length, ledger.bytesMax(), tenant.name, tenant.bytesMax));
+      throw CacheFull.never(ledger, tenant, length);
     }
     while (true) {
       long seen = ledger.changes();
@@ -223,35 +228,15 @@ public final class PageCache implements PageStore {
         Removal reason = ofTenant ? Removal.QUOTA : Removal.SIZE;
         victims.forEach(page -> evict(page, reason));
       } else if (!letGo(() -> leases.expire(clockNs.getAsLong())) && !ledger.awaitChange(seen)) {
-        throw ofTenant ? full(tenant, length) : full(length);
+        throw ofTenant
+            ? CacheFull.tenant(ledger, tenant, limits.evicts(), length)
+            : CacheFull.tier(ledger, limits.evicts(), length);
       }
     }
   }
 
   private List<CachedPage> coldest(Tenant tenant, boolean ofTenant, long lacking) {
     return ofTenant ? tenant.order.coldest(lacking) : tenants.coldest(tenant, lacking);
-  }
-
-  private KvtierException full(int length) {
-    return full("tier", ledger.used(), ledger.bytesMax(), length);
-  }
-
-  private KvtierException full(Tenant tenant, int length) {
-    return full("tenant '" + tenant.name + "'", ledger.used(tenant), tenant.bytesMax, length);
-  }
-
-  private KvtierException full(String what, long used, long bytesMax, int length) {
-    return new KvtierException(
-        Code.EXHAUSTED,
-        "%s is full: %d of %d bytes; %s: a page of %d does not fit"
-            .formatted(
-                what,
-                used,
-                bytesMax,
-                limits.evicts()
-                    ? "all of them are leased, until leases are released or end"
-                    : "nothing is evicted, delete pages or raise the bound",
-                length));
   }
 
   /** Removes a page unless it is leased or has gone already. */
@@ -284,6 +269,7 @@ public final class PageCache implements PageStore {
     page.tenant.order.remove(page);
     byAge.remove(page);
     ledger.giveBack(page.tenant, page.length);
+    tenants.forgetIfEmpty(page.tenant);
     events.append(page.key, false);
     countOf(reason).increment();
     listener.removed(reason, clockNs.getAsLong() - page.storedNs, page.length);
@@ -493,8 +479,7 @@ public final class PageCache implements PageStore {
 
   /** Bytes that a tenant's pages have. */
   public long bytesUsed(String tenant) {
-    Tenant known = tenants.find(tenant);
-    return known == null ? 0 : ledger.used(known);
+    return tenants.bytesUsed(tenant);
   }
 
   @Override

@@ -6,6 +6,9 @@ final class Tenant {
   final long bytesMax;
   final EvictionOrder order = new EvictionOrder();
 
+  /** Puts under way; guarded by the {@link TenantTable}. */
+  int puts;
+
   /** Bytes stored or being stored; guarded by the {@link Ledger}. */
   long used;
 

@@ -6,48 +6,62 @@ import java.util.Iterator;
 import java.util.List;
 import java.util.Map;
 import java.util.concurrent.ConcurrentHashMap;
-import org.jspecify.annotations.Nullable;
 
-/** The tenants that have had pages since the start. Safe for use by many threads. */
+/**
+ * The tenants that have pages, or puts under way. Safe for use by many threads. Its lock is taken
+ * before the ledger's.
+ */
 final class TenantTable {
   private final CacheLimits limits;
+  private final Ledger ledger;
+
+  /** Changed under this table's lock alone. */
   private final Map<String, Tenant> tenants = new ConcurrentHashMap<>();
 
-  TenantTable(CacheLimits limits) {
+  TenantTable(CacheLimits limits, Ledger ledger) {
     this.limits = limits;
+    this.ledger = ledger;
   }
 
   /**
-   * The tenant of a name, new if need be.
+   * The tenant of a name, new if need be, for a put that begins; {@link #leave} must follow.
    *
    * @throws KvtierException INVALID if the name is none, EXHAUSTED if there are too many
    */
-  Tenant of(String name) {
-    Tenant tenant = tenants.get(name);
-    return tenant != null ? tenant : add(name);
-  }
-
-  private synchronized Tenant add(String name) {
-    CacheLimits.requireTenant(name);
+  synchronized Tenant enter(String name) {
     Tenant tenant = tenants.get(name);
     if (tenant == null) {
-      if (tenants.size() == CacheLimits.TENANTS_MAX) {
+      CacheLimits.requireTenant(name);
+      if (tenants.size() >= CacheLimits.TENANTS_MAX) {
         throw new KvtierException(
             Code.EXHAUSTED,
-            "tier has had pages of %d tenants since its start, which is its bound; it takes none of"
-                    .formatted(CacheLimits.TENANTS_MAX)
-                + " tenant '"
-                + name
-                + "'");
+            "tier has pages of %d tenants, which is its bound; it takes none of tenant '%s'"
+                .formatted(tenants.size(), name));
       }
       tenant = new Tenant(name, limits.quotaOf(name));
       tenants.put(name, tenant);
     }
+    tenant.puts++;
     return tenant;
   }
 
-  @Nullable Tenant find(String name) {
-    return tenants.get(name);
+  /** A put has ended. */
+  synchronized void leave(Tenant tenant) {
+    tenant.puts--;
+    forgetIfEmpty(tenant);
+  }
+
+  /** Whoever has no pages, for a put was refused or all have gone, is not counted any more. */
+  synchronized void forgetIfEmpty(Tenant tenant) {
+    if (tenant.puts == 0 && ledger.used(tenant) == 0) {
+      tenants.remove(tenant.name, tenant);
+    }
+  }
+
+  /** Bytes that a tenant's pages have. */
+  long bytesUsed(String name) {
+    Tenant known = tenants.get(name);
+    return known == null ? 0 : ledger.used(known);
   }
 
   /**

@@ -1,5 +1,7 @@
 package io.kvtier.cachetier.grpc;
 
+import static java.nio.charset.StandardCharsets.UTF_8;
+
 import com.google.protobuf.InvalidProtocolBufferException;
 import io.grpc.Status;
 import io.kvtier.KvtierException;
@@ -9,6 +11,7 @@ import io.kvtier.cachetier.PageStore;
 import io.kvtier.cachetier.PutResult;
 import io.kvtier.cachetier.Read.Miss;
 import io.kvtier.cachetier.Read.MissReason;
+import io.kvtier.cachetier.cache.CacheLimits;
 import io.kvtier.page.PageKey;
 import io.kvtier.rpc.Statuses;
 import io.kvtier.v1.ContainsRequest;
@@ -49,6 +52,13 @@ final class DirectConnection implements Runnable {
   private final Staging unused = Staging.offHeap(PageStore.PAGE_BYTES_MAX);
 
   private int acksHeld;
+  private String tenant = CacheLimits.DEFAULT_TENANT;
+
+  /** Whether the client has greeted. */
+  private volatile boolean greeted;
+
+  /** When the client last sent a request, or took what was sent. */
+  private volatile long movedNs = System.nanoTime();
 
   DirectConnection(PageService pages, SocketChannel socket) {
     this.pages = pages;
@@ -61,8 +71,11 @@ final class DirectConnection implements Runnable {
       try {
         channel.awaitGreeting();
         channel.greet();
+        greeted = true;
         while (channel.nextFrame()) {
+          movedNs = System.nanoTime();
           answer();
+          movedNs = System.nanoTime();
         }
       } catch (RuntimeException e) {
         refuse(e);
@@ -70,6 +83,16 @@ final class DirectConnection implements Runnable {
     } catch (IOException e) {
       LOG.log(Level.FINE, "a client of the direct path has gone", e);
     }
+  }
+
+  /**
+   * Whether the client has been gone for too long.
+   *
+   * @param greetingNs longest time to its greeting
+   * @param idleNs longest time in which it neither sends a request nor takes an answer
+   */
+  boolean stale(long nowNs, long greetingNs, long idleNs) {
+    return nowNs - movedNs > (greeted ? idleNs : greetingNs);
   }
 
   private void refuse(RuntimeException e) throws IOException {
@@ -90,11 +113,12 @@ final class DirectConnection implements Runnable {
         case Frames.SECTIONS -> sections(GetSectionsRequest.parseFrom(channel.bodyBuffer()));
         case Frames.CONTAINS -> contains(ContainsRequest.parseFrom(channel.bodyBuffer()));
         case Frames.PUT -> put();
+        case Frames.TENANT -> tenant();
         case Frames.ROWS -> rows(GetRowsRequest.parseFrom(channel.bodyBuffer()));
         default ->
             throw KvtierException.invalid(
                 "frame is of kind %d; it must be a request, %d..%d",
-                channel.kind(), Frames.GET, Frames.ROWS);
+                channel.kind(), Frames.GET, Frames.TENANT);
       }
     } catch (InvalidProtocolBufferException e) {
       throw new KvtierException(
@@ -148,6 +172,7 @@ final class DirectConnection implements Runnable {
   private void sendIfMany() throws IOException {
     if (channel.waiting() >= SEND_BYTES) {
       channel.flush();
+      movedNs = System.nanoTime();
     }
   }
 
@@ -160,11 +185,15 @@ final class DirectConnection implements Runnable {
     channel.flush();
   }
 
+  private void tenant() {
+    tenant = CacheLimits.requireTenant(UTF_8.decode(channel.bodyBuffer()).toString());
+  }
+
   private void put() throws IOException {
     PageMessages.Put put = PageMessages.readPut(channel.body(), unused);
     PageKey key = PageKey.of(put.key());
     KvtierException.requireInRange("page length", put.length(), 1, PageStore.PAGE_BYTES_MAX);
-    PutResult result = pages.put(key, put.bytes(), put.offset(), put.length());
+    PutResult result = pages.put(tenant, key, put.bytes(), put.offset(), put.length());
     PutResponse ack =
         PutResponse.newBuilder().setKey(put.key()).setExisted(result == PutResult.EXISTED).build();
     channel.add(Frames.ANSWER, OutgoingBytes.whole(ack.toByteArray()));

@@ -18,11 +18,15 @@ import java.nio.channels.ServerSocketChannel;
 import java.nio.channels.SocketChannel;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.time.Duration;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.concurrent.ConcurrentHashMap;
+import java.util.concurrent.Executors;
+import java.util.concurrent.ScheduledExecutorService;
+import java.util.concurrent.TimeUnit;
 import java.util.concurrent.locks.LockSupport;
 import java.util.logging.Level;
 import java.util.logging.Logger;
@@ -30,9 +34,9 @@ import java.util.logging.Logger;
 /**
  * The listeners of the direct path ({@link Frames}), over TCP and, where asked, over a Unix-domain
  * socket. Each connection has a platform thread, since the store's locks belong to threads; at most
- * {@link #CONNECTIONS_MAX} are open, further ones are refused. A connection holds .75 MiB of
- * buffers, more where pages are longer: at most one request and one answer. {@link #close} ends
- * them all and is idempotent.
+ * {@link #CONNECTIONS_MAX} are open, further ones are refused, and those that are silent for too
+ * long are closed. A connection holds .75 MiB of buffers, more where pages are longer: at most one
+ * request and one answer. {@link #close} ends them all and is idempotent.
  */
 public final class DirectServer implements AutoCloseable {
   /** Most connections at a time. */
@@ -40,19 +44,32 @@ public final class DirectServer implements AutoCloseable {
 
   private static final long ACCEPT_PAUSE_NS = 100_000_000L;
 
+  /** How long connections may say nothing. */
+  record Patience(Duration greeting, Duration idle) {
+    static final Patience DEFAULT = new Patience(Duration.ofSeconds(10), Duration.ofMinutes(5));
+  }
+
+  private record Open(DirectConnection connection, Thread thread) {}
+
   private static final Logger LOG = Logger.getLogger(DirectServer.class.getName());
 
   private final PageService pages;
-  private final Map<SocketChannel, Thread> connections = new ConcurrentHashMap<>();
+  private final Map<SocketChannel, Open> connections = new ConcurrentHashMap<>();
   private final List<ServerSocketChannel> listeners = new ArrayList<>();
   private final Optional<Path> socket;
   private final int connectionsMax;
+  private final Patience patience;
+  private final ScheduledExecutorService sweeper =
+      Executors.newSingleThreadScheduledExecutor(
+          Thread.ofPlatform().daemon().name("kvtier-direct-sweep").factory());
   private int port;
 
   /** Whether the socket's path is ours. */
   private boolean bound;
 
-  private DirectServer(PageService pages, Optional<Path> socket, int connectionsMax) {
+  private DirectServer(
+      PageService pages, Optional<Path> socket, int connectionsMax, Patience patience) {
+    this.patience = patience;
     this.pages = pages;
     this.connectionsMax = connectionsMax;
     this.socket = socket;
@@ -67,12 +84,17 @@ public final class DirectServer implements AutoCloseable {
    */
   public static DirectServer start(
       PageService pages, String host, int port, Optional<Path> socket) {
-    return start(pages, host, port, socket, CONNECTIONS_MAX);
+    return start(pages, host, port, socket, CONNECTIONS_MAX, Patience.DEFAULT);
   }
 
   static DirectServer start(
-      PageService pages, String host, int port, Optional<Path> socket, int connectionsMax) {
-    DirectServer server = new DirectServer(pages, socket, connectionsMax);
+      PageService pages,
+      String host,
+      int port,
+      Optional<Path> socket,
+      int connectionsMax,
+      Patience patience) {
+    DirectServer server = new DirectServer(pages, socket, connectionsMax, patience);
     try {
       ServerSocketChannel tcp = ServerSocketChannel.open();
       server.listeners.add(tcp);
@@ -102,7 +124,26 @@ public final class DirectServer implements AutoCloseable {
           .name("kvtier-direct-accept")
           .start(() -> server.accept(listener));
     }
+    long periodNs = Math.max(1_000_000, patience.greeting().toNanos() / 4);
+    var _ =
+        server.sweeper.scheduleWithFixedDelay(
+            server::sweep, periodNs, periodNs, TimeUnit.NANOSECONDS);
     return server;
+  }
+
+  /** Ends connections whose client says nothing, or takes nothing, for too long. */
+  private void sweep() {
+    long nowNs = System.nanoTime();
+    connections.forEach((channel, open) -> {
+      if (open.connection()
+          .stale(nowNs, patience.greeting().toNanos(), patience.idle().toNanos())) {
+        try {
+          channel.close();
+        } catch (IOException e) {
+          LOG.log(Level.FINE, "an idle connection could not be closed", e);
+        }
+      }
+    });
   }
 
   /** The TCP port. */
@@ -169,7 +210,7 @@ public final class DirectServer implements AutoCloseable {
                 connections.remove(channel);
               }
             });
-    connections.put(channel, thread);
+    connections.put(channel, new Open(connection, thread));
     thread.start();
   }
 
@@ -187,6 +228,7 @@ public final class DirectServer implements AutoCloseable {
 
   @Override
   public void close() {
+    sweeper.shutdownNow();
     try {
       if (bound && listeners.getFirst().isOpen() && socket.isPresent()) {
         Files.deleteIfExists(socket.get());
@@ -197,8 +239,8 @@ public final class DirectServer implements AutoCloseable {
       for (SocketChannel channel : connections.keySet()) {
         channel.close();
       }
-      for (Thread thread : connections.values()) {
-        thread.join();
+      for (Open open : connections.values()) {
+        open.thread().join();
       }
     } catch (IOException e) {
       LOG.log(Level.WARNING, "the direct path could not be closed well", e);

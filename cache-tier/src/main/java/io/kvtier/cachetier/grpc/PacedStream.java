@@ -12,6 +12,11 @@ import io.grpc.stub.ServerCallStreamObserver;
 final class PacedStream<R> {
   static final int BUFFERED_BYTES = 1 << 20;
 
+  /** About how many bytes wait for all clients: where there are many, each has less. */
+  static final int BUFFERED_BYTES_TOTAL = 64 << 20;
+
+  private static final int BUFFERED_BYTES_MIN = 64 << 10;
+
   /** Makes the answers, at least one. */
   interface Answers<R> {
     boolean hasNext();
@@ -36,7 +41,8 @@ final class PacedStream<R> {
   static <R> void send(ServerCallStreamObserver<R> out, Answers<R> answers, StreamLimit limit) {
     Runnable leave = limit.enter();
     PacedStream<R> stream = new PacedStream<>(out, answers);
-    out.setOnReadyThreshold(BUFFERED_BYTES);
+    out.setOnReadyThreshold(
+        Math.clamp(BUFFERED_BYTES_TOTAL / limit.open(), BUFFERED_BYTES_MIN, BUFFERED_BYTES));
     out.setOnReadyHandler(stream::onReady);
     out.setOnCancelHandler(leave);
     out.setOnCloseHandler(leave);

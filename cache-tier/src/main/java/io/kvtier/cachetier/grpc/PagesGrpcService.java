@@ -14,6 +14,8 @@ import io.kvtier.cachetier.cache.PageCache;
 import io.kvtier.page.PageKey;
 import io.kvtier.v1.AttendRequest;
 import io.kvtier.v1.AttendResponse;
+import io.kvtier.v1.CheckRequest;
+import io.kvtier.v1.CheckResponse;
 import io.kvtier.v1.ContainsRequest;
 import io.kvtier.v1.ContainsResponse;
 import io.kvtier.v1.DeleteRequest;
@@ -235,6 +237,16 @@ public final class PagesGrpcService implements BindableService {
         deleted += pages.delete(key) ? 1 : 0;
       }
       out.onNext(DeleteResponse.newBuilder().setDeleted(deleted).build());
+      out.onCompleted();
+    }
+
+    @Override
+    public void check(CheckRequest request, StreamObserver<CheckResponse> out) {
+      int removed = 0;
+      for (PageKey key : PageRequests.keys(request.getKeysList())) {
+        removed += pages.check(key) ? 1 : 0;
+      }
+      out.onNext(CheckResponse.newBuilder().setRemoved(removed).build());
       out.onCompleted();
     }
 

@@ -25,8 +25,8 @@ public record LeaseLimits(int leasesMax, int keysPerLeaseMax, int keysMax, long 
         "lease ttl max, ns", ttlNsMax, TimeUnit.SECONDS.toNanos(1), TimeUnit.DAYS.toNanos(1));
   }
 
-  /** 4,096 leases of 262,144 keys each, 2,097,152 in all, an hour at most. */
+  /** 4,096 leases of 2,097,152 keys, each and in all, an hour at most. */
   public static LeaseLimits defaults() {
-    return new LeaseLimits(1 << 12, 1 << 18, 1 << 21, TimeUnit.HOURS.toNanos(1));
+    return new LeaseLimits(1 << 12, 1 << 21, 1 << 21, TimeUnit.HOURS.toNanos(1));
   }
 }

@@ -250,11 +250,28 @@ final class PageCacheTest extends PageCacheFixture {
     assertThatThrownBy(() -> put("no/name", 0))
         .isInstanceOf(KvtierException.class)
         .hasMessageStartingWith("tenant is 'no/name'; it must have 1..64 characters");
+    open(CacheLimits.TENANTS_MAX + 10, CacheLimits.none());
     for (int i = 1; i < CacheLimits.TENANTS_MAX; i++) {
       put("tenant-" + i, i);
     }
-    assertFull("one-more", 5000, "tier has had pages of 1024 tenants since its start");
+    assertFull("one-more", 5000, "tier has pages of 1024 tenants, which is its bound");
     put("tenant-7", 5000);
+    assertThat(cache.delete(key(9))).isTrue();
+    assertThat(put("one-more", 5001)).isEqualTo(PutResult.STORED);
+  }
+
+  @Test
+  void tenantsThatHaveNoPagesAreNotCounted() {
+    open(10, CacheLimits.keeping());
+    put(0, 1, 2, 3, 4, 5, 6, 7, 8);
+    for (int i = 0; i < 2 * CacheLimits.TENANTS_MAX; i++) {
+      put("comes-and-goes-" + i, 9);
+      assertThat(cache.delete(key(9))).isTrue();
+    }
+    put(9);
+    for (int i = 0; i < 2 * CacheLimits.TENANTS_MAX; i++) {
+      assertFull("refused-" + i, 10, "tier is full");
+    }
   }
 
   @Test

@@ -25,10 +25,12 @@ import java.io.IOException;
 import java.net.InetAddress;
 import java.net.InetSocketAddress;
 import java.net.UnixDomainSocketAddress;
+import java.nio.ByteBuffer;
 import java.nio.channels.SocketChannel;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.nio.file.attribute.PosixFilePermissions;
+import java.time.Duration;
 import java.util.Optional;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.BeforeEach;
@@ -62,7 +64,8 @@ final class DirectServerTest {
             EndpointConfig.LOOPBACK,
             0,
             Optional.of(directory.resolve("direct")),
-            CONNECTIONS);
+            CONNECTIONS,
+            DirectServer.Patience.DEFAULT);
   }
 
   @AfterEach
@@ -72,8 +75,12 @@ final class DirectServerTest {
   }
 
   private FrameChannel connect() throws IOException {
+    return connect(server);
+  }
+
+  private static FrameChannel connect(DirectServer to) throws IOException {
     SocketChannel socket =
-        SocketChannel.open(new InetSocketAddress(InetAddress.getLoopbackAddress(), server.port()));
+        SocketChannel.open(new InetSocketAddress(InetAddress.getLoopbackAddress(), to.port()));
     FrameChannel channel = new FrameChannel(socket, 32 << 20);
     channel.greet();
     channel.awaitGreeting();
@@ -145,15 +152,33 @@ final class DirectServerTest {
 
   @Test
   void aWrongRequestIsRefusedWithItsReasonAndEndsItsConnection() throws IOException {
-    assertRefused((byte) 99, new byte[0], "frame is of kind 99; it must be a request, 16..20");
+    assertRefused((byte) 99, new byte[0], "frame is of kind 99; it must be a request, 16..21");
     assertRefused(Frames.GET, new byte[] {(byte) 0xFF}, "the request of kind 16 cannot be read");
     assertRefused(Frames.GET, new byte[0], "number of keys is 0; it must be 1..1024");
     assertRefused(Frames.PUT, new byte[] {10, 3, 1, 2, 3}, "page key has 3 bytes");
     assertRefused(Frames.PUT, new byte[] {18, 100, 1}, "the message has");
     assertRefused(Frames.SECTIONS, new byte[] {10, 2, 10, 0}, "pages[0]: page key has 0 bytes");
+    assertRefused(Frames.TENANT, new byte[] {'a', '/'}, "tenant is 'a/'");
     assertRefused(Frames.ROWS, new byte[0], "number of pages is 0; it must be 1..1024");
     assertRefused(Frames.ROWS, new byte[] {10, 2, 10, 0}, "pages[0]: page key has 0 bytes");
     assertThat(store.pages()).isZero();
+  }
+
+  @Test
+  void whoSaysNothingIsNotWaitedFor() throws IOException {
+    DirectServer.Patience patience =
+        new DirectServer.Patience(Duration.ofMillis(200), Duration.ofMillis(1500));
+    try (DirectServer impatient =
+            DirectServer.start(
+                pages, EndpointConfig.LOOPBACK, 0, Optional.empty(), CONNECTIONS, patience);
+        FrameChannel greets = connect(impatient);
+        SocketChannel silent =
+            SocketChannel.open(
+                new InetSocketAddress(InetAddress.getLoopbackAddress(), impatient.port()))) {
+      assertThat(silent.read(ByteBuffer.allocate(8))).as("closed").isNegative();
+      assertThat(containsFirst(greets)).isFalse();
+      assertThat(greets.nextFrame()).as("closed").isFalse();
+    }
   }
 
   @Test
