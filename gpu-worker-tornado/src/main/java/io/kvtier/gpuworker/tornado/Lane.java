@@ -370,8 +370,8 @@ final class Lane implements AutoCloseable {
     }
   }
 
-  /** Sets the grids for a shape. */
-  void shape(int kvHeads, int group, int blocks, int chunks, int rowSlots) {
+  /** Sets the grids for a step, and says so in its figures. */
+  void shape(int kvHeads, int group, int blocks, int chunks, int rowSlots, int[] figures) {
     each(byBlock, kvHeads * blocks);
     each(byBlockChunk, kvHeads * blocks * chunks);
     each(byHeadChunk, kvHeads * chunks);
@@ -380,7 +380,7 @@ final class Lane implements AutoCloseable {
     each(byQuery, queryGroups);
     each(byHead, (kvHeads + StepLayout.GROUP - 1) / StepLayout.GROUP);
     each(byRowSlot, Math.max(1, rowSlots * blocks));
-    ints.set(StepLayout.QUERY_THREADS, queryGroups * StepLayout.GROUP);
+    figures[StepLayout.QUERY_THREADS] = queryGroups * StepLayout.GROUP;
   }
 
   private static void each(List<WorkerGrid1D> grids, int groups) {

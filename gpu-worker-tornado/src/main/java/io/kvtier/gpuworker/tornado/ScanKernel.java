@@ -2,6 +2,7 @@ package io.kvtier.gpuworker.tornado;
 
 import static io.kvtier.gpuworker.tornado.StepLayout.GROUP;
 
+import io.kvtier.gpuworker.cpu.SketchError;
 import uk.ac.manchester.tornado.api.KernelContext;
 import uk.ac.manchester.tornado.api.math.TornadoMath;
 import uk.ac.manchester.tornado.api.types.arrays.FloatArray;
@@ -14,7 +15,7 @@ import uk.ac.manchester.tornado.api.types.arrays.IntArray;
  */
 final class ScanKernel {
   /** An estimate is raised by at most this. */
-  private static final float RAISE_MAX = 2f;
+  private static final float RAISE_MAX = SketchError.RAISE_MAX;
 
   private ScanKernel() {}
 

@@ -52,6 +52,9 @@ final class StepLayout {
 
   static final int ROW_TABLE = 18;
 
+  /** Elements from one exact row to the next. */
+  static final int ROW_ELEMENTS = 19;
+
   /** Threads that are started one a q head. */
   static final int QUERY_THREADS = 17;
 

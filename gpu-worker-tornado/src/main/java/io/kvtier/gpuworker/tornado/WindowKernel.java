@@ -48,7 +48,7 @@ final class WindowKernel {
     int sinks = ints.get(StepLayout.SINKS);
     int rows = sinks + ints.get(StepLayout.WINDOW_COUNT);
     int head = group / blocks;
-    int rowLength = ints.get(StepLayout.KV_HEADS) * headDim;
+    int rowLength = ints.get(StepLayout.ROW_ELEMENTS);
     int query = StepLayout.PLAIN + group * StepLayout.QUERIES * headDim;
     float[] weights = context.allocateFloatLocalArray(4 * GROUP);
     float[] sums = context.allocateFloatLocalArray(4 * 256);
