@@ -11,7 +11,7 @@ public enum Residence {
   DENSE(2),
   /** The sketch of two key planes, scales and means; the other codes are fetched. */
   TWO_PLANES(2),
-  /** The sketch of one key plane; whole heads are fetched, so that a page's codes stand alone. */
+  /** The sketch of one key plane, scales and means; the other codes are fetched. */
   ONE_PLANE(1),
   /** Nothing: every step streams all of the head's pages through. */
   STREAMED(0);
@@ -51,13 +51,14 @@ public enum Residence {
   public int codes() {
     return switch (this) {
       case DENSE, TWO_PLANES -> REST;
-      case ONE_PLANE, STREAMED -> ALL;
+      case ONE_PLANE -> REST | Section.K_COARSE.bit();
+      case STREAMED -> ALL;
     };
   }
 
-  /** Whether fetched codes hold the whole head, and need no sketch to be read. */
-  public boolean codesStandAlone() {
-    return codes() == ALL;
+  /** Sections that the rows of dominant tokens are made of, as a section set; 0: none are. */
+  public int rows() {
+    return this == TWO_PLANES || this == ONE_PLANE ? codes() : 0;
   }
 
   /** Device bytes of one page of one head. */

@@ -1,5 +1,6 @@
 package io.kvtier.coordinator.plan;
 
+import io.kvtier.page.PageLayout;
 import io.kvtier.page.Residence;
 import java.util.ArrayList;
 import java.util.List;
@@ -20,8 +21,14 @@ final class HeadCosts {
   /** Bytes a nanosecond that attention reads of codes, and a scan of sketches. */
   private static final double ATTEND_RATE = 8;
 
-  /** Candidates that are fetched for each token that is needed. */
+  /** Tokens that one plane chooses for each that is needed: it knows them less well. */
   private static final int ONE_PLANE_CANDIDATES = 3;
+
+  /** Bytes of a request for rows of a page: its key and what frames it, for all heads. */
+  private static final int REQUEST_PAGE_BYTES = 64;
+
+  /** And the tokens of a head. */
+  private static final int REQUEST_HEAD_BYTES = 8;
 
   /** One residence of one head. */
   record Option(Residence residence, long deviceBytes, long fetchBytes, double timeNs) {}
@@ -41,20 +48,33 @@ final class HeadCosts {
   }
 
   private static Option option(PlanInputs inputs, Residence residence, int needed) {
-    long pages = inputs.pages();
-    double touched =
+    long fetched =
         switch (residence) {
           case DENSE -> 0;
-          case TWO_PLANES -> touched(pages, needed);
-          case ONE_PLANE -> touched(pages, (double) ONE_PLANE_CANDIDATES * needed);
-          case STREAMED -> pages;
+          case TWO_PLANES -> rowBytes(inputs, residence, needed);
+          case ONE_PLANE -> rowBytes(inputs, residence, (long) ONE_PLANE_CANDIDATES * needed);
+          case STREAMED -> (long) inputs.pages() * inputs.layout().lengthOf(residence.codes());
         };
-    long codes = inputs.layout().lengthOf(residence.codes());
-    long fetched = Math.round(touched * codes);
     long resident = inputs.headBytes(residence);
-    long scanned = residence == Residence.STREAMED ? 0 : resident;
+    // A scan of one plane takes about as long as one of two: it waits for instructions.
+    long scanned =
+        switch (residence) {
+          case STREAMED -> 0;
+          case ONE_PLANE -> inputs.headBytes(Residence.TWO_PLANES);
+          case TWO_PLANES, DENSE -> resident;
+        };
     double timeNs = fetched / FETCH_RATE + (fetched + scanned) / ATTEND_RATE;
     return new Option(residence, resident, fetched, timeNs);
+  }
+
+  /** Bytes of the rows of so many tokens, and of asking for them page by page. */
+  private static long rowBytes(PlanInputs inputs, Residence residence, long tokens) {
+    long rows = Math.min(tokens, (long) inputs.pages() * PageLayout.TOKENS);
+    long each = inputs.layout().lengthOf(residence.rows()) / PageLayout.TOKENS;
+    // A page that one head wants is wanted by half of the others, say.
+    double sharing = Math.max(1, inputs.geometry().getKvHeads() / 2.);
+    double asking = REQUEST_HEAD_BYTES + REQUEST_PAGE_BYTES / sharing;
+    return rows * each + Math.round(touched(inputs.pages(), (double) rows) * asking);
   }
 
   /** Pages that hold at least one of so many tokens, which lie anywhere. */

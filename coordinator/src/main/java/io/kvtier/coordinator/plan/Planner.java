@@ -42,6 +42,9 @@ public final class Planner {
   /** The hot set gets this share of what is left beside the fixed bytes, and all that is over. */
   private static final int HOT_SET_SHARE = 20;
 
+  /** What finds the rows of the hot set takes about this share of them. */
+  private static final int HOT_SET_TABLES_SHARE = 5;
+
   private static final int NO_PROFILE = -1;
 
   /**
@@ -86,15 +89,13 @@ public final class Planner {
     return plan.build();
   }
 
-  /** A hot set of more bytes than all that can be fetched would stay empty. */
+  /** A hot set of more bytes than all rows there are, with its tables, would stay empty. */
   private static long hotSetMost(PlanInputs inputs, List<Option> chosen) {
     long most = 0;
     for (Option option : chosen) {
-      if (option.residence() != Residence.DENSE) {
-        most += (long) inputs.pages() * inputs.layout().lengthOf(option.residence().codes());
-      }
+      most += (long) inputs.pages() * inputs.layout().lengthOf(option.residence().rows());
     }
-    return most;
+    return most + most / HOT_SET_TABLES_SHARE;
   }
 
   private static Head head(PlanInputs inputs, int index) {

@@ -13,7 +13,7 @@ import io.kvtier.page.Fingerprint;
 import io.kvtier.page.PageKey;
 import io.kvtier.page.PageLayout;
 import io.kvtier.page.Residence;
-import io.kvtier.page.Section;
+import io.kvtier.page.TokenRows;
 import java.util.ArrayList;
 import java.util.Collections;
 import java.util.List;
@@ -22,9 +22,9 @@ import java.util.UUID;
 import org.agrona.DirectBuffer;
 
 /**
- * One layer of Llama-3.1-8B's geometry with random keys and values, its codes beside it as a tier
- * on the same machine would give them. The keys are Gaussian around a common mean, so what a query
- * finds is scattered over all pages: the worst case for the attention to the chosen tokens.
+ * One layer of Llama-3.1-8B's geometry with random keys and values, the rows of its tokens beside
+ * it as a hot set that holds them all would. The keys are Gaussian around a common mean, so what a
+ * query finds is scattered over all pages: the worst case for the attention to the chosen tokens.
  */
 final class BenchLayer implements DeviceLayer.PageSink, AutoCloseable {
   static final int Q_HEADS = 32;
@@ -37,10 +37,12 @@ final class BenchLayer implements DeviceLayer.PageSink, AutoCloseable {
   private final AttentionDevice device;
   private final LayerShape shape;
   private final DeviceLayer layer;
-  private final List<DeviceSlot> codes = new ArrayList<>();
+  private final TokenRows tokenRows;
+
+  /** {@code [pages][heads]}: the rows of all of a page's tokens. */
+  private final List<DeviceSlot> rows = new ArrayList<>();
+
   private final boolean dense;
-  private int[] pairs = new int[0];
-  private DeviceSlot[] given = new DeviceSlot[0];
 
   BenchLayer(AttentionDevice device, int tokens, boolean dense, long seed) {
     this.device = device;
@@ -48,6 +50,7 @@ final class BenchLayer implements DeviceLayer.PageSink, AutoCloseable {
     this.shape = new LayerShape(MODEL, layout, Q_HEADS, Short.BYTES, 4, 64);
     this.layer = device.newLayer(0, shape);
     this.dense = dense;
+    this.tokenRows = new TokenRows(layout, Residence.TWO_PLANES.rows());
     SplittableRandom random = new SplittableRandom(seed);
     float[] keys = new float[CHUNK * shape.rowLength()];
     float[] values = new float[CHUNK * shape.rowLength()];
@@ -96,19 +99,18 @@ final class BenchLayer implements DeviceLayer.PageSink, AutoCloseable {
     return layer.newPass(dense ? allDense() : Collections.nCopies(KV_HEADS, policy));
   }
 
-  /** Attends one query of every head; the codes of chosen tokens are at hand. */
+  /** Attends one query of every head; the rows of chosen tokens are at hand. */
   void attend(LayerPass pass, float[] queries, float[] output, float[] lse) {
     pass.choose(queries, 0, new float[0], new float[0], 0);
-    int count = pass.neededCount();
-    if (pairs.length < count) {
-      pairs = new int[count];
-      given = new DeviceSlot[count];
+    for (int head = 0; head < KV_HEADS; head++) {
+      int count = dense ? 0 : pass.chosenCount(head);
+      for (int i = 0; i < count; i++) {
+        int position = pass.chosenPosition(head, i);
+        DeviceSlot slot = rows.get(position / TOKENS * KV_HEADS + head);
+        pass.giveRow(head, i, slot, position % TOKENS * tokenRows.length());
+      }
     }
-    for (int i = 0; i < count; i++) {
-      pairs[i] = i;
-      given[i] = codes.get(pass.neededPage(i) * KV_HEADS + pass.neededHead(i));
-    }
-    pass.attendNeeded(pairs, given, count);
+    pass.attendRows();
     pass.finish(output, 0, lse, 0);
   }
 
@@ -123,16 +125,11 @@ final class BenchLayer implements DeviceLayer.PageSink, AutoCloseable {
       return;
     }
     for (int head = 0; head < KV_HEADS; head++) {
-      DeviceSlot slot = device.memory().allocate(shape.codesBytes(Residence.TWO_PLANES));
-      for (Section section : List.of(Section.K_FINE, Section.V_CODES, Section.V_SCALES)) {
-        slot.buffer()
-            .putBytes(
-                shape.layout().offsetIn(LayerShape.CODES, section),
-                page,
-                shape.layout().offset(head, section),
-                shape.layout().length(section));
+      DeviceSlot slot = device.memory().allocate(TOKENS * tokenRows.length());
+      for (int token = 0; token < TOKENS; token++) {
+        tokenRows.takeFromPage(page, 0, head, token, slot.buffer(), token * tokenRows.length());
       }
-      codes.add(slot);
+      rows.add(slot);
     }
   }
 
@@ -147,6 +144,6 @@ final class BenchLayer implements DeviceLayer.PageSink, AutoCloseable {
   @Override
   public void close() {
     layer.release();
-    codes.forEach(DeviceSlot::release);
+    rows.forEach(DeviceSlot::release);
   }
 }

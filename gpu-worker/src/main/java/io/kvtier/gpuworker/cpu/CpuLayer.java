@@ -17,7 +17,9 @@ import io.kvtier.page.Residence;
 import java.util.ArrayDeque;
 import java.util.ArrayList;
 import java.util.Arrays;
+import java.util.EnumMap;
 import java.util.List;
+import java.util.Map;
 import org.agrona.concurrent.UnsafeBuffer;
 import org.jspecify.annotations.Nullable;
 
@@ -32,8 +34,9 @@ final class CpuLayer implements DeviceLayer {
   private final Workshop workshop;
   private int tokens;
   private @Nullable PageOut pageOut;
-  private final CodedRows besideSketch;
-  private final CodedRows standingAlone;
+
+  /** Decoders of single rows, by the residence of the head; made when they are needed. */
+  private final Map<Residence, CodedRows> codedRows = new EnumMap<>(Residence.class);
 
   CpuLayer(int layer, LayerShape shape, DeviceMemory memory, Workshop workshop) {
     this(layer, shape, memory, workshop, new ExactRows(shape, memory));
@@ -48,8 +51,6 @@ final class CpuLayer implements DeviceLayer {
     this.exact = exact;
     this.heads = new HeadPages[shape.kvHeads()];
     Arrays.setAll(heads, head -> new HeadPages(shape.layout(), head));
-    this.besideSketch = new CodedRows(shape.layout(), LayerShape.SKETCH, LayerShape.CODES);
-    this.standingAlone = new CodedRows(shape.layout(), 0, Residence.STREAMED.codes());
   }
 
   /** Scratch to encode a page with; made when the first page leaves the window. */
@@ -215,14 +216,14 @@ final class CpuLayer implements DeviceLayer {
   private void readCodedRow(
       int kvHead, int position, UnsafeBuffer code, float[] keys, float[] values, int at) {
     int token = position % TOKENS;
-    if (heads[kvHead].residence().codesStandAlone()) {
-      standingAlone.key(code, 0, code, 0, token, keys, at);
-      standingAlone.value(code, 0, code, 0, token, values, at);
-      return;
-    }
-    UnsafeBuffer sketch = heads[kvHead].sketches().get(position / TOKENS).buffer();
-    besideSketch.key(sketch, 0, code, 0, token, keys, at);
-    besideSketch.value(sketch, 0, code, 0, token, values, at);
+    Residence residence = heads[kvHead].residence();
+    CodedRows decoder =
+        codedRows.computeIfAbsent(
+            residence, r -> new CodedRows(shape.layout(), r.sketch(), r.codes()));
+    UnsafeBuffer sketch =
+        residence.sketch() == 0 ? code : heads[kvHead].sketches().get(position / TOKENS).buffer();
+    decoder.key(sketch, 0, code, 0, token, keys, at);
+    decoder.value(sketch, 0, code, 0, token, values, at);
   }
 
   @Override

@@ -1,7 +1,5 @@
 package io.kvtier.gpuworker.cpu;
 
-import static io.kvtier.page.PageLayout.TOKENS;
-
 import io.kvtier.gpuworker.core.HeadPolicy;
 import io.kvtier.gpuworker.cpu.Workshop.Tools;
 import io.kvtier.gpuworker.device.DeviceSlot;
@@ -20,8 +18,8 @@ final class CpuPass implements LayerPass {
   /** Pages, over all heads, below which a hand-over to other threads costs more than it saves. */
   private static final int SHARED_PAGES_MIN = 96;
 
-  /** Pairs below which one thread attends to them. */
-  private static final int SHARED_PAIRS_MIN = 32;
+  /** Rows below which one thread attends to them. */
+  private static final int SHARED_ROWS_MIN = 64;
 
   private final CpuLayer layer;
   private final LayerShape shape;
@@ -29,13 +27,9 @@ final class CpuPass implements LayerPass {
   private final HeadPass[] heads;
   private final NewTokens newTokens;
   private PassMemory @Nullable [] memory;
-  private int[] neededPages = new int[64];
-  private int[] neededHeads = new int[64];
 
-  /** Index of each needed pair's first chosen token among its head's. */
-  private int[] neededChosen = new int[64];
-
-  private int needed;
+  /** Whether this query's {@link #attendResident} has been done. */
+  private boolean residentDone;
 
   CpuPass(CpuLayer layer, List<HeadPolicy> policies, Workshop workshop) {
     this.layer = layer;
@@ -74,10 +68,27 @@ final class CpuPass implements LayerPass {
     }
   }
 
+  /** Does something for every head. */
+  private void forHeads(boolean shared, Work work) {
+    Team.Task task =
+        i -> {
+          Tools tools = workshop.takeTools(shape);
+          work.on(heads[i], i, 0, tools);
+          workshop.giveBack(shape, tools);
+        };
+    if (shared) {
+      workshop.team().run(heads.length, task);
+    } else {
+      for (int i = 0; i < heads.length; i++) {
+        task.run(i);
+      }
+    }
+  }
+
   @Override
   public void choose(
       float[] queries, int queryAt, float[] newKeys, float[] newValues, int newTokenCount) {
-    needed = 0;
+    residentDone = false;
     newTokens.load(newKeys, newValues, newTokenCount);
     int ranges = ranges(layer.pages());
     PassMemory[] lent = memory;
@@ -93,16 +104,15 @@ final class CpuPass implements LayerPass {
             PassMemory own = memories[index];
             head.begin(queries, queryAt, newTokens, own);
             if (head.sketched()) {
-              head.scan(0, own, tools);
-              head.share(own);
-              head.collect(0, own);
+              head.scan.scan(0, own, tools);
+              head.scan.share(own);
+              head.scan.collect(0, own);
               head.choose(own);
             }
           });
     } else {
       chooseInRanges(queries, queryAt, ranges, memories);
     }
-    listNeeded();
   }
 
   private void chooseInRanges(float[] queries, int queryAt, int ranges, PassMemory[] memories) {
@@ -115,19 +125,19 @@ final class CpuPass implements LayerPass {
         ranges,
         (head, index, range, tools) -> {
           if (head.sketched()) {
-            head.scan(range, memories[index], tools);
+            head.scan.scan(range, memories[index], tools);
           }
         });
     for (int head = 0; head < heads.length; head++) {
       if (heads[head].sketched()) {
-        heads[head].share(memories[head]);
+        heads[head].scan.share(memories[head]);
       }
     }
     forRanges(
         ranges,
         (head, index, range, tools) -> {
           if (head.sketched()) {
-            head.collect(range, memories[index]);
+            head.scan.collect(range, memories[index]);
           }
         });
     forRanges(
@@ -139,55 +149,14 @@ final class CpuPass implements LayerPass {
         });
   }
 
-  private void listNeeded() {
-    for (int head = 0; head < heads.length; head++) {
-      int lastPage = -1;
-      if (heads[head].streamed()) {
-        for (int page = 0; page < layer.pages(); page++) {
-          addNeeded(page, head, heads[head].firstChosen(page));
-        }
-        continue;
-      }
-      for (int i = 0; i < heads[head].chosenCount(); i++) {
-        int page = heads[head].chosenPosition(i) / TOKENS;
-        if (page != lastPage) {
-          addNeeded(page, head, i);
-          lastPage = page;
-        }
-      }
-    }
-  }
-
-  private void addNeeded(int page, int head, int firstChosen) {
-    if (needed == neededPages.length) {
-      neededPages = Arrays.copyOf(neededPages, 2 * needed);
-      neededHeads = Arrays.copyOf(neededHeads, 2 * needed);
-      neededChosen = Arrays.copyOf(neededChosen, 2 * needed);
-    }
-    neededPages[needed] = page;
-    neededHeads[needed] = head;
-    neededChosen[needed] = firstChosen;
-    needed++;
+  @Override
+  public int rowSections(int kvHead) {
+    return heads[kvHead].policy().residence().rows();
   }
 
   @Override
-  public int neededCount() {
-    return needed;
-  }
-
-  @Override
-  public int neededPage(int index) {
-    return neededPages[index];
-  }
-
-  @Override
-  public int neededHead(int index) {
-    return neededHeads[index];
-  }
-
-  @Override
-  public int neededSections(int index) {
-    return heads[neededHeads[index]].policy().residence().codes();
+  public boolean streams(int kvHead) {
+    return heads[kvHead].streamed();
   }
 
   @Override
@@ -215,34 +184,48 @@ final class CpuPass implements LayerPass {
   }
 
   @Override
-  public void attendNeeded(int[] pairs, DeviceSlot[] codes, int count) {
-    PassMemory[] memories = requireMemory();
-    Team.Task task =
-        head -> {
-          Tools tools = workshop.takeTools(shape);
-          for (int i = 0; i < count; i++) {
-            int pair = pairs[i];
-            if (neededHeads[pair] == head) {
-              long address = codes[i].buffer().addressOffset();
-              int from = neededChosen[pair];
-              heads[head].attendChosen(from, chosenEnd(pair), address, memories[head], tools);
-            }
-          }
-          workshop.giveBack(shape, tools);
-        };
-    if (count < SHARED_PAIRS_MIN) {
-      for (int head = 0; head < heads.length; head++) {
-        task.run(head);
-      }
-    } else {
-      workshop.team().run(heads.length, task);
+  public void giveRow(int kvHead, int index, DeviceSlot rows, int offset) {
+    heads[kvHead].coded.giveRow(index, rows.buffer().addressOffset() + offset);
+  }
+
+  @Override
+  public void forgetRows() {
+    for (HeadPass head : heads) {
+      head.coded.forgetRows();
     }
   }
 
-  private int chosenEnd(int pair) {
-    int head = neededHeads[pair];
-    boolean last = pair + 1 == needed || neededHeads[pair + 1] != head;
-    return last ? heads[head].chosenCount() : neededChosen[pair + 1];
+  @Override
+  public void attendRows() {
+    int left = 0;
+    for (HeadPass head : heads) {
+      left += head.sketched() ? head.chosenCount() - head.attendedCount() : 0;
+    }
+    forHeads(
+        left >= SHARED_ROWS_MIN,
+        (head, index, range, tools) -> {
+          if (head.sketched()) {
+            head.attendRows(tools);
+          }
+        });
+  }
+
+  @Override
+  public int attendedCount(int kvHead) {
+    return heads[kvHead].attendedCount();
+  }
+
+  @Override
+  public void attendPages(int[] pages, int[] kvHeads, DeviceSlot[] codes, int count) {
+    forHeads(
+        count >= SHARED_PAGES_MIN,
+        (head, index, range, tools) -> {
+          for (int i = 0; i < count; i++) {
+            if (kvHeads[i] == index) {
+              head.coded.attendNextPage(pages[i], codes[i].buffer().addressOffset(), tools);
+            }
+          }
+        });
   }
 
   private PassMemory[] requireMemory() {
@@ -254,22 +237,42 @@ final class CpuPass implements LayerPass {
   }
 
   @Override
-  public void finish(float[] output, int outputAt, float[] lse, int lseAt) {
+  public void attendResident() {
+    if (residentDone) {
+      return;
+    }
+    residentDone = true;
     PassMemory[] memories = requireMemory();
     int ranges = ranges(layer.pages());
-    for (HeadPass head : heads) {
-      head.reserveSums(ranges);
+    if (ranges == 0) {
+      return;
     }
-    if (ranges > 0) {
-      forRanges(
-          ranges,
-          (head, index, range, tools) -> {
-            if (head.dense()) {
-              head.attendDense(range, tools);
-            } else if (head.sketched()) {
-              head.estimateRest(range, memories[index]);
-            }
-          });
+    for (int head = 0; head < heads.length; head++) {
+      heads[head].coded.reserveSums(ranges);
+      if (heads[head].sketched()) {
+        heads[head].scan.leaveChosenOut(memories[head]);
+      }
+    }
+    forRanges(
+        ranges,
+        (head, index, range, tools) -> {
+          if (head.dense()) {
+            head.coded.attendDense(range, tools);
+          } else if (head.sketched()) {
+            head.coded.estimateRest(range, memories[index]);
+          }
+        });
+  }
+
+  @Override
+  public void finish(float[] output, int outputAt, float[] lse, int lseAt) {
+    attendResident();
+    for (int head = 0; head < heads.length; head++) {
+      if (heads[head].attendedCount() != heads[head].chosenCount()) {
+        throw new IllegalStateException(
+            "KV head %d has attended to %d of %d chosen tokens"
+                .formatted(head, heads[head].attendedCount(), heads[head].chosenCount()));
+      }
     }
     Tools tools = workshop.takeTools(shape);
     for (HeadPass head : heads) {

@@ -4,11 +4,14 @@ import io.kvtier.attention.Kernels;
 import io.kvtier.attention.Scratch;
 import io.kvtier.gpuworker.device.LayerShape;
 import io.kvtier.page.PageLayout;
+import io.kvtier.page.Residence;
+import java.nio.ByteBuffer;
 import java.util.Deque;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.ConcurrentLinkedDeque;
 import java.util.concurrent.ConcurrentMap;
 import java.util.function.Supplier;
+import org.agrona.BufferUtil;
 
 /**
  * What all sessions of the processor share: the kernels, the threads, and scratch memory, which is
@@ -30,6 +33,9 @@ final class Workshop implements AutoCloseable {
 
   /** What one task writes to. */
   static final class Tools {
+    /** Kernels read up to a vector beyond a row. */
+    private static final int SLACK = 64;
+
     final Scratch scratch;
 
     /** {@code [group][64]}. */
@@ -47,12 +53,20 @@ final class Workshop implements AutoCloseable {
     /** {@code [headDim]}. */
     final float[] output;
 
-    Tools(int group, int headDim) {
+    /** Room for all of one head of a page; never cleared. */
+    private final ByteBuffer codes;
+
+    /** Where {@link #codes} begins, a multiple of 64. */
+    final long codesAddress;
+
+    Tools(int group, int headDim, int codesBytes) {
       this.scratch = new Scratch(group, headDim);
       this.scores = new float[group * PageLayout.TOKENS];
       this.weights = new float[group * PageLayout.TOKENS];
       this.pageWeights = new float[group];
       this.output = new float[headDim];
+      this.codes = BufferUtil.allocateDirectAligned(codesBytes + SLACK, PageLayout.ALIGNMENT);
+      this.codesAddress = BufferUtil.address(codes);
     }
   }
 
@@ -70,7 +84,10 @@ final class Workshop implements AutoCloseable {
   }
 
   Tools takeTools(LayerShape shape) {
-    return take(tools, shape, () -> new Tools(shape.group(), shape.headDim()));
+    return take(
+        tools,
+        shape,
+        () -> new Tools(shape.group(), shape.headDim(), shape.codesBytes(Residence.STREAMED)));
   }
 
   void giveBack(LayerShape shape, Tools lent) {

@@ -74,6 +74,11 @@ public record LayerShape(
     return layout.lengthOf(residence.sketch());
   }
 
+  /** Bytes of one token's row of one head, as it is fetched; 0 where none are. */
+  public int rowBytes(Residence residence) {
+    return layout.lengthOf(residence.rows()) / PageLayout.TOKENS;
+  }
+
   /** Bytes of one head's codes of a page, as they are fetched or resident. */
   public int codesBytes(Residence residence) {
     return layout.lengthOf(residence.codes());

@@ -6,6 +6,8 @@ import io.kvtier.KvtierException.Code;
 import io.kvtier.client.PageConsumer;
 import io.kvtier.client.PageTransport;
 import io.kvtier.page.PageKey;
+import io.kvtier.page.PageLayout;
+import io.kvtier.v1.RowsOf;
 import io.kvtier.v1.SectionsOf;
 import java.util.List;
 import java.util.Optional;
@@ -57,6 +59,12 @@ final class NodeTransport implements PageTransport {
   public void readSections(List<SectionsOf> wanted, PageConsumer consumer) {
     GivenInPlace given = new GivenInPlace(consumer);
     call(client -> client.readSections(wanted, given), given::nothing);
+  }
+
+  @Override
+  public void readRows(PageLayout layout, List<RowsOf> wanted, PageConsumer consumer) {
+    GivenInPlace given = new GivenInPlace(consumer);
+    call(client -> client.readRows(layout, wanted, given), given::nothing);
   }
 
   @Override

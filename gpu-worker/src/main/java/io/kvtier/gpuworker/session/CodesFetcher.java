@@ -18,7 +18,7 @@ import java.util.function.BiConsumer;
 import org.agrona.DirectBuffer;
 
 /**
- * Brings codes of (page, head) pairs onto the device: from the tier in one batch, or from pages
+ * Brings sections of (page, head) pairs onto the device: from the tier in one batch, or from pages
  * that the tier has not acknowledged yet. Safe for any number of threads.
  */
 final class CodesFetcher {
@@ -38,7 +38,7 @@ final class CodesFetcher {
     this.writeBehind = writeBehind;
   }
 
-  /** Bytes of codes that have come from the tier so far. */
+  /** Bytes of codes that have come from the tier so far, and of the requests for them. */
   long bytesFetched() {
     return bytesFetched.get();
   }
@@ -73,6 +73,9 @@ final class CodesFetcher {
               copyPending(pending, wanted, from, to, slots);
             }
           });
+      for (SectionsOf request : remote) {
+        bytesFetched.addAndGet(request.getSerializedSize());
+      }
       if (!remote.isEmpty()) {
         tier.readSections(
             remote,

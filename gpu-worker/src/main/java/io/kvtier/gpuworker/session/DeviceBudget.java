@@ -114,7 +114,7 @@ final class DeviceBudget {
       need += (long) newPages * target.device.residence(head).deviceBytes(shape.layout());
     }
     long max = info.getDeviceBytesMax();
-    long ofDevice = memory.bytesMax() - memory.bytesUsed() + hotSet.bytes() - need;
+    long ofDevice = memory.bytesMax() - memory.bytesUsed() + hotSet.slotBytes() - need;
     if (max == 0) {
       return target.policies.isEmpty() ? Long.MAX_VALUE : ofDevice;
     }

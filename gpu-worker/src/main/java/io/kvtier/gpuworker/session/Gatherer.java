@@ -5,6 +5,7 @@ import static io.kvtier.page.PageLayout.TOKENS;
 
 import io.kvtier.gpuworker.core.HeadPolicy;
 import io.kvtier.gpuworker.core.Rescore;
+import io.kvtier.gpuworker.device.CodesTaker;
 import io.kvtier.gpuworker.device.DeviceLayer;
 import io.kvtier.gpuworker.device.DeviceSlot;
 import io.kvtier.gpuworker.device.LayerPass;
@@ -14,6 +15,7 @@ import io.kvtier.gpuworker.session.SessionReader.HeadRows;
 import io.kvtier.page.Residence;
 import java.util.ArrayList;
 import java.util.Arrays;
+import java.util.BitSet;
 import java.util.List;
 import java.util.stream.IntStream;
 
@@ -30,7 +32,7 @@ final class Gatherer {
 
   private final LayerShape shape;
   private final DeviceLayer device;
-  private final CodesFetcher fetcher;
+  private final StepFetches fetches;
   private final float[] query;
   private final int tokensMax;
   private final boolean asPlanned;
@@ -88,15 +90,14 @@ final class Gatherer {
   Gatherer(
       SessionLayer target,
       LayerShape shape,
-      CodesFetcher fetcher,
+      StepFetches fetches,
       float[] query,
       int tokensMax,
       boolean asPlanned,
-      int layer,
-      StepCodes codes) {
+      int layer) {
     this.shape = shape;
     this.device = target.device;
-    this.fetcher = fetcher;
+    this.fetches = fetches;
     this.query = query;
     this.tokensMax = tokensMax;
     this.asPlanned = asPlanned;
@@ -122,19 +123,105 @@ final class Gatherer {
         head.take(row, key, value);
       }
     }
-    codes.give(
-        pass,
-        device.pageKeys(),
-        (pairs, slots, count) -> {
-          for (int i = 0; i < count; i++) {
-            takePage(pass.neededHead(pairs[i]), pass.neededPage(pairs[i]), slots[i], key, value);
-          }
-        });
+    DeviceSlot scratch = fetches.memory().allocate(shape.codesBytes(Residence.ONE_PLANE));
+    try {
+      Taker taker = new Taker(pass, scratch, key, value);
+      takeDense(pass, key, value);
+      fetches.give(target, taker, device.pageKeys(), STAGING_SLOTS);
+    } finally {
+      scratch.release();
+    }
   }
 
-  /** Codes for a gatherer, in batches of their own. */
-  static StepCodes codes(int layer, HotSet hotSet, CodesFetcher fetcher, long timeoutNs) {
-    return new StepCodes(layer, hotSet, fetcher, STAGING_SLOTS, timeoutNs);
+  /** Dense heads have all codes on the device. */
+  private void takeDense(LayerPass pass, float[] key, float[] value) {
+    for (Candidates head : heads) {
+      int count =
+          device.residence(head.kvHead) == Residence.DENSE ? pass.chosenCount(head.kvHead) : 0;
+      for (int i = 0; i < count; i++) {
+        int position = pass.chosenPosition(head.kvHead, i);
+        DeviceSlot codes = device.codes(head.kvHead).get(position / TOKENS);
+        device.readRow(head.kvHead, position, codes, key, value, 0);
+        head.take(exact.length + i, key, value);
+      }
+    }
+  }
+
+  /** Decodes rows and pages as they come. */
+  private final class Taker implements CodesTaker {
+    private final LayerPass pass;
+
+    /** Of the form of a page's codes. */
+    private final DeviceSlot scratch;
+
+    private final float[] key;
+    private final float[] value;
+    private final BitSet[] taken;
+
+    Taker(LayerPass pass, DeviceSlot scratch, float[] key, float[] value) {
+      this.pass = pass;
+      this.scratch = scratch;
+      this.key = key;
+      this.value = value;
+      this.taken = new BitSet[shape.kvHeads()];
+      Arrays.setAll(taken, head -> new BitSet());
+    }
+
+    @Override
+    public int rowSections(int kvHead) {
+      return device.residence(kvHead).rows();
+    }
+
+    @Override
+    public boolean streams(int kvHead) {
+      return pass.streams(kvHead);
+    }
+
+    @Override
+    public int chosenCount(int kvHead) {
+      return pass.chosenCount(kvHead);
+    }
+
+    @Override
+    public int chosenPosition(int kvHead, int index) {
+      return pass.chosenPosition(kvHead, index);
+    }
+
+    @Override
+    public void giveRow(int kvHead, int index, DeviceSlot rows, int offset) {
+      if (!taken[kvHead].get(index)) {
+        taken[kvHead].set(index);
+        int position = chosenPosition(kvHead, index);
+        fetches
+            .rowFetcher()
+            .rowsOf(rowSections(kvHead))
+            .put(rows.buffer(), offset, position % TOKENS, scratch.buffer(), 0);
+        device.readRow(kvHead, position, scratch, key, value, 0);
+        heads[kvHead].take(exact.length + index, key, value);
+      }
+    }
+
+    @Override
+    public int attendedCount(int kvHead) {
+      return taken[kvHead].nextClearBit(0);
+    }
+
+    @Override
+    public void attendPages(int[] pages, int[] kvHeads, DeviceSlot[] codes, int count) {
+      for (int i = 0; i < count; i++) {
+        takePage(kvHeads[i], pages[i], codes[i], key, value);
+      }
+    }
+
+    /** A row is taken when it is given. */
+    @Override
+    public void attendRows() {}
+
+    @Override
+    public void forgetRows() {}
+
+    @Override
+    public void attendResident() {}
   }
 
   /** Every head chooses by its sketch here, if it has one: the engine wants dominant tokens. */
@@ -229,11 +316,13 @@ final class Gatherer {
     for (int from = 0; from < pages.length; from += STAGING_SLOTS) {
       int[] batch = Arrays.copyOfRange(pages, from, Math.min(pages.length, from + STAGING_SLOTS));
       List<DeviceSlot> slots =
-          fetcher.fetch(
-              IntStream.of(batch)
-                  .mapToObj(page -> new PageHead(page, head.kvHead, Residence.STREAMED.codes()))
-                  .toList(),
-              device.pageKeys());
+          fetches
+              .codesFetcher()
+              .fetch(
+                  IntStream.of(batch)
+                      .mapToObj(page -> new PageHead(page, head.kvHead, Residence.STREAMED.codes()))
+                      .toList(),
+                  device.pageKeys());
       for (int i = exact.length; i < chosen.length; i++) {
         int slot = Arrays.binarySearch(batch, rows.positions()[i] / TOKENS);
         if (slot >= 0) {

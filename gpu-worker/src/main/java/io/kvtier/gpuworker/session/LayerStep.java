@@ -19,37 +19,27 @@ final class LayerStep {
   private static final int STAGING_SHARE = 16;
 
   private final LayerShape shape;
-  private final HotSet hotSet;
-  private final CodesFetcher fetcher;
-  private final long timeoutNs;
+  private final StepFetches fetches;
   private final long deviceBytesMax;
   private final LongSupplier deviceBytes;
 
   /**
    * Steps of one session.
    *
-   * @param timeoutNs longest wait for a prefetch under way, in nanoseconds
    * @param deviceBytesMax what the session may hold on the device; 0: no bound
    * @param deviceBytes what the session holds on the device, what is staged left out
    */
-  LayerStep(
-      LayerShape shape,
-      HotSet hotSet,
-      CodesFetcher fetcher,
-      long timeoutNs,
-      long deviceBytesMax,
-      LongSupplier deviceBytes) {
+  LayerStep(LayerShape shape, StepFetches fetches, long deviceBytesMax, LongSupplier deviceBytes) {
     this.shape = shape;
-    this.hotSet = hotSet;
-    this.fetcher = fetcher;
-    this.timeoutNs = timeoutNs;
+    this.fetches = fetches;
     this.deviceBytesMax = deviceBytesMax;
     this.deviceBytes = deviceBytes;
   }
 
   /**
-   * Pairs fetched at once: a quarter of a layer's, so that few round trips are made and little is
-   * staged; fewer where the session's device bytes are few.
+   * Pages, of a head each, that may be on the device at once on their way through: a quarter of a
+   * layer's, so that few round trips are made and little is staged; fewer where the session's
+   * device bytes are few.
    *
    * @param deviceBytesMax what the session may hold on the device; 0: no bound
    */
@@ -76,10 +66,10 @@ final class LayerStep {
    * @param values same shape
    */
   StepResult attend(
-      SessionLayer target, int layer, int tokens, float[] queries, float[] keys, float[] values) {
+      SessionLayer target, int tokens, float[] queries, float[] keys, float[] values) {
     int queryLength = shape.qHeads() * shape.headDim();
     StepTally tally = new StepTally(tokens * queryLength, tokens * shape.qHeads());
-    long bytesBefore = fetcher.bytesFetched();
+    long bytesBefore = fetches.bytesFetched();
     long bytesMoved = 0;
     int stagingSlots = stagingSlots(shape, target.device.tokens(), deviceBytesMax);
     List<PageKey> pageKeys = target.device.pageKeys();
@@ -88,20 +78,19 @@ final class LayerStep {
       for (int t = 0; t < tokens; t++) {
         long startNs = System.nanoTime();
         pass.choose(queries, t * queryLength, keys, values, t + 1);
-        StepCodes codes = new StepCodes(layer, hotSet, fetcher, stagingSlots, timeoutNs);
-        codes.give(pass, pageKeys, pass::attendNeeded);
+        StepFetches.Cost cost = fetches.give(target, pass, pageKeys, stagingSlots);
         bytesMoved += pass.bytesMoved();
         pass.finish(tally.output, t * queryLength, tally.lse, t * shape.qHeads());
         tally.add(
-            codes,
+            cost,
             pass.chosenTotal(),
             System.nanoTime() - startNs,
-            deviceBytes.getAsLong() + codes.stagedBytes());
+            deviceBytes.getAsLong() + cost.stagedBytes());
       }
     } finally {
       pass.release();
     }
     return tally.result(
-        target.prefetched.getAndSet(0), fetcher.bytesFetched() - bytesBefore + bytesMoved);
+        target.prefetched.getAndSet(0), fetches.bytesFetched() - bytesBefore + bytesMoved);
   }
 }

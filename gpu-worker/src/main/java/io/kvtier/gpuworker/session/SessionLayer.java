@@ -2,34 +2,51 @@ package io.kvtier.gpuworker.session;
 
 import io.kvtier.gpuworker.core.HeadPolicy;
 import io.kvtier.gpuworker.device.DeviceLayer;
+import io.kvtier.gpuworker.device.DeviceMemory;
 import io.kvtier.gpuworker.device.LayerPass;
+import io.kvtier.gpuworker.device.LayerShape;
 import java.util.List;
 import java.util.concurrent.atomic.AtomicInteger;
 import java.util.concurrent.locks.ReentrantLock;
 import org.jspecify.annotations.Nullable;
 
 /**
- * One layer of a session and what guards it. All fields but the counter are read and written under
+ * One layer of a session and what guards it. All fields but the counters are read and written under
  * {@link #lock}.
  */
 final class SessionLayer {
   final ReentrantLock lock = new ReentrantLock();
   final DeviceLayer device;
 
-  /** Pairs prefetched since the last step. */
+  /** Rows that stay for later steps. */
+  final RowArena rows;
+
+  /** What a step fetches; its memory is used again. */
+  final RowBatch fetches = new RowBatch();
+
+  /** Rows prefetched since the last step. */
   final AtomicInteger prefetched = new AtomicInteger();
 
   /** One policy a KV head; empty before the plan. */
   List<HeadPolicy> policies = List.of();
 
+  /** Heads that choose tokens; read without the lock too. */
+  volatile int sketchedHeads;
+
   /** The prompt's last queries, {@code [window][qHeads][headDim]}; empty: none came. */
   float[] queries = new float[0];
 
+  /** The prefetch whose rows the arena awaits. */
+  @Nullable Prefetch prefetch;
+
+  private final LayerShape shape;
   private @Nullable LayerPass pass;
   private @Nullable LayerPass hintPass;
 
-  SessionLayer(DeviceLayer device) {
+  SessionLayer(DeviceLayer device, LayerShape shape, DeviceMemory memory) {
     this.device = device;
+    this.shape = shape;
+    this.rows = new RowArena(memory);
   }
 
   /** A pass under the policies of now. */
@@ -52,9 +69,17 @@ final class SessionLayer {
     return current;
   }
 
+  /** Rows under other policies may be made of other sections: those that are there are dropped. */
   void setPolicies(List<HeadPolicy> policies) {
     this.policies = policies;
     this.pass = null;
     this.hintPass = null;
+    this.sketchedHeads = HotSet.sketchedHeads(policies);
+    int rowBytes = 0;
+    for (HeadPolicy policy : policies) {
+      rowBytes = Math.max(rowBytes, shape.rowBytes(policy.residence()));
+    }
+    rows.reset(rowBytes);
+    prefetch = null;
   }
 }

@@ -40,23 +40,14 @@ public final class SessionReader {
   private final LayerShape shape;
   private final PageTransport tier;
   private final WriteBehind writeBehind;
-  private final HotSet hotSet;
-  private final CodesFetcher fetcher;
-  private final long timeoutNs;
+  private final StepFetches fetches;
 
   SessionReader(
-      LayerShape shape,
-      PageTransport tier,
-      WriteBehind writeBehind,
-      HotSet hotSet,
-      CodesFetcher fetcher,
-      long timeoutNs) {
+      LayerShape shape, PageTransport tier, WriteBehind writeBehind, StepFetches fetches) {
     this.shape = shape;
     this.tier = tier;
     this.writeBehind = writeBehind;
-    this.hotSet = hotSet;
-    this.fetcher = fetcher;
-    this.timeoutNs = timeoutNs;
+    this.fetches = fetches;
   }
 
   /**
@@ -67,8 +58,7 @@ public final class SessionReader {
       int layer, SessionLayer target, float[] query, int tokensMax, boolean asPlanned) {
     target.lock.lock();
     try {
-      StepCodes codes = Gatherer.codes(layer, hotSet, fetcher, timeoutNs);
-      return new Gatherer(target, shape, fetcher, query, tokensMax, asPlanned, layer, codes).rows();
+      return new Gatherer(target, shape, fetches, query, tokensMax, asPlanned, layer).rows();
     } finally {
       target.lock.unlock();
     }

@@ -6,10 +6,11 @@ package io.kvtier.gpuworker.session;
  * @param output {@code [tokens][qHeads][headDim]}
  * @param lse {@code [tokens][qHeads]}, natural log-sum-exp
  * @param selected (token, KV head) pairs attended from fetched codes
- * @param hit (page, KV head) pairs needed and found on the device, or on their way
- * @param fetched (page, KV head) pairs needed and fetched while the step waited
- * @param prefetched (page, KV head) pairs fetched ahead for the layer since its last step
- * @param bytesFetched bytes from the tier, prefetched ones included
+ * @param hit rows needed and found on the device, or on their way; a row is a (token, KV head) pair
+ * @param fetched rows, and (page, KV head) pairs of streamed heads, needed and fetched while the
+ *     step waited
+ * @param prefetched rows fetched ahead for the layer since its last step
+ * @param bytesFetched bytes from the tier, prefetched ones included, and of the requests to it
  * @param computeNs nanoseconds of scan and attention
  * @param unhiddenNs nanoseconds of waiting for fetches
  * @param deviceBytes most bytes the session held on the device during the step

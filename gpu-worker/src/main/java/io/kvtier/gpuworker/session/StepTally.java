@@ -16,12 +16,12 @@ final class StepTally {
     this.lse = new float[lses];
   }
 
-  void add(StepCodes codes, int chosen, long elapsedNs, long bytes) {
+  void add(StepFetches.Cost cost, int chosen, long elapsedNs, long bytes) {
     selected += chosen;
-    hit += codes.hits();
-    fetched += codes.fetched();
-    computeNs += elapsedNs - codes.unhiddenNs();
-    unhiddenNs += codes.unhiddenNs();
+    hit += cost.hits();
+    fetched += cost.fetched();
+    computeNs += elapsedNs - cost.unhiddenNs();
+    unhiddenNs += cost.unhiddenNs();
     deviceBytes = Math.max(deviceBytes, bytes);
   }
 

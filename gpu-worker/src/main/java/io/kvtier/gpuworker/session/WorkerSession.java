@@ -41,8 +41,8 @@ public final class WorkerSession {
   private final AttentionDevice device;
   private final PageTransport tier;
   private final WriteBehind writeBehind;
-  private final CodesFetcher fetcher;
-  private final HotSet hotSet = new HotSet(0);
+  private final StepFetches fetches;
+  private final HotSet hotSet;
   private final Prefetcher prefetcher;
   private final PlanSwitch switcher;
   private final DeviceBudget budget;
@@ -101,7 +101,7 @@ public final class WorkerSession {
     try {
       for (int layer = 0; layer < count; layer++) {
         DeviceLayer empty = parent == null ? newLayer(layer) : parent.forkLayer(layer);
-        layers[layer] = new SessionLayer(empty);
+        layers[layer] = new SessionLayer(empty, shape, device.memory());
         durablePages[layer] = empty.pages();
       }
     } catch (RuntimeException e) {
@@ -111,19 +111,17 @@ public final class WorkerSession {
     this.writeBehind =
         new WriteBehind(
             tier, background, durablePages, limits.pendingBytesMax(), limits.tierTimeoutNs());
-    this.fetcher = new CodesFetcher(shape, device.memory(), tier, writeBehind);
-    this.prefetcher = new Prefetcher(hotSet, fetcher, shape.layout());
-    this.switcher = new PlanSwitch(shape, device.memory(), fetcher);
+    this.hotSet = new HotSet(layers);
+    RowFetcher rowFetcher = new RowFetcher(shape, tier, writeBehind);
+    CodesFetcher codesFetcher = new CodesFetcher(shape, device.memory(), tier, writeBehind);
+    this.fetches =
+        new StepFetches(
+            shape, device.memory(), rowFetcher, codesFetcher, background, limits.tierTimeoutNs());
+    this.prefetcher = new Prefetcher(rowFetcher);
+    this.switcher = new PlanSwitch(shape, device.memory(), codesFetcher);
     this.budget =
         new DeviceBudget(info, shape, device.memory(), hotSet, switcher, this::deviceBytes);
-    this.steps =
-        new LayerStep(
-            shape,
-            hotSet,
-            fetcher,
-            limits.tierTimeoutNs(),
-            info.getDeviceBytesMax(),
-            this::deviceBytes);
+    this.steps = new LayerStep(shape, fetches, info.getDeviceBytesMax(), this::deviceBytes);
     if (parent == null) {
       budget.holdNoMoreThanFits(layers);
     }
@@ -270,7 +268,7 @@ public final class WorkerSession {
       try {
         requireNext(target, layer, position, tokens);
         requireRoom(target, tokens);
-        result = steps.attend(target, layer, tokens, queries, keys, values);
+        result = steps.attend(target, tokens, queries, keys, values);
         target.device.append(keys, values, tokens, new TierSink(id, layer, shape, writeBehind));
       } finally {
         target.lock.unlock();
@@ -289,7 +287,7 @@ public final class WorkerSession {
     }
     try {
       if (!closed) {
-        prefetcher.prefetch(layer, layers[layer], position, hint, at);
+        prefetcher.prefetch(layers[layer], position, hint, at);
       }
     } finally {
       life.readLock().unlock();
@@ -316,7 +314,7 @@ public final class WorkerSession {
   }
 
   private SessionReader reader() {
-    return new SessionReader(shape, tier, writeBehind, hotSet, fetcher, limits.tierTimeoutNs());
+    return new SessionReader(shape, tier, writeBehind, fetches);
   }
 
   // ---- life
@@ -374,7 +372,6 @@ public final class WorkerSession {
       if (!closed) {
         closed = true;
         writeBehind.close();
-        hotSet.clear();
         undeleted = releaseLayers();
       }
       if (!undeleted.isEmpty()) {
@@ -390,6 +387,7 @@ public final class WorkerSession {
     List<PageKey> unshared = new ArrayList<>();
     for (SessionLayer layer : layers) {
       if (layer != null) {
+        layer.rows.reset(0);
         unshared.addAll(layer.device.release());
       }
     }

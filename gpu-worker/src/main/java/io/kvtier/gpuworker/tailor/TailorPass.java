@@ -191,23 +191,13 @@ final class TailorPass implements LayerPass {
   }
 
   @Override
-  public int neededCount() {
+  public int rowSections(int kvHead) {
     return 0;
   }
 
   @Override
-  public int neededPage(int index) {
-    throw new IndexOutOfBoundsException(index);
-  }
-
-  @Override
-  public int neededHead(int index) {
-    throw new IndexOutOfBoundsException(index);
-  }
-
-  @Override
-  public int neededSections(int index) {
-    throw new IndexOutOfBoundsException(index);
+  public boolean streams(int kvHead) {
+    return false;
   }
 
   @Override
@@ -236,9 +226,28 @@ final class TailorPass implements LayerPass {
   }
 
   @Override
-  public void attendNeeded(int[] pairs, DeviceSlot[] codes, int count) {
-    throw new IllegalStateException("this method needs no pairs");
+  public void giveRow(int kvHead, int index, DeviceSlot rows, int offset) {
+    throw new IllegalStateException("this method needs no rows");
   }
+
+  @Override
+  public void forgetRows() {}
+
+  @Override
+  public void attendRows() {}
+
+  @Override
+  public int attendedCount(int kvHead) {
+    return 0;
+  }
+
+  @Override
+  public void attendPages(int[] pages, int[] kvHeads, DeviceSlot[] codes, int count) {
+    throw new IllegalStateException("this method needs no pages");
+  }
+
+  @Override
+  public void attendResident() {}
 
   @Override
   public void release() {}

@@ -12,6 +12,7 @@ import java.util.Arrays;
 import java.util.Collections;
 import java.util.List;
 import java.util.SplittableRandom;
+import java.util.function.BiFunction;
 import java.util.stream.Stream;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
@@ -267,27 +268,100 @@ abstract class AttentionDeviceContractTest {
         query, q * headDim, keptKeys, keptValues, 0, headDim, n, headDim, output, q * headDim);
   }
 
-  @Test
-  void aFlippedCodeBitIsSeenByTheOracle() {
+  /** What a wrong row would do: each is far beyond the tolerance of the tests above. */
+  @ParameterizedTest
+  @EnumSource(names = {"TWO_PLANES", "ONE_PLANE"})
+  void wrongRowsAreSeenByTheOracle(Residence sketch) {
     try (AttentionDevice device = device(MEMORY)) {
       LayerShape shape = LayerFixture.shape(4, 2, 64);
-      List<HeadPolicy> all = Collections.nCopies(2, HeadPolicy.sparse(700, 700, 0));
+      List<HeadPolicy> all = Collections.nCopies(2, new HeadPolicy(sketch, 700, 700, 0));
       LayerFixture fixture = new LayerFixture(device, shape, 700, all, 9);
       float[] query = query(shape, 2);
       Attended good = attend(fixture, all, query);
-      LayerPass pass = fixture.layer.newPass(all);
-      pass.choose(query, 0, new float[0], new float[0], 0);
-      DeviceSlot[] codes = fixture.codesFor(pass);
-      // Planted bug: all fine bits inverted, as a decoder with swapped planes would read them.
-      for (DeviceSlot slot : codes) {
-        for (int i = 0; i < 64 * 16; i++) {
-          slot.buffer().putByte(i, (byte) ~slot.buffer().getByte(i));
-        }
+      int rowBytes = shape.rowBytes(sketch);
+      // Planted: all bits inverted, as a decoder with swapped planes would read them.
+      Attended inverted =
+          attend(
+              fixture,
+              all,
+              query,
+              (pass, head) -> {
+                DeviceSlot rows = fixture.rows(pass, head);
+                for (int i = 0; i < pass.chosenCount(head); i++) {
+                  for (int at = i * rowBytes; at < i * rowBytes + rowBytes - 34; at++) {
+                    rows.buffer().putByte(at, (byte) ~rows.buffer().getByte(at));
+                  }
+                }
+                return rows;
+              });
+      // Planted: each token has the row of the one before it.
+      Attended shifted =
+          attend(
+              fixture,
+              all,
+              query,
+              (pass, head) -> {
+                DeviceSlot rows = fixture.rows(pass, head);
+                int length = (pass.chosenCount(head) - 1) * rowBytes;
+                rows.buffer().putBytes(rowBytes, rows.buffer(), 0, length);
+                return rows;
+              });
+      // Planted: rows of the other head.
+      Attended crossed = attend(fixture, all, query, (pass, head) -> fixture.rows(pass, 1 - head));
+      for (Attended planted : List.of(inverted, shifted, crossed)) {
+        assertThat(relativeError(planted.output, good.output)).isGreaterThan(.02);
       }
-      Attended planted = new Attended(shape);
-      attendAll(pass, codes);
-      pass.finish(planted.output, 0, planted.lse, 0);
-      assertThat(relativeError(planted.output, good.output)).isGreaterThan(.02);
+    }
+  }
+
+  /** In whatever order rows and pages come, and in how many calls: the same bits. */
+  @Test
+  void theOutputDoesNotDependOnWhatComesWhen() {
+    long seed = System.nanoTime();
+    System.out.println("AttentionDeviceContractTest seed " + seed);
+    SplittableRandom random = new SplittableRandom(seed);
+    try (AttentionDevice device = device(MEMORY)) {
+      for (int trial = 0; trial < 20; trial++) {
+        LayerShape shape = LayerFixture.shape(8, 4, trial % 2 == 0 ? 64 : 80);
+        int tokens = 200 + random.nextInt(2000);
+        int most = 1 + random.nextInt(600);
+        List<HeadPolicy> mixed =
+            Stream.of(Residence.values())
+                .map(r -> new HeadPolicy(r, Math.min(most, 100), most, .003f))
+                .toList();
+        LayerFixture fixture = new LayerFixture(device, shape, tokens, mixed, random.nextLong());
+        float[] query = query(shape, random.nextLong());
+        Attended once = attend(fixture, mixed, query, fixture::rows, random.nextLong());
+        Attended again = attend(fixture, mixed, query, fixture::rows, random.nextLong());
+        assertThat(again.output).isEqualTo(once.output);
+        assertThat(again.lse).isEqualTo(once.lse);
+        fixture.layer.release();
+      }
+      assertThat(device.memory().bytesUsed()).isZero();
+    }
+  }
+
+  @Test
+  void aPassThatLacksRowsDoesNotFinish() {
+    try (AttentionDevice device = device(MEMORY)) {
+      LayerShape shape = LayerFixture.shape(4, 2, 64);
+      List<HeadPolicy> all = Collections.nCopies(2, HeadPolicy.sparse(100, 100, 0));
+      LayerFixture fixture = new LayerFixture(device, shape, 700, all, 9);
+      LayerPass pass = fixture.layer.newPass(all);
+      pass.choose(query(shape, 2), 0, new float[0], new float[0], 0);
+      DeviceSlot rows = fixture.rows(pass, 0);
+      for (int i = 0; i < 99; i++) {
+        pass.giveRow(0, i, rows, i * shape.rowBytes(Residence.TWO_PLANES));
+      }
+      pass.attendRows();
+      assertThat(pass.attendedCount(0)).isBetween(1, 99);
+      assertThat(pass.attendedCount(1)).isZero();
+      Attended none = new Attended(shape);
+      assertThatThrownBy(() -> pass.finish(none.output, 0, none.lse, 0))
+          .isInstanceOf(IllegalStateException.class)
+          .hasMessageContaining("of 100 chosen tokens");
+      pass.release();
+      rows.release();
     }
   }
 
@@ -349,24 +423,25 @@ abstract class AttentionDeviceContractTest {
     }
   }
 
-  @Test
-  void rowsReadBackAreThoseOfThePages() {
+  @ParameterizedTest
+  @EnumSource(Residence.class)
+  void rowsReadBackAreThoseOfThePages(Residence residence) {
     try (AttentionDevice device = device(MEMORY)) {
       LayerShape shape = LayerFixture.shape(4, 2, 64);
-      List<HeadPolicy> all = Collections.nCopies(2, HeadPolicy.sparse(500, 500, 0));
+      List<HeadPolicy> all = Collections.nCopies(2, new HeadPolicy(residence, 500, 500, 0));
       LayerFixture fixture = new LayerFixture(device, shape, 500, all, 3);
       float[] decodedKeys = fixture.decoded(true);
-      LayerPass pass = fixture.layer.newPass(all);
-      pass.choose(query(shape, 1), 0, new float[0], new float[0], 0);
-      DeviceSlot[] codes = fixture.codesFor(pass);
       float[] key = new float[64];
-      for (int i = 0; i < pass.neededCount(); i++) {
-        int position = pass.neededPage(i) * 64 + 63;
-        int head = pass.neededHead(i);
-        fixture.layer.readRow(head, position, codes[i], key, new float[64], 0);
-        int at = position * shape.rowLength() + head * 64;
-        assertThat(relativeError(key, Arrays.copyOfRange(decodedKeys, at, at + 64)))
-            .isLessThan(1e-5);
+      for (int page = 0; page < fixture.layer.pages(); page++) {
+        for (int head = 0; head < 2; head++) {
+          int position = page * 64 + 63;
+          DeviceSlot codes = fixture.sections(page, head, residence.codes());
+          fixture.layer.readRow(head, position, codes, key, new float[64], 0);
+          codes.release();
+          int at = position * shape.rowLength() + head * 64;
+          assertThat(relativeError(key, Arrays.copyOfRange(decodedKeys, at, at + 64)))
+              .isLessThan(1e-5);
+        }
       }
     }
   }
@@ -382,33 +457,29 @@ abstract class AttentionDeviceContractTest {
   }
 
   private static Attended attend(LayerFixture fixture, List<HeadPolicy> policies, float[] query) {
+    return attend(fixture, policies, query, fixture::rows);
+  }
+
+  private static Attended attend(
+      LayerFixture fixture,
+      List<HeadPolicy> policies,
+      float[] query,
+      BiFunction<LayerPass, Integer, DeviceSlot> rows) {
+    return attend(fixture, policies, query, rows, 1);
+  }
+
+  private static Attended attend(
+      LayerFixture fixture,
+      List<HeadPolicy> policies,
+      float[] query,
+      BiFunction<LayerPass, Integer, DeviceSlot> rows,
+      long seed) {
     LayerPass pass = fixture.layer.newPass(policies);
     Attended attended = new Attended(fixture.shape);
     pass.choose(query, 0, new float[0], new float[0], 0);
-    DeviceSlot[] codes = fixture.codesFor(pass);
-    attendAll(pass, codes);
+    fixture.giveAll(pass, rows, seed);
     pass.finish(attended.output, 0, attended.lse, 0);
-    for (DeviceSlot slot : codes) {
-      slot.release();
-    }
     return attended;
-  }
-
-  /** Last pair first, in two calls: neither order nor batches must matter. */
-  private static void attendAll(LayerPass pass, DeviceSlot[] codes) {
-    int half = codes.length / 2;
-    int[] pairs = new int[codes.length];
-    DeviceSlot[] given = new DeviceSlot[codes.length];
-    for (int round = 0; round < 2; round++) {
-      int count = 0;
-      for (int i = codes.length - 1; i >= 0; i--) {
-        if ((i < half) == (round == 1)) {
-          pairs[count] = i;
-          given[count++] = codes[i];
-        }
-      }
-      pass.attendNeeded(pairs, given, count);
-    }
   }
 
   private static Attended oracle(

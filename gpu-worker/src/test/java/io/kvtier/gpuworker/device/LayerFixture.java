@@ -8,12 +8,17 @@ import io.kvtier.page.Codec;
 import io.kvtier.page.Fingerprint;
 import io.kvtier.page.PageKey;
 import io.kvtier.page.PageLayout;
+import io.kvtier.page.Residence;
 import io.kvtier.page.Section;
+import io.kvtier.page.TokenRows;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
+import java.util.Objects;
 import java.util.SplittableRandom;
 import java.util.UUID;
+import java.util.function.BiFunction;
+import java.util.stream.IntStream;
 import org.agrona.DirectBuffer;
 import org.agrona.concurrent.UnsafeBuffer;
 
@@ -116,23 +121,86 @@ final class LayerFixture implements DeviceLayer.PageSink {
     return rows;
   }
 
-  /** The codes that a pass asks for, cut out of the pages; held once. */
-  DeviceSlot[] codesFor(LayerPass pass) {
-    DeviceSlot[] slots = new DeviceSlot[pass.neededCount()];
-    for (int i = 0; i < slots.length; i++) {
-      int sections = pass.neededSections(i);
-      slots[i] = memory.allocate(shape.layout().lengthOf(sections));
-      int at = 0;
-      for (int id = 0; id < Section.count(); id++) {
-        Section section = Section.ofId(id);
-        if ((sections & section.bit()) != 0) {
-          int from = shape.layout().offset(pass.neededHead(i), section);
-          int length = shape.layout().length(section);
-          slots[i].buffer().putBytes(at, pages.get(pass.neededPage(i)), from, length);
-          at += length;
+  /** A head's sections of a page, laid end to end; held once. */
+  DeviceSlot sections(int page, int head, int sections) {
+    DeviceSlot slot = memory.allocate(shape.layout().lengthOf(sections));
+    int at = 0;
+    for (int left = sections; left != 0; left &= left - 1) {
+      Section section = Section.ofId(Integer.numberOfTrailingZeros(left));
+      int from = shape.layout().offset(head, section);
+      int length = shape.layout().length(section);
+      slot.buffer().putBytes(at, pages.get(page), from, length);
+      at += length;
+    }
+    return slot;
+  }
+
+  /** Rows of a head's chosen tokens, one behind the other; held once. */
+  DeviceSlot rows(LayerPass pass, int head) {
+    TokenRows rows = new TokenRows(shape.layout(), pass.rowSections(head));
+    DeviceSlot slot = memory.allocate(Math.max(1, pass.chosenCount(head) * rows.length()));
+    for (int i = 0; i < pass.chosenCount(head); i++) {
+      int position = pass.chosenPosition(head, i);
+      rows.takeFromPage(
+          new UnsafeBuffer(pages.get(position / TOKENS)),
+          0,
+          head,
+          position % TOKENS,
+          slot.buffer(),
+          i * rows.length());
+    }
+    return slot;
+  }
+
+  /**
+   * Gives a pass everything it needs, in an order that a seed says: rows in some rounds, the last
+   * ones of a head perhaps first; streamed pages in parts.
+   *
+   * @param rowsOf what {@link #rows} gives, or a planted bug
+   */
+  void giveAll(LayerPass pass, BiFunction<LayerPass, Integer, DeviceSlot> rowsOf, long seed) {
+    SplittableRandom random = new SplittableRandom(seed);
+    List<DeviceSlot> held = new ArrayList<>();
+    int rounds = 1 + random.nextInt(3);
+    for (int head = 0; head < shape.kvHeads(); head++) {
+      held.add(pass.rowSections(head) == 0 ? null : rowsOf.apply(pass, head));
+    }
+    for (int round = 1; round <= rounds; round++) {
+      for (int head = 0; head < shape.kvHeads(); head++) {
+        DeviceSlot slot = held.get(head);
+        int rowBytes = slot == null ? 0 : shape.layout().lengthOf(pass.rowSections(head)) / TOKENS;
+        for (int i = pass.chosenCount(head) - 1; slot != null && i >= 0; i--) {
+          if (round == rounds || random.nextInt(3) > 0) {
+            pass.giveRow(head, i, slot, i * rowBytes);
+          }
         }
       }
+      pass.attendRows();
+      if (random.nextBoolean()) {
+        pass.attendResident();
+      }
     }
-    return slots;
+    held.stream().filter(Objects::nonNull).forEach(DeviceSlot::release);
+    giveStreamed(pass, random);
+  }
+
+  private void giveStreamed(LayerPass pass, SplittableRandom random) {
+    int[] streamed = IntStream.range(0, shape.kvHeads()).filter(pass::streams).toArray();
+    int all = streamed.length * pages.size();
+    int from = 0;
+    while (from < all) {
+      int count = 1 + random.nextInt(all - from);
+      int[] ofPages = new int[count];
+      int[] ofHeads = new int[count];
+      DeviceSlot[] codes = new DeviceSlot[count];
+      for (int i = 0; i < count; i++) {
+        ofPages[i] = (from + i) / streamed.length;
+        ofHeads[i] = streamed[(from + i) % streamed.length];
+        codes[i] = sections(ofPages[i], ofHeads[i], Residence.STREAMED.codes());
+      }
+      pass.attendPages(ofPages, ofHeads, codes, count);
+      Arrays.stream(codes).forEach(DeviceSlot::release);
+      from += count;
+    }
   }
 }

@@ -1,0 +1,291 @@
+package io.kvtier.gpuworker.cpu;
+
+import static io.kvtier.page.PageLayout.TOKENS;
+
+import io.kvtier.attention.GroupQuery;
+import io.kvtier.attention.HeadOffsets;
+import io.kvtier.attention.Kernels;
+import io.kvtier.attention.Partial;
+import io.kvtier.gpuworker.core.Candidates;
+import io.kvtier.gpuworker.core.HeadPolicy;
+import io.kvtier.gpuworker.core.TokenChooser;
+import io.kvtier.gpuworker.cpu.Workshop.Tools;
+import io.kvtier.gpuworker.device.LayerShape;
+import java.util.Arrays;
+
+/**
+ * Scans one KV head's sketch and chooses its dominant tokens. A method that takes a range may run
+ * at the same time as others of other ranges; the rest run alone.
+ */
+final class SketchScan {
+  /** Weights beyond this are near fp32's end: their reference is raised. */
+  private static final float TOTAL_MAX = 1e30f;
+
+  private static final int RANGE = HeadPass.RANGE;
+
+  private final CpuLayer layer;
+  private final Kernels kernels;
+  private final HeadPolicy policy;
+  private final HeadPages pages;
+  private final HeadOffsets at;
+  private final int group;
+  private final int planes;
+  private final GroupQuery query;
+  private final Partial[] partials;
+  private final TokenChooser chooser = new TokenChooser();
+  private int[] chosen = new int[0];
+  private float[] chosenMasses = new float[0];
+  private int chosenCount;
+
+  /** {@code [group]}: variance of a sketch score's error, for a token of scale 1. */
+  private final float[] errorVariance;
+
+  /**
+   * A scan.
+   *
+   * @param query rotated
+   * @param partials {@code [group]}: what the exact rows gave
+   */
+  SketchScan(
+      CpuLayer layer,
+      int head,
+      HeadPolicy policy,
+      Kernels kernels,
+      GroupQuery query,
+      Partial[] partials) {
+    LayerShape shape = layer.shape();
+    this.layer = layer;
+    this.kernels = kernels;
+    this.policy = policy;
+    this.pages = layer.head(head);
+    this.at = HeadPages.offsets(shape.layout(), policy.residence());
+    this.group = shape.group();
+    this.planes = policy.residence().planes();
+    this.query = query;
+    this.partials = partials;
+    this.errorVariance = new float[group];
+  }
+
+  /** Makes ready for the query. */
+  void begin(PassMemory memory) {
+    chosenCount = 0;
+    for (int g = 0; g < group; g++) {
+      errorVariance[g] = SketchError.variance(planes) * query.squareNorm(g);
+    }
+    memory.reserve(layer.pages(), CpuPass.ranges(layer.pages()), group);
+  }
+
+  /** Chooses nothing. */
+  void clear() {
+    chosenCount = 0;
+  }
+
+  /** Pages of a range end here. */
+  private int end(int range) {
+    return Math.min(layer.pages(), (range + 1) * RANGE);
+  }
+
+  /** Weighs a range's tokens by the sketch, relative to the exact rows' log-sum-exp. */
+  void scan(int range, PassMemory memory, Tools tools) {
+    int first = range * RANGE;
+    for (int g = 0; g < group; g++) {
+      memory.references[range * group + g] = reference(g, first, tools);
+    }
+    for (int page = first; page < end(range); page++) {
+      scanPage(range, page, memory, tools);
+      for (int g = 0; g < group; g++) {
+        if (memory.pageTotals[page * group + g] > TOTAL_MAX) {
+          raise(range, g, page, memory, tools);
+        }
+      }
+    }
+    if (range == 0) {
+      leaveSinksOut(memory);
+    }
+    for (int g = 0; g < group; g++) {
+      double total = 0;
+      for (int page = first; page < end(range); page++) {
+        total += memory.pageTotals[page * group + g];
+      }
+      memory.rangeTotals[range * group + g] = total;
+    }
+  }
+
+  /**
+   * The error of a sketch score is spread about 0, so that e^score is too small on average by
+   * e^(variance / 2): the reference makes up for it, page by page.
+   */
+  private void scanPage(int range, int page, PassMemory memory, Tools tools) {
+    float[] references = tools.pageWeights;
+    for (int g = 0; g < group; g++) {
+      references[g] =
+          memory.references[range * group + g]
+              - SketchError.raise(errorVariance[g], pages.squareScale(page));
+    }
+    kernels.sketchWeights(
+        query,
+        at,
+        pages.sketchAddress(page),
+        planes,
+        tools.scratch,
+        references,
+        0,
+        memory.weights,
+        page * group * TOKENS,
+        TOKENS,
+        memory.pageTotals,
+        page * group);
+  }
+
+  private float reference(int g, int page, Tools tools) {
+    float exact = partials[g].lse();
+    return exact == Float.NEGATIVE_INFINITY ? largestScore(g, page, tools) : exact;
+  }
+
+  private float largestScore(int g, int page, Tools tools) {
+    kernels.sketchScores(query, at, pages.sketchAddress(page), planes, tools.scratch, tools.scores);
+    return kernels.max(tools.scores, g * TOKENS, TOKENS)
+        + SketchError.raise(errorVariance[g], pages.squareScale(page));
+  }
+
+  /**
+   * A page's weights are too large for what they are relative to: takes the page's largest score.
+   */
+  private void raise(int range, int g, int page, PassMemory memory, Tools tools) {
+    int slot = range * group + g;
+    float higher = Math.max(memory.references[slot], largestScore(g, page, tools));
+    float shrink = (float) Math.exp(memory.references[slot] - higher);
+    memory.references[slot] = higher;
+    for (int before = range * RANGE; before < page; before++) {
+      memory.pageTotals[before * group + g] *= shrink;
+      int from = (before * group + g) * TOKENS;
+      for (int t = from; t < from + TOKENS; t++) {
+        memory.weights[t] *= shrink;
+      }
+    }
+    scanPage(range, page, memory, tools);
+  }
+
+  /** Sinks are attended exactly; their codes in page 0 must not count again. */
+  private void leaveSinksOut(PassMemory memory) {
+    for (int g = 0; g < group; g++) {
+      int from = g * TOKENS;
+      Arrays.fill(memory.weights, from, from + layer.exact().sinkCount(), 0);
+      float total = 0;
+      for (int t = from; t < from + TOKENS; t++) {
+        total += memory.weights[t];
+      }
+      memory.pageTotals[g] = total;
+    }
+  }
+
+  /** Finds what a weight of each range is worth. */
+  void share(PassMemory memory) {
+    int ranges = CpuPass.ranges(layer.pages());
+    for (int g = 0; g < group; g++) {
+      float max = partials[g].lse();
+      for (int range = 0; range < ranges; range++) {
+        max = Math.max(max, memory.references[range * group + g]);
+      }
+      double total = Math.exp(partials[g].lse() - max);
+      for (int range = 0; range < ranges; range++) {
+        int slot = range * group + g;
+        total += memory.rangeTotals[slot] * Math.exp(memory.references[slot] - max);
+      }
+      for (int range = 0; range < ranges; range++) {
+        int slot = range * group + g;
+        memory.shares[slot] = (float) (Math.exp(memory.references[slot] - max) / (total * group));
+      }
+    }
+  }
+
+  /** Collects a range's tokens of most mass; pages that cannot hold any are skipped. */
+  void collect(int range, PassMemory memory) {
+    Candidates candidates = memory.candidates[range];
+    int first = range * RANGE;
+    candidates.clear(policy.tokensMax(), (end(range) - first) * TOKENS);
+    for (int page = first; page < end(range); page++) {
+      float most = 0;
+      for (int g = 0; g < group; g++) {
+        most += memory.pageTotals[page * group + g] * memory.shares[range * group + g];
+      }
+      candidates.raise(Float.intBitsToFloat(memory.floorBits.get()));
+      if (most >= candidates.floor) {
+        if (candidates.makeRoom()) {
+          int bits = Float.floatToRawIntBits(candidates.floorOfAll);
+          memory.floorBits.accumulateAndGet(bits, Math::max);
+        }
+        candidates.count =
+            kernels.candidates(
+                memory.weights,
+                page * group * TOKENS,
+                TOKENS,
+                group,
+                memory.shares,
+                range * group,
+                candidates.floor,
+                page * TOKENS,
+                candidates.positions,
+                candidates.masses,
+                candidates.count);
+      }
+    }
+  }
+
+  /** Chooses among all ranges' candidates. */
+  void choose(PassMemory memory) {
+    int ranges = CpuPass.ranges(layer.pages());
+    double mass = 0;
+    for (int slot = 0; slot < ranges * group; slot++) {
+      mass += memory.rangeTotals[slot] * memory.shares[slot];
+    }
+    Candidates all = memory.candidates[0];
+    for (int range = 1; range < ranges; range++) {
+      all.addAll(memory.candidates[range]);
+    }
+    if (chosen.length < all.count) {
+      chosen = new int[all.count];
+      chosenMasses = new float[all.count];
+    }
+    chosenCount = chooser.choose(policy, all, mass, chosen);
+    for (int i = 0; i < chosenCount; i++) {
+      chosenMasses[i] = all.masses[chosen[i]];
+      chosen[i] = all.positions[chosen[i]];
+    }
+  }
+
+  int chosenCount() {
+    return chosenCount;
+  }
+
+  int[] chosen() {
+    return chosen;
+  }
+
+  float chosenMass(int index) {
+    return chosenMasses[index];
+  }
+
+  /**
+   * Takes the tokens chosen out of their pages' estimates: what is attended is no part of the rest.
+   */
+  void leaveChosenOut(PassMemory memory) {
+    int from = 0;
+    while (from < chosenCount) {
+      int page = chosen[from] / TOKENS;
+      int to = from + 1;
+      while (to < chosenCount && chosen[to] / TOKENS == page) {
+        to++;
+      }
+      for (int g = 0; g < group; g++) {
+        float estimated = 0;
+        for (int i = from; i < to; i++) {
+          estimated += memory.weights[(page * group + g) * TOKENS + chosen[i] % TOKENS];
+        }
+        int slot = page * group + g;
+        memory.pageTotals[slot] = Math.max(0, memory.pageTotals[slot] - estimated);
+      }
+      from = to;
+    }
+  }
+}

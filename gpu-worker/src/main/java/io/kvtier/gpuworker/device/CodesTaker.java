@@ -1,0 +1,52 @@
+package io.kvtier.gpuworker.device;
+
+/**
+ * Takes what a query of a layer needs and is not on the device: rows of chosen tokens, pages of
+ * streamed heads, as they come. One thread.
+ */
+public interface CodesTaker {
+  /** Sections of a chosen token's row, as a section set; 0: the head needs no rows. */
+  int rowSections(int kvHead);
+
+  /** Whether all pages of a head must be given, as a whole. */
+  boolean streams(int kvHead);
+
+  /** Tokens chosen for a KV head; all paged ones of a streamed head. */
+  int chosenCount(int kvHead);
+
+  /** Position of a chosen token; rising with the index. */
+  int chosenPosition(int kvHead, int index);
+
+  /**
+   * Says where a chosen token's row lies. It stays the caller's, and must stay there until it has
+   * been attended to.
+   *
+   * @param index of the chosen token
+   * @param rows device memory; the row begins at {@code offset}
+   */
+  void giveRow(int kvHead, int index, DeviceSlot rows, int offset);
+
+  /** Takes back where rows lie that have not been attended to. */
+  void forgetRows();
+
+  /**
+   * Goes on with each head that needs rows, page by page, up to the first whose rows were not all
+   * given.
+   */
+  void attendRows();
+
+  /** Chosen tokens of a head that have been attended to, from the first on. */
+  int attendedCount(int kvHead);
+
+  /**
+   * Attends to pages of streamed heads; each head's pages must come once, in order.
+   *
+   * @param pages page indices, {@code count} of them
+   * @param kvHeads likewise
+   * @param codes likewise: each head's codes of a page, held by the caller during the call
+   */
+  void attendPages(int[] pages, int[] kvHeads, DeviceSlot[] codes, int count);
+
+  /** Does what needs nothing else: the time to do it is while a fetch is under way. */
+  void attendResident();
+}

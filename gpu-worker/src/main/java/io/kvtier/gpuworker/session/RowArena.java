@@ -1,0 +1,362 @@
+package io.kvtier.gpuworker.session;
+
+import io.kvtier.KvtierException;
+import io.kvtier.gpuworker.device.DeviceMemory;
+import io.kvtier.gpuworker.device.DeviceSlot;
+import java.util.Arrays;
+
+/**
+ * Rows of dominant tokens of one layer that stay on the device for later steps, bounded in bytes,
+ * its own tables included. Rows lie in chunks of {@link #CHUNK_ROWS}, taken as they are needed and
+ * given back when the bound falls; an open hash table finds them.
+ *
+ * <p>Eviction is a clock over small counts of use (Corbató, 1969; GCLOCK: Smith, 1978): a row that
+ * is used again is counted up, the hand counts down what it passes and takes a row whose count is
+ * 0. New rows begin at 0, so that tokens chosen once leave before those that recur. What the step
+ * under way uses, and what was brought ahead for the next one, is kept whatever its count. Nothing
+ * is allocated unless the arena grows.
+ *
+ * <p>Guarded by the layer's lock, but for {@link #bytes()}, {@link #slotBytes()} and {@link
+ * #limit}.
+ */
+final class RowArena {
+  /** Rows that are taken from the device's memory at once. */
+  static final int CHUNK_ROWS = 64;
+
+  /** No row. */
+  static final int ABSENT = -1;
+
+  private static final int CHUNK_SHIFT = 6;
+  private static final int COUNT_MAX = 7;
+  private static final int COUNT_MASK = 15;
+  private static final int PENDING = 16;
+  private static final int STEP_SHIFT = 5;
+  private static final int STEP_MAX = (1 << (Integer.SIZE - STEP_SHIFT - 1)) - 2;
+  private static final int POSITION_BITS = 20;
+
+  private final DeviceMemory memory;
+  private int rowBytes;
+  private volatile long bytesMax;
+  private volatile long bytes;
+  private volatile long slotBytes;
+  private DeviceSlot[] chunks = new DeviceSlot[0];
+  private int chunkCount;
+
+  /** By row: its key, or the complement of one more than the next free row. */
+  private int[] keys = new int[0];
+
+  /**
+   * By row: the last step that needs it, whether it is still to come, how often it was used again.
+   */
+  private int[] marks = new int[0];
+
+  /** Rows by the hash of their keys, one more than their index; 0: none. */
+  private int[] table = new int[0];
+
+  private int firstFree = ABSENT;
+  private int hand;
+  private int step;
+
+  /** The step in which the hand found nothing to take. */
+  private int stuckAt = -1;
+
+  RowArena(DeviceMemory memory) {
+    this.memory = memory;
+  }
+
+  /** What finds a token of a head; not negative. */
+  static int key(int kvHead, int position) {
+    return kvHead << POSITION_BITS | position;
+  }
+
+  // ---- bounds
+
+  /** Drops all rows; those to come are of so many bytes. 0: there will be none. */
+  void reset(int bytesOfRow) {
+    dropChunks(0);
+    rowBytes = bytesOfRow;
+  }
+
+  /** Bytes of a row; all rows have the same. */
+  int rowBytes() {
+    return rowBytes;
+  }
+
+  /** Sets the bound, which holds from the next {@link #fit} on. */
+  void limit(long most) {
+    bytesMax = most;
+  }
+
+  long bytesMax() {
+    return bytesMax;
+  }
+
+  /** Gives back what is beyond the bound. */
+  void fit() {
+    int count = chunkCount;
+    while (count > 0 && cost(count) > bytesMax) {
+      count--;
+    }
+    if (count < chunkCount) {
+      dropChunks(count);
+    }
+  }
+
+  /** Bytes that it takes, tables included. */
+  long bytes() {
+    return bytes;
+  }
+
+  /** Bytes that it takes of the device's memory. */
+  long slotBytes() {
+    return slotBytes;
+  }
+
+  /** Bytes of so many chunks with their tables. */
+  private long cost(int count) {
+    return count == 0
+        ? 0
+        : (long) count * chunkBytes()
+            + (long) Integer.BYTES * (2L * roomFor(count) + tableFor(count));
+  }
+
+  private int chunkBytes() {
+    return (CHUNK_ROWS * rowBytes + 63) & -64;
+  }
+
+  /** Rows that the arrays have room for: in steps of an eighth, so that they seldom move. */
+  private static int roomFor(int count) {
+    int step = Math.max(1, Integer.highestOneBit(count) >> 3);
+    return (count + step - 1) / step * step * CHUNK_ROWS;
+  }
+
+  /** Entries of the table: a power of two, at most three quarters used. */
+  private static int tableFor(int count) {
+    return Integer.highestOneBit(Math.max(1, count * CHUNK_ROWS * 4 / 3 - 1)) << 1;
+  }
+
+  private boolean grow() {
+    if (rowBytes == 0 || cost(chunkCount + 1) > bytesMax) {
+      return false;
+    }
+    DeviceSlot chunk;
+    try {
+      chunk = memory.allocate(chunkBytes());
+    } catch (KvtierException e) {
+      // The device is full: the arena makes do with what it has.
+      return false;
+    }
+    int first = rows();
+    setChunkCount(chunkCount + 1);
+    chunks[chunkCount - 1] = chunk;
+    for (int row = rows() - 1; row >= first; row--) {
+      free(row);
+    }
+    return true;
+  }
+
+  private void dropChunks(int count) {
+    int rowsLeft = count * CHUNK_ROWS;
+    for (int chunk = count; chunk < chunkCount; chunk++) {
+      chunks[chunk].release();
+    }
+    Arrays.fill(chunks, count, chunkCount, null);
+    setChunkCount(count);
+    hand = 0;
+    firstFree = ABSENT;
+    Arrays.fill(table, 0);
+    for (int row = rowsLeft - 1; row >= 0; row--) {
+      if (keys[row] < 0) {
+        free(row);
+      } else {
+        insert(row);
+      }
+    }
+  }
+
+  private void setChunkCount(int count) {
+    boolean rehash = count > chunkCount;
+    int rows = rows();
+    chunkCount = count;
+    int room = count == 0 ? 0 : roomFor(count);
+    if (room != keys.length) {
+      keys = Arrays.copyOf(keys, room);
+      marks = Arrays.copyOf(marks, room);
+      chunks = Arrays.copyOf(chunks, room / CHUNK_ROWS);
+    }
+    int entries = count == 0 ? 0 : tableFor(count);
+    if (entries != table.length) {
+      table = new int[entries];
+      for (int row = 0; rehash && row < rows; row++) {
+        if (keys[row] >= 0) {
+          insert(row);
+        }
+      }
+    }
+    bytes = cost(count);
+    slotBytes = (long) count * chunkBytes();
+  }
+
+  private int rows() {
+    return chunkCount * CHUNK_ROWS;
+  }
+
+  private void free(int row) {
+    keys[row] = ~(firstFree + 1);
+    firstFree = row;
+  }
+
+  // ---- rows
+
+  /** Ends a step: what it used, and what was kept for it, may be evicted again. */
+  void endStep() {
+    step++;
+    if (step == STEP_MAX) {
+      step = 1;
+      for (int row = 0; row < rows(); row++) {
+        marks[row] &= (1 << STEP_SHIFT) - 1;
+      }
+      stuckAt = -1;
+    }
+  }
+
+  /** The row of a key; {@link #ABSENT}: there is none. */
+  int find(int key) {
+    if (table.length == 0) {
+      return ABSENT;
+    }
+    int mask = table.length - 1;
+    for (int at = slotOf(key); table[at] != 0; at = (at + 1) & mask) {
+      int row = table[at] - 1;
+      if (keys[row] == key) {
+        return row;
+      }
+    }
+    return ABSENT;
+  }
+
+  /** Whether a row's bytes are still to come. */
+  boolean isPending(int row) {
+    return (marks[row] & PENDING) != 0;
+  }
+
+  /** Counts a use by the step under way, and keeps the row until it ends. */
+  void use(int row) {
+    int mark = marks[row];
+    int count = Math.min(COUNT_MAX, (mark & COUNT_MASK) + 1);
+    marks[row] = step << STEP_SHIFT | (mark & PENDING) | count;
+  }
+
+  /** Keeps a row until the step under way, or else the next one, ends. */
+  void keep(int row) {
+    marks[row] = step << STEP_SHIFT | (marks[row] & ((1 << STEP_SHIFT) - 1));
+  }
+
+  /**
+   * Makes a row for a key that has none; its bytes are to come, until {@link #filled} or {@link
+   * #discard}. It is kept as by {@link #keep}.
+   *
+   * @return {@link #ABSENT} if there is no room
+   */
+  int admit(int key) {
+    if (firstFree == ABSENT && !grow()) {
+      evict();
+    }
+    int row = firstFree;
+    if (row != ABSENT) {
+      firstFree = ~keys[row] - 1;
+      keys[row] = key;
+      marks[row] = step << STEP_SHIFT | PENDING;
+      insert(row);
+    }
+    return row;
+  }
+
+  private void evict() {
+    if (stuckAt == step) {
+      return;
+    }
+    int rows = rows();
+    for (int passed = 0; passed < (COUNT_MAX + 1) * rows; passed++) {
+      int row = hand;
+      hand = hand + 1 == rows ? 0 : hand + 1;
+      int mark = marks[row];
+      if ((mark & PENDING) != 0 || mark >>> STEP_SHIFT >= step) {
+        continue;
+      }
+      if ((mark & COUNT_MASK) == 0) {
+        discard(row);
+        return;
+      }
+      marks[row] = mark - 1;
+    }
+    stuckAt = step;
+  }
+
+  /** The bytes of an admitted row are there. */
+  void filled(int row) {
+    marks[row] &= ~PENDING;
+  }
+
+  /** Takes a row out. */
+  void discard(int row) {
+    remove(row);
+    free(row);
+  }
+
+  /** Whether a row that was admitted for a key is still that, in the memory where it was. */
+  boolean awaits(int row, int key, DeviceSlot chunk) {
+    return row < rows()
+        && keys[row] == key
+        && isPending(row)
+        && chunks[row >> CHUNK_SHIFT] == chunk;
+  }
+
+  /** Memory that holds a row. */
+  DeviceSlot chunk(int row) {
+    return chunks[row >> CHUNK_SHIFT];
+  }
+
+  /** Where a row begins in its memory. */
+  int offset(int row) {
+    return (row & (CHUNK_ROWS - 1)) * rowBytes;
+  }
+
+  // ---- the table
+
+  private int slotOf(int key) {
+    int hash = key * 0x9E3779B9;
+    return (hash ^ hash >>> 15) & (table.length - 1);
+  }
+
+  private void insert(int row) {
+    int mask = table.length - 1;
+    int at = slotOf(keys[row]);
+    while (table[at] != 0) {
+      at = (at + 1) & mask;
+    }
+    table[at] = row + 1;
+  }
+
+  /** Moves later entries of the run forward, so that no search ends early (Knuth, 6.4, R). */
+  private void remove(int row) {
+    int mask = table.length - 1;
+    int gap = slotOf(keys[row]);
+    while (table[gap] != row + 1) {
+      gap = (gap + 1) & mask;
+    }
+    int at = gap;
+    while (true) {
+      at = (at + 1) & mask;
+      if (table[at] == 0) {
+        break;
+      }
+      int home = slotOf(keys[table[at] - 1]);
+      if (((at - home) & mask) >= ((at - gap) & mask)) {
+        table[gap] = table[at];
+        gap = at;
+      }
+    }
+    table[gap] = 0;
+  }
+}

@@ -1,0 +1,53 @@
+package io.kvtier.gpuworker.session;
+
+import io.kvtier.gpuworker.device.CodesTaker;
+import io.kvtier.gpuworker.device.DeviceMemory;
+import io.kvtier.gpuworker.device.LayerShape;
+import io.kvtier.page.PageKey;
+import java.util.List;
+import java.util.concurrent.Executor;
+
+/**
+ * Gets for queries what is not on the device: rows of chosen tokens, pages of streamed heads. Safe
+ * for any number of threads.
+ *
+ * @param executor runs fetches
+ * @param timeoutNs longest wait for a prefetch under way, in nanoseconds
+ */
+record StepFetches(
+    LayerShape shape,
+    DeviceMemory memory,
+    RowFetcher rowFetcher,
+    CodesFetcher codesFetcher,
+    Executor executor,
+    long timeoutNs) {
+  /** What one query has cost. */
+  record Cost(int hits, int fetched, long unhiddenNs, long stagedBytes) {}
+
+  /**
+   * Gives a query everything that it needs; the caller holds the layer's lock.
+   *
+   * @param keys of all of the layer's pages
+   * @param stagingSlots most pages of a head on the device at once, or as many bytes of rows
+   * @throws io.kvtier.KvtierException if a fetch is refused
+   */
+  Cost give(SessionLayer target, CodesTaker taker, List<PageKey> keys, int stagingSlots) {
+    int stagingBytes =
+        (int) Math.min(Integer.MAX_VALUE, (long) stagingSlots * LayerStep.stagingSlotBytes(shape));
+    StepRows rows =
+        new StepRows(target, taker, keys, rowFetcher, memory, executor, stagingBytes, timeoutNs);
+    rows.give();
+    StepPages pages = new StepPages(taker, keys, codesFetcher, executor, stagingSlots);
+    pages.give(shape.kvHeads());
+    return new Cost(
+        rows.hits(),
+        rows.fetched() + pages.fetched(),
+        rows.unhiddenNs() + pages.unhiddenNs(),
+        Math.max(rows.stagedBytes(), pages.stagedBytes()));
+  }
+
+  /** Bytes that have come from the tier so far, and of the requests to it. */
+  long bytesFetched() {
+    return rowFetcher.bytesFetched() + codesFetcher.bytesFetched();
+  }
+}

@@ -1,0 +1,137 @@
+package io.kvtier.gpuworker.session;
+
+import io.kvtier.KvtierException;
+import io.kvtier.gpuworker.device.CodesTaker;
+import io.kvtier.gpuworker.device.DeviceSlot;
+import io.kvtier.gpuworker.session.CodesFetcher.PageHead;
+import io.kvtier.page.PageKey;
+import io.kvtier.page.Residence;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.CompletionException;
+import java.util.concurrent.Executor;
+
+/**
+ * Streams the pages of a layer's streamed heads through, in order: while one part is attended to,
+ * the next is on its way. One query; the caller holds the layer's lock.
+ */
+final class StepPages {
+  private final CodesTaker taker;
+  private final List<PageKey> keys;
+  private final CodesFetcher fetcher;
+  private final Executor executor;
+  private final int partSlots;
+  private long unhiddenNs;
+  private long stagedBytes;
+  private int fetched;
+
+  /** Pages with a head each, and their codes, held. */
+  private record Part(List<PageHead> wanted, List<DeviceSlot> slots) {
+    void release() {
+      slots.forEach(DeviceSlot::release);
+    }
+
+    long bytes() {
+      return slots.stream().mapToLong(DeviceSlot::length).sum();
+    }
+  }
+
+  /**
+   * Pages for one query.
+   *
+   * @param keys of all of the layer's pages
+   * @param executor runs fetches
+   * @param stagingSlots most pages, of a head each, on the device at once, 2 or more
+   */
+  StepPages(
+      CodesTaker taker,
+      List<PageKey> keys,
+      CodesFetcher fetcher,
+      Executor executor,
+      int stagingSlots) {
+    this.taker = taker;
+    this.keys = keys;
+    this.fetcher = fetcher;
+    this.executor = executor;
+    this.partSlots = Math.max(1, stagingSlots / 2);
+  }
+
+  /**
+   * Gives out every page.
+   *
+   * @param kvHeads heads of the layer
+   * @throws KvtierException if a fetch is refused
+   */
+  void give(int kvHeads) {
+    List<PageHead> all = new ArrayList<>();
+    for (int page = 0; page < keys.size(); page++) {
+      for (int head = 0; head < kvHeads; head++) {
+        if (taker.streams(head)) {
+          all.add(new PageHead(page, head, Residence.STREAMED.codes()));
+        }
+      }
+    }
+    if (all.isEmpty()) {
+      return;
+    }
+    CompletableFuture<Part> next = start(all, 0);
+    taker.attendResident();
+    for (int from = 0; from < all.size(); from += partSlots) {
+      Part part = await(next);
+      try {
+        next = start(all, from + partSlots);
+        attend(part);
+      } catch (RuntimeException e) {
+        // What is on its way belongs to nobody any more.
+        next.thenAccept(Part::release).exceptionally(late -> null).join();
+        throw e;
+      } finally {
+        part.release();
+      }
+    }
+  }
+
+  private CompletableFuture<Part> start(List<PageHead> all, int from) {
+    if (from >= all.size()) {
+      return CompletableFuture.completedFuture(new Part(List.of(), List.of()));
+    }
+    List<PageHead> wanted = all.subList(from, Math.min(all.size(), from + partSlots));
+    return CompletableFuture.supplyAsync(
+        () -> new Part(wanted, fetcher.fetch(wanted, keys)), executor);
+  }
+
+  private Part await(CompletableFuture<Part> next) {
+    long startNs = System.nanoTime();
+    try {
+      return next.join();
+    } catch (CompletionException e) {
+      throw e.getCause() instanceof RuntimeException refused ? refused : e;
+    } finally {
+      unhiddenNs += System.nanoTime() - startNs;
+    }
+  }
+
+  private void attend(Part part) {
+    int count = part.slots().size();
+    int[] pages = part.wanted().stream().mapToInt(PageHead::page).toArray();
+    int[] heads = part.wanted().stream().mapToInt(PageHead::kvHead).toArray();
+    taker.attendPages(pages, heads, part.slots().toArray(DeviceSlot[]::new), count);
+    fetched += count;
+    stagedBytes = Math.max(stagedBytes, 2 * part.bytes());
+  }
+
+  int fetched() {
+    return fetched;
+  }
+
+  /** Nanoseconds of waiting. */
+  long unhiddenNs() {
+    return unhiddenNs;
+  }
+
+  /** Most device bytes that were held. */
+  long stagedBytes() {
+    return stagedBytes;
+  }
+}
