@@ -272,7 +272,9 @@ final class Lane implements AutoCloseable {
     grid(Graph.DENSE, "dense", byBlockChunk, 1);
     grid(Graph.DENSE, "merge", byPaddedQuery, 1);
     TaskGraph pages =
+        // It reads nothing resident; but a graph finds the buffer through the graph run before it.
         new TaskGraph(id(Graph.PAGES))
+            .consumeFromDevice(owner, resident)
             .transferToDevice(ONCE, constants)
             .transferToDevice(EACH, ints, floats, largeStage)
             .task(

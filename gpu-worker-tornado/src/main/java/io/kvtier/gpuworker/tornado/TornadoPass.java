@@ -259,6 +259,7 @@ final class TornadoPass implements LayerPass {
         readMerged(coded);
         return this;
       });
+      rows.take(this);
     }
   }
 

@@ -43,7 +43,8 @@ final class Upload {
 
   /** Adds whole blocks of an array. */
   void add(int place, int[] source, int from, int blocks) {
-    System.arraycopy(source, from, data, add(place, blocks), blocks * BLOCK);
+    int to = add(place, blocks);
+    System.arraycopy(source, from, data, to, blocks * BLOCK);
   }
 
   /**

@@ -20,7 +20,7 @@ class TornadoDeviceTest extends AttentionDeviceContractTest {
   }
 
   @Override
-  public AttentionDevice device(long bytesMax) {
+  protected AttentionDevice device(long bytesMax) {
     return LANES.device(bytesMax);
   }
 }
