@@ -51,8 +51,8 @@ final class Arena {
     }
     throw new KvtierException(
         Code.EXHAUSTED,
-        ("device memory is full: %d of %d bytes of %s are used, and %d more are needed in one piece;"
-                + " close sessions or start the worker with more device bytes")
+        ("device memory is full: %d of %d bytes of %s are used, and %d more are needed in one"
+             + " piece; close sessions or start the worker with more device bytes")
             .formatted(bytes(used), bytes(blocks), name, bytes(length)));
   }
 

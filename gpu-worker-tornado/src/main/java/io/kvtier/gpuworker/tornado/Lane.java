@@ -146,13 +146,7 @@ final class Lane implements AutoCloseable {
         new TaskGraph(owner)
             .transferToDevice(EACH, smallPlaces, smallStage, writeCount)
             .task(
-                "write",
-                WriteKernel::write,
-                context,
-                resident,
-                smallPlaces,
-                smallStage,
-                writeCount)
+                "write", WriteKernel::write, context, resident, smallPlaces, smallStage, writeCount)
             .persistOnDevice(resident);
     grid(Graph.WRITE_SMALL, "write", new ArrayList<>(), SMALL * WriteKernel.BLOCK);
     TaskGraph writeLarge =
@@ -278,7 +272,14 @@ final class Lane implements AutoCloseable {
             .transferToDevice(ONCE, constants)
             .transferToDevice(EACH, ints, floats, largeStage)
             .task(
-                "pages", DenseKernel::attend, context, largeStage, ints, floats, constants, partials)
+                "pages",
+                DenseKernel::attend,
+                context,
+                largeStage,
+                ints,
+                floats,
+                constants,
+                partials)
             .task("merge", MergeKernel::merge, context, ints, partials, merged)
             .transferToHost(EACH, merged);
     grid(Graph.PAGES, "pages", byBlockChunk, 1);
@@ -317,15 +318,7 @@ final class Lane implements AutoCloseable {
         .transferToDevice(ONCE, constants)
         .transferToDevice(EACH, ints, floats, stage)
         .task(
-            "rows",
-            RowsKernel::attend,
-            context,
-            resident,
-            stage,
-            ints,
-            floats,
-            constants,
-            partials)
+            "rows", RowsKernel::attend, context, resident, stage, ints, floats, constants, partials)
         .task("merge", MergeKernel::merge, context, ints, partials, merged)
         .transferToHost(EACH, merged);
   }

@@ -17,8 +17,7 @@ final class MergeKernel {
    * @param merged receives {@code [padded queries][2 + 2 headDim]}: the log-sum-exp ({@link
    *     StepLayout#NONE} if there was nothing), nothing, and the two sums of values over the sum
    */
-  static void merge(
-      KernelContext context, IntArray ints, FloatArray partials, FloatArray merged) {
+  static void merge(KernelContext context, IntArray ints, FloatArray partials, FloatArray merged) {
     int lane = context.localIdx;
     int query = context.groupIdx;
     int headDim = ints.get(StepLayout.HEAD_DIM);

@@ -4,9 +4,7 @@ import io.kvtier.attention.GroupQuery;
 import io.kvtier.attention.Partial;
 import io.kvtier.gpuworker.device.LayerShape;
 
-/**
- * Attention over a step's own tokens, on the host: they have just come from there, and are few.
- */
+/** Attention over a step's own tokens, on the host: they have just come from there, and are few. */
 final class NewRows {
   private final LayerShape shape;
   private final float[] output;
@@ -22,8 +20,7 @@ final class NewRows {
    *
    * @param keys {@code [count][kvHeads][headDim]}; {@code values} likewise
    */
-  void attend(
-      GroupQuery[] queries, float[] keys, float[] values, int count, Partial[] partials) {
+  void attend(GroupQuery[] queries, float[] keys, float[] values, int count, Partial[] partials) {
     if (count == 0) {
       return;
     }

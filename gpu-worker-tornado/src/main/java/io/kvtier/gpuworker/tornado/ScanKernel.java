@@ -19,11 +19,6 @@ final class ScanKernel {
 
   private ScanKernel() {}
 
-  /** Entry {@code entry} of a table that begins at int {@code at}. */
-  static int entry(int[] tables, int at, int entry) {
-    return (tables[at + (entry >> 2)] >> ((entry & 3) << 3)) & 255;
-  }
-
   /**
    * One work-group a KV head, block of queries and chunk of pages.
    *
@@ -90,14 +85,21 @@ final class ScanKernel {
         int bits = Coded.u8(arena, sketch, row * GROUP + lane);
         int low = bits & 15;
         int high = (bits >> 4) & 15;
-        int at = row * 8;
-        sum0 += entry(table, at, low) + entry(table, at + 4, high);
+        // Written out four times: a local array must not be handed to a method.
+        int at = row * 8 + (low >> 2);
+        int and = row * 8 + 4 + (high >> 2);
+        int lowShift = (low & 3) << 3;
+        int highShift = (high & 3) << 3;
+        sum0 += ((table[at] >> lowShift) & 255) + ((table[and] >> highShift) & 255);
         at += 2 * headDim;
-        sum1 += entry(table, at, low) + entry(table, at + 4, high);
+        and += 2 * headDim;
+        sum1 += ((table[at] >> lowShift) & 255) + ((table[and] >> highShift) & 255);
         at += 2 * headDim;
-        sum2 += entry(table, at, low) + entry(table, at + 4, high);
+        and += 2 * headDim;
+        sum2 += ((table[at] >> lowShift) & 255) + ((table[and] >> highShift) & 255);
         at += 2 * headDim;
-        sum3 += entry(table, at, low) + entry(table, at + 4, high);
+        and += 2 * headDim;
+        sum3 += ((table[at] >> lowShift) & 255) + ((table[and] >> highShift) & 255);
       }
       float square = 0f;
       for (int t = 0; t < GROUP; t++) {

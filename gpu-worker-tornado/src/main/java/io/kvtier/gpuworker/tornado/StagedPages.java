@@ -73,8 +73,7 @@ final class StagedPages {
   /** Whether a head has a batch to go. */
   boolean stageReady(int kvHead) {
     readyHead = kvHead;
-    return waiting[kvHead] == BATCH_PAGES
-        || (waiting[kvHead] > 0 && came[kvHead] == layer.pages());
+    return waiting[kvHead] == BATCH_PAGES || (waiting[kvHead] > 0 && came[kvHead] == layer.pages());
   }
 
   /** Attends to the batch that is ready; on the lane's thread. */

@@ -197,7 +197,8 @@ final class StagedRows {
           stage.set(at + RowsKernel.SLOT_ROWS, Math.min(TOKENS, own.waiting - first));
           slot++;
         }
-        Ints.copy(own.table, own.waiting * RowsKernel.ROW_INTS, stage, table + row * RowsKernel.ROW_INTS);
+        Ints.copy(
+            own.table, own.waiting * RowsKernel.ROW_INTS, stage, table + row * RowsKernel.ROW_INTS);
         Ints.copy(own.rows, own.waiting * rowInts, stage, data + row * rowInts);
         row += own.waiting;
         own.waiting = 0;

@@ -86,7 +86,8 @@ final class StepInputs {
   void scan(int kvHead, int tokensMax) {
     HeadPolicy policy = policies.get(kvHead);
     int own = own(kvHead);
-    offsets(own, HeadOffsets.inSlots(shape.layout(), policy.residence().sketch(), 0, codesOf(policy)));
+    offsets(
+        own, HeadOffsets.inSlots(shape.layout(), policy.residence().sketch(), 0, codesOf(policy)));
     ints[own + StepLayout.PLANES] = policy.residence().planes();
     ints[own + StepLayout.SKETCH_TABLE] = layer.sketchTable(kvHead);
     ints[own + StepLayout.TOKENS_MIN] = Math.min(policy.tokensMin(), tokensMax);

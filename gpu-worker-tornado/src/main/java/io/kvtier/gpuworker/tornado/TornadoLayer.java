@@ -186,7 +186,8 @@ final class TornadoLayer implements DeviceLayer {
         return reserved.remove(i);
       }
     }
-    throw new IllegalStateException("nothing was reserved for a slot of %d blocks".formatted(blocks));
+    throw new IllegalStateException(
+        "nothing was reserved for a slot of %d blocks".formatted(blocks));
   }
 
   private void writeTables() {
@@ -253,10 +254,7 @@ final class TornadoLayer implements DeviceLayer {
 
   @Override
   public void hold(
-      int kvHead,
-      Residence residence,
-      List<DeviceSlot> sketchSlots,
-      List<DeviceSlot> codeSlots) {
+      int kvHead, Residence residence, List<DeviceSlot> sketchSlots, List<DeviceSlot> codeSlots) {
     List<Place> reserved = new ArrayList<>();
     try {
       reserveMissing(sketchSlots, reserved);

@@ -226,9 +226,7 @@ final class TornadoPass implements LayerPass {
 
   @Override
   public float chosenMass(int kvHead, int index) {
-    return streams(kvHead)
-        ? 0
-        : chosen[chosenAt(kvHead, index) + 1] * ChoiceKernel.MASS_UNIT;
+    return streams(kvHead) ? 0 : chosen[chosenAt(kvHead, index) + 1] * ChoiceKernel.MASS_UNIT;
   }
 
   @Override

@@ -77,8 +77,7 @@ final class Upload {
           MemorySegment toPlaces = (small ? lane.smallPlaces : lane.largePlaces).getSegment();
           MemorySegment toStage = (small ? lane.smallStage : lane.largeStage).getSegment();
           MemorySegment.copy(places, at, toPlaces, ValueLayout.JAVA_INT, 0, blocks);
-          MemorySegment.copy(
-              data, at * BLOCK, toStage, ValueLayout.JAVA_INT, 0, blocks * BLOCK);
+          MemorySegment.copy(data, at * BLOCK, toStage, ValueLayout.JAVA_INT, 0, blocks * BLOCK);
           lane.writeCount.set(0, blocks);
           lane.execute(small ? Lane.Graph.WRITE_SMALL : Lane.Graph.WRITE_LARGE);
           at += blocks;

@@ -77,8 +77,7 @@ final class WindowKernel {
             place = ints.get(StepLayout.WINDOW_PLACE);
             at = ring * rowLength + head * headDim;
           }
-          score =
-              score(arena, place, at, bytes, constants, floats, query + g * headDim, headDim);
+          score = score(arena, place, at, bytes, constants, floats, query + g * headDim, headDim);
         }
         weights[g * GROUP + lane] = score;
       }

@@ -8,8 +8,8 @@ import org.jspecify.annotations.Nullable;
 /**
  * A piece of device memory with a count of holders; the last release gives it back. The host sees
  * it; a device with memory of its own keeps its copy with it. Whoever reads or writes it must hold
- * it. The counting is safe for any number of threads; the contents are
- * written once, before the slot is shown to other threads.
+ * it. The counting is safe for any number of threads; the contents are written once, before the
+ * slot is shown to other threads.
  */
 public final class DeviceSlot {
   private final DeviceMemory owner;
