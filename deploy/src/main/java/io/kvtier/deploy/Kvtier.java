@@ -4,6 +4,7 @@ import io.kvtier.deploy.command.BenchCommand;
 import io.kvtier.deploy.command.CacheTierCommand;
 import io.kvtier.deploy.command.CoordinatorCommand;
 import io.kvtier.deploy.command.DemoCommand;
+import io.kvtier.deploy.command.DoctorCommand;
 import io.kvtier.deploy.command.GpuWorkerCommand;
 import io.kvtier.deploy.command.PlanCommand;
 import io.kvtier.deploy.command.ServeCommand;
@@ -29,7 +30,8 @@ import picocli.CommandLine.Command;
       CacheTierCommand.class,
       DemoCommand.class,
       PlanCommand.class,
-      BenchCommand.class
+      BenchCommand.class,
+      DoctorCommand.class
     })
 public final class Kvtier implements Runnable {
   @CommandLine.Spec private CommandLine.Model.@org.jspecify.annotations.Nullable CommandSpec spec;

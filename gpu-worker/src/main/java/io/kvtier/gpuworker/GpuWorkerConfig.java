@@ -19,6 +19,7 @@ import java.time.Duration;
  * @param tierTimeout longest wait for the tier or the coordinator, 1 ms..10 min
  * @param replicas tier nodes that keep each page, 1..8; 1: a session's pages are all on one node
  * @param writeAcks of them, how many must have a page before it counts as durable, 1..replicas
+ * @param device what it computes on, as {@link Devices#open} takes it
  */
 public record GpuWorkerConfig(
     EndpointConfig endpoint,
@@ -29,7 +30,8 @@ public record GpuWorkerConfig(
     long pendingBytesMax,
     Duration tierTimeout,
     int replicas,
-    int writeAcks) {
+    int writeAcks,
+    String device) {
   /** A call may wait for the tier twice, and must answer within its client's 15 s or more. */
   private static final Duration TIER_TIMEOUT_DEFAULT = Duration.ofSeconds(5);
 
@@ -47,8 +49,8 @@ public record GpuWorkerConfig(
   }
 
   /**
-   * Everything at its default: loopback, 4 GiB, 256 sessions, 64 MiB pending, 5 s (of a client's
-   * 30), one copy of each page.
+   * Everything at its default: loopback, 4 GiB on the processor, 256 sessions, 64 MiB pending, 5 s
+   * (of a client's 30), one copy of each page.
    */
   public static GpuWorkerConfig of(String coordinatorTarget, String nodeId) {
     return new GpuWorkerConfig(
@@ -60,7 +62,8 @@ public record GpuWorkerConfig(
         64L << 20,
         TIER_TIMEOUT_DEFAULT,
         1,
-        1);
+        1,
+        Devices.CPU);
   }
 
   /** The same with other device bytes. */
@@ -74,7 +77,8 @@ public record GpuWorkerConfig(
         pendingBytesMax,
         tierTimeout,
         replicas,
-        writeAcks);
+        writeAcks,
+        device);
   }
 
   /** The same, listening elsewhere. */
@@ -88,7 +92,8 @@ public record GpuWorkerConfig(
         pendingBytesMax,
         tierTimeout,
         replicas,
-        writeAcks);
+        writeAcks,
+        device);
   }
 
   /** The same with so many copies of each page, and acknowledgements to wait for. */
@@ -102,6 +107,22 @@ public record GpuWorkerConfig(
         pendingBytesMax,
         tierTimeout,
         copies,
-        acks);
+        acks,
+        device);
+  }
+
+  /** The same on another device. */
+  public GpuWorkerConfig withDevice(String other) {
+    return new GpuWorkerConfig(
+        endpoint,
+        coordinatorTarget,
+        nodeId,
+        deviceBytesMax,
+        sessionsMax,
+        pendingBytesMax,
+        tierTimeout,
+        replicas,
+        writeAcks,
+        other);
   }
 }

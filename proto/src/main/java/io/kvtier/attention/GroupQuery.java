@@ -114,10 +114,10 @@ public final class GroupQuery {
     for (int i = 0; i < 2 * headDim; i++) {
       int from = table + i / 4 * TABLE_BYTES + i % 4 * 4;
       out[at + i] =
-          tables[from] & 255
-              | (tables[from + 1] & 255) << 8
-              | (tables[from + 2] & 255) << 16
-              | (tables[from + 3] & 255) << 24;
+          (tables[from] & 255)
+              | ((tables[from + 1] & 255) << 8)
+              | ((tables[from + 2] & 255) << 16)
+              | ((tables[from + 3] & 255) << 24);
     }
   }
 

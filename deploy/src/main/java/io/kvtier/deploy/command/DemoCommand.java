@@ -25,6 +25,7 @@ import java.util.logging.Level;
 import java.util.logging.Logger;
 import org.jspecify.annotations.Nullable;
 import picocli.CommandLine.Command;
+import picocli.CommandLine.Mixin;
 import picocli.CommandLine.Option;
 
 /** The demo. */
@@ -93,6 +94,8 @@ public final class DemoCommand implements Callable<Integer> {
       description = "kvtier or tailorkv (default: ${DEFAULT-VALUE})")
   private String mode = "kvtier";
 
+  @Mixin private final DeviceOptions device = new DeviceOptions();
+
   @Option(names = "--json", description = "file to write the rows to as JSON")
   private @Nullable Path json;
 
@@ -126,7 +129,7 @@ public final class DemoCommand implements Callable<Integer> {
     return 0;
   }
 
-  private static List<DemoRow> run(DemoConfig config, Decoder decoder) throws IOException {
+  private List<DemoRow> run(DemoConfig config, Decoder decoder) throws IOException {
     Optional<Tokenizer> tokenizer = Tokenizer.read(config.model());
     Closing closing = new Closing();
     try (closing) {
@@ -141,13 +144,15 @@ public final class DemoCommand implements Callable<Integer> {
     }
   }
 
-  private static AllInOne startServices() {
+  private AllInOne startServices() {
     // Who joins whom in this process is no news to whoever watches the demo.
     SERVICES_LOG.setLevel(Level.WARNING);
     return AllInOne.start(
         CoordinatorConfig.defaults(),
         new CacheTierConfig(EndpointConfig.loopback(), MEMORY, Optional.empty()),
-        MEMORY);
+        MEMORY,
+        device.device,
+        DeviceOptions::tell);
   }
 
   private static String checked(Decoder decoder, Path directory) throws IOException {

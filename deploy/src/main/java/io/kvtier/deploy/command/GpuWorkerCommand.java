@@ -16,6 +16,7 @@ import picocli.CommandLine.Option;
 public final class GpuWorkerCommand implements Callable<Integer> {
   @Mixin private final EndpointOptions endpoint = new EndpointOptions();
   @Mixin private final NodeOptions node = new NodeOptions();
+  @Mixin private final DeviceOptions device = new DeviceOptions();
 
   @Option(
       names = "--device-bytes",
@@ -44,7 +45,9 @@ public final class GpuWorkerCommand implements Callable<Integer> {
             GpuWorkerConfig.of(node.coordinator, node.nodeId("worker"))
                 .withEndpoint(endpoint.config())
                 .withDeviceBytesMax(deviceBytes)
-                .withReplicas(replicas, writeAcks == null ? Math.min(2, replicas) : writeAcks));
+                .withDevice(device.device)
+                .withReplicas(replicas, writeAcks == null ? Math.min(2, replicas) : writeAcks),
+            DeviceOptions::tell);
     System.out.printf("gpu-worker ready at %s (pages at %s)%n", worker.target(), worker.opsUrl());
     System.out.printf("attention on %s%n", worker.deviceName());
     Running.untilSignal(worker);

@@ -24,13 +24,15 @@ public final class ServeCommand implements Callable<Integer> {
       description = "device memory for sessions (default: ${DEFAULT-VALUE})")
   private long deviceBytes;
 
+  @Mixin private final DeviceOptions device = new DeviceOptions();
   @Mixin private final TierOptions options = new TierOptions();
 
   @Override
   public Integer call() throws InterruptedException {
     CoordinatorConfig coordinator = CoordinatorConfig.defaults().withEndpoint(endpoint.config());
     CacheTierConfig tier = options.config(EndpointConfig.loopback());
-    AllInOne service = AllInOne.start(coordinator, tier, deviceBytes);
+    AllInOne service =
+        AllInOne.start(coordinator, tier, deviceBytes, device.device, DeviceOptions::tell);
     System.out.printf(
         "coordinator ready at %s (pages at %s)%n",
         service.coordinator().target(), service.coordinator().opsUrl());

@@ -39,21 +39,23 @@ final class Arena {
   synchronized int take(int length) {
     for (Map.Entry<Integer, Integer> range : free.entrySet()) {
       if (range.getValue() >= length) {
-        int first = range.getKey();
-        int left = range.getValue() - length;
-        free.remove(first);
-        if (left > 0) {
-          free.put(first + length, left);
-        }
-        used += length;
-        return first;
+        return takeFrom(range.getKey(), range.getValue(), length);
       }
     }
     throw new KvtierException(
         Code.EXHAUSTED,
         ("device memory is full: %d of %d bytes of %s are used, and %d more are needed in one"
-             + " piece; close sessions or start the worker with more device bytes")
+                + " piece; close sessions or start the worker with more device bytes")
             .formatted(bytes(used), bytes(blocks), name, bytes(length)));
+  }
+
+  private int takeFrom(int first, int rangeLength, int length) {
+    free.remove(first);
+    if (rangeLength > length) {
+      free.put(first + length, rangeLength - length);
+    }
+    used += length;
+    return first;
   }
 
   /** Gives a piece back. */

@@ -360,6 +360,11 @@ final class TornadoLayer implements DeviceLayer {
   }
 
   @Override
+  public long bytesLeft() {
+    return lane.arena.bytesFree();
+  }
+
+  @Override
   public List<PageKey> release() {
     List<PageKey> unshared = host.release();
     for (int head = 0; head < shape.kvHeads(); head++) {
