@@ -9,8 +9,10 @@ import io.kvtier.deploy.bench.BenchRow;
 import io.kvtier.deploy.bench.BenchSettings;
 import io.kvtier.deploy.bench.Benchmark;
 import io.kvtier.deploy.bench.CodecBenchmark;
+import io.kvtier.deploy.bench.DeviceBenchmark;
 import io.kvtier.deploy.bench.ErrorBenchmark;
 import io.kvtier.deploy.bench.KernelsBenchmark;
+import io.kvtier.deploy.bench.Roofline;
 import io.kvtier.deploy.bench.TierBenchmark;
 import io.kvtier.deploy.bench.decode.DecodeBenchmark;
 import java.io.IOException;
@@ -40,7 +42,8 @@ public final class BenchCommand implements Callable<Integer> {
           new KernelsBenchmark(),
           new ErrorBenchmark(),
           new TierBenchmark(),
-          new DecodeBenchmark());
+          new DecodeBenchmark(),
+          new DeviceBenchmark());
 
   @Parameters(index = "0", arity = "0..1", description = "which one")
   private @Nullable String name;
@@ -59,6 +62,12 @@ public final class BenchCommand implements Callable<Integer> {
       description = "measure beside another system, fetched if need be: kernels know ggml")
   private @Nullable String peer;
 
+  @Option(
+      names = "--roofline",
+      description = "of the benchmark device: compute the limits of an RTX 3090, measure nothing")
+  private boolean roofline;
+
+  @Mixin private final DeviceOptions device = new DeviceOptions();
   @Mixin private final QualityOptions quality = new QualityOptions();
 
   @Override
@@ -69,11 +78,16 @@ public final class BenchCommand implements Callable<Integer> {
       }
       return 0;
     }
+    if (roofline) {
+      System.out.println("Computed, not measured:");
+      System.out.println(roofline());
+      return 0;
+    }
     if (json != null) {
       Rows.requireWritable(json);
     }
     BenchSettings settings =
-        new BenchSettings(tokens, Optional.ofNullable(peer), quality.settings());
+        new BenchSettings(tokens, Optional.ofNullable(peer), quality.settings(), device.device);
     List<BenchRow> rows;
     Benchmark benchmark = find(name);
     try (Bar bar = new Bar(benchmark.name())) {
@@ -108,6 +122,18 @@ public final class BenchCommand implements Callable<Integer> {
             number("ratio", BenchRow::ratio),
             text("goal", BenchRow::goal),
             text("command", BenchRow::command)));
+  }
+
+  private static String roofline() {
+    return AsciiTable.getTable(
+        AsciiTable.NO_BORDERS,
+        Roofline.rows(),
+        List.of(
+            new Column().header("tokens").with(row -> (row.tokens() >> 10) + "k"),
+            new Column().header("what").dataAlign(HorizontalAlign.LEFT).with(Roofline.Row::what),
+            new Column().header("MB").with(row -> text(row.bytes() / 1e6)),
+            new Column().header("ms at the limit").with(row -> text(row.ms())),
+            new Column().header("").dataAlign(HorizontalAlign.LEFT).with(Roofline.Row::note)));
   }
 
   private static ColumnData<BenchRow> text(String header, Function<BenchRow, String> value) {

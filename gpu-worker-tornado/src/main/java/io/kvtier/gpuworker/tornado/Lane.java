@@ -48,6 +48,8 @@ final class Lane implements AutoCloseable {
   static final int PARTIALS = 1 << 21;
 
   private static final int SCORES_MIN = 1 << 20;
+  private static final int COPIED_INTS = 1 << 25;
+  private static final int COPY_ROUNDS = 12;
   private static final int ONCE = DataTransferMode.FIRST_EXECUTION;
   private static final int EACH = DataTransferMode.EVERY_EXECUTION;
 
@@ -82,6 +84,7 @@ final class Lane implements AutoCloseable {
 
   final IntArray chosen;
   private final String name;
+  private final TornadoDevice device;
   private long address;
   private final ExecutorService thread;
   private final TornadoExecutionPlan plan;
@@ -105,6 +108,7 @@ final class Lane implements AutoCloseable {
   Lane(String name, TornadoDevice device, long bytes, Consumer<String> progress) {
     int blocks = Arena.blocksOf(bytes);
     this.name = name;
+    this.device = device;
     this.arena = new Arena(name, blocks);
     this.scoresMax = Math.clamp(bytes / 32 / Float.BYTES, SCORES_MIN, 1 << 29);
     this.chosen = new IntArray(ChoiceKernel.CHOSEN + 2 * chosenMax());
@@ -407,6 +411,34 @@ final class Lane implements AutoCloseable {
       Thread.currentThread().interrupt();
       throw new KvtierException(Code.UNAVAILABLE, "interrupted while waiting for the device");
     }
+  }
+
+  /** Bytes a second that a kernel copies, what is read and what is written counted each. */
+  double copyBandwidth() {
+    return on(() -> {
+      IntArray from = new IntArray(COPIED_INTS);
+      IntArray to = new IntArray(COPIED_INTS);
+      from.init(1);
+      TaskGraph graph =
+          new TaskGraph("bandwidth")
+              .transferToDevice(ONCE, from)
+              .task("copy", WriteKernel::copy, new KernelContext(), from, to)
+              .transferToHost(DataTransferMode.UNDER_DEMAND, to);
+      WorkerGrid1D copies = new WorkerGrid1D(COPIED_INTS);
+      copies.setLocalWork(StepLayout.GROUP, 1, 1);
+      try (TornadoExecutionPlan copying = new TornadoExecutionPlan(graph.snapshot())) {
+        copying.withDevice(device).withGridScheduler(new GridScheduler("bandwidth.copy", copies));
+        double best = 0;
+        for (int round = 0; round < COPY_ROUNDS; round++) {
+          long startNs = System.nanoTime();
+          copying.execute();
+          best = Math.max(best, 8e9 * COPIED_INTS / (System.nanoTime() - startNs));
+        }
+        return best;
+      } catch (TornadoExecutionPlanException e) {
+        throw new IllegalStateException("the plan does not close", e);
+      }
+    });
   }
 
   @Override

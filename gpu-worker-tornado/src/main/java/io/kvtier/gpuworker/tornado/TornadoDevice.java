@@ -41,6 +41,11 @@ final class TornadoDevice implements AttentionDevice {
     return host.memory();
   }
 
+  @Override
+  public double copyBandwidth() {
+    return lanes.getFirst().copyBandwidth();
+  }
+
   /** Goes to the lane that holds least. */
   @Override
   public DeviceLayer newLayer(int layer, LayerShape shape) {
