@@ -2,11 +2,7 @@ package io.kvtier.gpuworker.tornado;
 
 import io.kvtier.KvtierException;
 import io.kvtier.KvtierException.Code;
-import io.kvtier.codec.RotLevels;
-import io.kvtier.gpuworker.core.MassHistogram;
 import java.lang.foreign.MemorySegment;
-import java.util.ArrayList;
-import java.util.List;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ExecutionException;
 import java.util.concurrent.ExecutorService;
@@ -16,7 +12,6 @@ import java.util.function.Supplier;
 import org.agrona.UnsafeApi;
 import uk.ac.manchester.tornado.api.DataRange;
 import uk.ac.manchester.tornado.api.GridScheduler;
-import uk.ac.manchester.tornado.api.ImmutableTaskGraph;
 import uk.ac.manchester.tornado.api.KernelContext;
 import uk.ac.manchester.tornado.api.TaskGraph;
 import uk.ac.manchester.tornado.api.TornadoExecutionPlan;
@@ -51,18 +46,23 @@ final class Lane implements AutoCloseable {
   private static final int COPIED_INTS = 1 << 25;
   private static final int COPY_ROUNDS = 12;
   private static final int ONCE = DataTransferMode.FIRST_EXECUTION;
-  private static final int EACH = DataTransferMode.EVERY_EXECUTION;
 
   /** The graphs of the plan, in its order. */
   enum Graph {
-    WRITE_SMALL,
-    WRITE_LARGE,
-    WINDOW,
-    CHOOSE,
-    DENSE,
-    ROWS_SMALL,
-    ROWS_LARGE,
-    PAGES
+    WRITE_SMALL(0),
+    WRITE_LARGE(1),
+    WINDOW(2),
+    CHOOSE(3),
+    DENSE(4),
+    ROWS_SMALL(5),
+    ROWS_LARGE(6),
+    PAGES(7);
+
+    private final int index;
+
+    Graph(int index) {
+      this.index = index;
+    }
   }
 
   final Arena arena;
@@ -88,16 +88,7 @@ final class Lane implements AutoCloseable {
   private long address;
   private final ExecutorService thread;
   private final TornadoExecutionPlan plan;
-  private final GridScheduler scheduler = new GridScheduler();
-
-  // Grids by what a work-group or thread stands for.
-  private final List<WorkerGrid1D> byBlock = new ArrayList<>();
-  private final List<WorkerGrid1D> byBlockChunk = new ArrayList<>();
-  private final List<WorkerGrid1D> byHeadChunk = new ArrayList<>();
-  private final List<WorkerGrid1D> byQuery = new ArrayList<>();
-  private final List<WorkerGrid1D> byPaddedQuery = new ArrayList<>();
-  private final List<WorkerGrid1D> byHead = new ArrayList<>();
-  private final List<WorkerGrid1D> byRowSlot = new ArrayList<>();
+  private final LaneGraphs graphs;
 
   /**
    * A lane; compiles its kernels, which takes seconds.
@@ -113,9 +104,10 @@ final class Lane implements AutoCloseable {
     this.scoresMax = Math.clamp(bytes / 32 / Float.BYTES, SCORES_MIN, 1 << 29);
     this.chosen = new IntArray(ChoiceKernel.CHOSEN + 2 * chosenMax());
     this.thread = Executors.newSingleThreadExecutor(Thread.ofPlatform().name(name).factory());
-    this.plan = new TornadoExecutionPlan(graphs(blocks));
+    this.graphs = new LaneGraphs(this, resident(blocks));
+    this.plan = new TornadoExecutionPlan(graphs.all());
     plan.withDevice(device);
-    plan.withGridScheduler(scheduler);
+    plan.withGridScheduler(graphs.scheduler());
     try {
       on(() -> {
         warmUp(progress);
@@ -132,221 +124,12 @@ final class Lane implements AutoCloseable {
     return scoresMax / 4;
   }
 
-  private ImmutableTaskGraph[] graphs(int blocks) {
-    KernelContext context = new KernelContext();
-    IntArray resident = resident(blocks);
-    FloatArray constants = constants();
-    FloatArray partials = new FloatArray(PARTIALS);
-    FloatArray scores = new FloatArray(scoresMax);
-    FloatArray masses = new FloatArray(scoresMax);
-    FloatArray stats = new FloatArray(2 * StepLayout.PADDED_QUERIES_MAX * StepLayout.CHUNKS_MAX);
-    FloatArray lses = new FloatArray(2 * StepLayout.PADDED_QUERIES_MAX);
-    IntArray histograms = new IntArray(StepLayout.KV_HEADS_MAX * MassHistogram.BUCKETS);
-    IntArray limits = new IntArray(2 * StepLayout.KV_HEADS_MAX);
-    IntArray counts = new IntArray(2 * StepLayout.KV_HEADS_MAX * StepLayout.CHUNKS_MAX);
-    String owner = id(Graph.WRITE_SMALL);
-
-    TaskGraph writeSmall =
-        new TaskGraph(owner)
-            .transferToDevice(EACH, smallPlaces, smallStage, writeCount)
-            .task(
-                "write", WriteKernel::write, context, resident, smallPlaces, smallStage, writeCount)
-            .persistOnDevice(resident);
-    grid(Graph.WRITE_SMALL, "write", new ArrayList<>(), SMALL * WriteKernel.BLOCK);
-    TaskGraph writeLarge =
-        new TaskGraph(id(Graph.WRITE_LARGE))
-            .consumeFromDevice(owner, resident)
-            .transferToDevice(EACH, largePlaces, largeStage, writeCount)
-            .task(
-                "write",
-                WriteKernel::write,
-                context,
-                resident,
-                largePlaces,
-                largeStage,
-                writeCount);
-    grid(Graph.WRITE_LARGE, "write", new ArrayList<>(), LARGE * WriteKernel.BLOCK);
-
-    TaskGraph window =
-        new TaskGraph(id(Graph.WINDOW))
-            .consumeFromDevice(owner, resident)
-            .transferToDevice(ONCE, constants)
-            .transferToDevice(EACH, ints, floats)
-            .task(
-                "window",
-                WindowKernel::attend,
-                context,
-                resident,
-                ints,
-                floats,
-                constants,
-                partials)
-            .task("merge", MergeKernel::merge, context, ints, partials, merged)
-            .transferToHost(EACH, merged);
-    grid(Graph.WINDOW, "window", byBlock, 1);
-    grid(Graph.WINDOW, "merge", byPaddedQuery, 1);
-
-    TaskGraph choose =
-        new TaskGraph(id(Graph.CHOOSE))
-            .consumeFromDevice(owner, resident)
-            .transferToDevice(ONCE, constants)
-            .transferToDevice(EACH, ints, floats, tables)
-            .task(
-                "window",
-                WindowKernel::attend,
-                context,
-                resident,
-                ints,
-                floats,
-                constants,
-                partials)
-            .task("scan", ScanKernel::scan, context, resident, ints, floats, tables, scores, stats)
-            .task(
-                "share",
-                ChoiceKernel::share,
-                context,
-                ints,
-                floats,
-                partials,
-                stats,
-                lses,
-                histograms)
-            .task(
-                "weigh",
-                ChoiceKernel::weigh,
-                context,
-                ints,
-                constants,
-                scores,
-                lses,
-                masses,
-                histograms)
-            .task(
-                "limit",
-                ChoiceKernel::limit,
-                context,
-                ints,
-                floats,
-                constants,
-                lses,
-                histograms,
-                limits,
-                chosen)
-            .task("count", ChoiceKernel::count, context, ints, constants, masses, limits, counts)
-            .task(
-                "collect",
-                ChoiceKernel::collect,
-                context,
-                ints,
-                constants,
-                masses,
-                limits,
-                counts,
-                chosen)
-            .task(
-                "rest", ChoiceKernel::rest, context, resident, ints, scores, lses, masses, partials)
-            .task("merge", MergeKernel::merge, context, ints, partials, merged)
-            .transferToHost(EACH, merged)
-            .transferToHost(DataTransferMode.UNDER_DEMAND, chosen);
-    grid(Graph.CHOOSE, "window", byBlock, 1);
-    grid(Graph.CHOOSE, "scan", byBlockChunk, 1);
-    grid(Graph.CHOOSE, "share", byQuery, 1);
-    grid(Graph.CHOOSE, "weigh", byHeadChunk, 1);
-    grid(Graph.CHOOSE, "limit", byHead, 1);
-    grid(Graph.CHOOSE, "count", byHeadChunk, 1);
-    grid(Graph.CHOOSE, "collect", byHeadChunk, 1);
-    grid(Graph.CHOOSE, "rest", byBlockChunk, 1);
-    grid(Graph.CHOOSE, "merge", byPaddedQuery, 1);
-
-    TaskGraph dense =
-        new TaskGraph(id(Graph.DENSE))
-            .consumeFromDevice(owner, resident)
-            .transferToDevice(ONCE, constants)
-            .transferToDevice(EACH, ints, floats)
-            .task(
-                "dense", DenseKernel::attend, context, resident, ints, floats, constants, partials)
-            .task("merge", MergeKernel::merge, context, ints, partials, merged)
-            .transferToHost(EACH, merged);
-    grid(Graph.DENSE, "dense", byBlockChunk, 1);
-    grid(Graph.DENSE, "merge", byPaddedQuery, 1);
-    TaskGraph pages =
-        // It reads nothing resident; but a graph finds the buffer through the graph run before it.
-        new TaskGraph(id(Graph.PAGES))
-            .consumeFromDevice(owner, resident)
-            .transferToDevice(ONCE, constants)
-            .transferToDevice(EACH, ints, floats, largeStage)
-            .task(
-                "pages",
-                DenseKernel::attend,
-                context,
-                largeStage,
-                ints,
-                floats,
-                constants,
-                partials)
-            .task("merge", MergeKernel::merge, context, ints, partials, merged)
-            .transferToHost(EACH, merged);
-    grid(Graph.PAGES, "pages", byBlockChunk, 1);
-    grid(Graph.PAGES, "merge", byPaddedQuery, 1);
-    return new ImmutableTaskGraph[] {
-      writeSmall.snapshot(),
-      writeLarge.snapshot(),
-      window.snapshot(),
-      choose.snapshot(),
-      dense.snapshot(),
-      rows(Graph.ROWS_SMALL, smallStage, context, resident, constants, partials).snapshot(),
-      rows(Graph.ROWS_LARGE, largeStage, context, resident, constants, partials).snapshot(),
-      pages.snapshot()
-    };
-  }
-
   /** Address space alone: nothing is written there on the host, so the system gives no memory. */
   @SuppressWarnings("restricted") // the flags allow native access
   private IntArray resident(int blocks) {
     long length = TornadoNativeArray.ARRAY_HEADER + 4L * blocks * WriteKernel.BLOCK;
     address = UnsafeApi.allocateMemory(length);
     return IntArray.fromSegmentShallow(MemorySegment.ofAddress(address).reinterpret(length));
-  }
-
-  private TaskGraph rows(
-      Graph graph,
-      IntArray stage,
-      KernelContext context,
-      IntArray resident,
-      FloatArray constants,
-      FloatArray partials) {
-    grid(graph, "rows", byRowSlot, 1);
-    grid(graph, "merge", byPaddedQuery, 1);
-    return new TaskGraph(id(graph))
-        .consumeFromDevice(id(Graph.WRITE_SMALL), resident)
-        .transferToDevice(ONCE, constants)
-        .transferToDevice(EACH, ints, floats, stage)
-        .task(
-            "rows", RowsKernel::attend, context, resident, stage, ints, floats, constants, partials)
-        .task("merge", MergeKernel::merge, context, ints, partials, merged)
-        .transferToHost(EACH, merged);
-  }
-
-  private static FloatArray constants() {
-    FloatArray constants = new FloatArray(Coded.CONSTANTS);
-    for (int e = 0; e < 256; e++) {
-      constants.set(Coded.POWERS + e, (float) Math.scalb(1.0, e - 150));
-    }
-    for (int code = 0; code < 16; code++) {
-      constants.set(Coded.LEVELS + code, RotLevels.of(4).level(code));
-    }
-    return constants;
-  }
-
-  private static String id(Graph graph) {
-    return graph.name().toLowerCase(java.util.Locale.ROOT).replace("_", "");
-  }
-
-  private void grid(Graph graph, String task, List<WorkerGrid1D> kind, int threads) {
-    WorkerGrid1D grid = new WorkerGrid1D(Math.max(threads, StepLayout.GROUP));
-    grid.setLocalWork(StepLayout.GROUP, 1, 1);
-    scheduler.addWorkerGrid(id(graph) + "." + task, grid);
-    kind.add(grid);
   }
 
   private void warmUp(Consumer<String> progress) {
@@ -364,33 +147,19 @@ final class Lane implements AutoCloseable {
     largeStage.init(0);
     writeCount.set(0, 0);
     for (Graph graph : Graph.values()) {
-      progress.accept(id(graph));
+      progress.accept(LaneGraphs.id(graph));
       execute(graph);
     }
   }
 
   /** Sets the grids for a step, and says so in its figures. */
   void shape(int kvHeads, int group, int blocks, int chunks, int rowSlots, int[] figures) {
-    each(byBlock, kvHeads * blocks);
-    each(byBlockChunk, kvHeads * blocks * chunks);
-    each(byHeadChunk, kvHeads * chunks);
-    each(byPaddedQuery, kvHeads * blocks * StepLayout.QUERIES);
-    int queryGroups = (kvHeads * group + StepLayout.GROUP - 1) / StepLayout.GROUP;
-    each(byQuery, queryGroups);
-    each(byHead, (kvHeads + StepLayout.GROUP - 1) / StepLayout.GROUP);
-    each(byRowSlot, Math.max(1, rowSlots * blocks));
-    figures[StepLayout.QUERY_THREADS] = queryGroups * StepLayout.GROUP;
-  }
-
-  private static void each(List<WorkerGrid1D> grids, int groups) {
-    for (WorkerGrid1D grid : grids) {
-      grid.setGlobalWork((long) groups * StepLayout.GROUP, 1, 1);
-    }
+    graphs.shape(kvHeads, group, blocks, chunks, rowSlots, figures);
   }
 
   /** Runs a graph; on the lane's thread. */
   TornadoExecutionResult execute(Graph graph) {
-    return plan.withGraph(graph.ordinal()).execute();
+    return plan.withGraph(graph.index).execute();
   }
 
   /** Brings the first {@code count} of the chosen tokens' ints to the host. */

@@ -39,7 +39,7 @@ class AttentionKernelsTest {
     IntArray ints = head.ints(CHUNK_PAGES);
     ints.set(StepLayout.HEADS + StepLayout.SKIPPED, skipped);
     FloatArray floats = head.floats();
-    FloatArray constants = CodedHead.constants();
+    FloatArray constants = LaneGraphs.constants();
     FloatArray merged = new FloatArray(head.blocks() * 4 * length);
     Kernel.run(
         new TaskGraph("dense")

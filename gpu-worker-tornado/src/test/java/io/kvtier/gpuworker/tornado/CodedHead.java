@@ -7,7 +7,6 @@ import io.kvtier.attention.GroupQuery;
 import io.kvtier.attention.HeadOffsets;
 import io.kvtier.attention.Kernels;
 import io.kvtier.codec.PageEncoder;
-import io.kvtier.codec.RotLevels;
 import io.kvtier.gpuworker.cpu.SketchError;
 import io.kvtier.page.Codec;
 import io.kvtier.page.Fingerprint;
@@ -190,17 +189,5 @@ final class CodedHead {
       query.copyTables(g, all, g * 2 * headDim());
     }
     return IntArray.fromArray(all);
-  }
-
-  /** Powers of two and levels. */
-  static FloatArray constants() {
-    FloatArray constants = new FloatArray(Coded.CONSTANTS);
-    for (int e = 0; e < 256; e++) {
-      constants.set(e, (float) Math.scalb(1.0, e - 150));
-    }
-    for (int code = 0; code < 16; code++) {
-      constants.set(Coded.LEVELS + code, RotLevels.of(4).level(code));
-    }
-    return constants;
   }
 }

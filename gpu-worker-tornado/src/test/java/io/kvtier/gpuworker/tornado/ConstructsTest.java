@@ -114,7 +114,7 @@ class ConstructsTest {
   @Test
   void exactRowsAreReadToTheBit() {
     IntArray in = randomInts();
-    FloatArray constants = CodedHead.constants();
+    FloatArray constants = LaneGraphs.constants();
     FloatArray four = new FloatArray(N);
     FloatArray two = new FloatArray(N);
     TaskGraph graph =
@@ -157,7 +157,7 @@ class ConstructsTest {
     masses.set(3, Math.nextDown(1f));
     masses.set(4, Float.MIN_VALUE);
     IntArray buckets = new IntArray(N);
-    FloatArray constants = CodedHead.constants();
+    FloatArray constants = LaneGraphs.constants();
     TaskGraph graph =
         new TaskGraph("buckets")
             .transferToDevice(1, masses, constants)
