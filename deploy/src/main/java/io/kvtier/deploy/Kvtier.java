@@ -4,6 +4,7 @@ import io.kvtier.deploy.command.BenchCommand;
 import io.kvtier.deploy.command.CacheTierCommand;
 import io.kvtier.deploy.command.CoordinatorCommand;
 import io.kvtier.deploy.command.DemoCommand;
+import io.kvtier.deploy.command.DoctorCommand;
 import io.kvtier.deploy.command.GpuWorkerCommand;
 import io.kvtier.deploy.command.PlanCommand;
 import io.kvtier.deploy.command.ServeCommand;
@@ -31,7 +32,8 @@ import picocli.CommandLine.Command;
       DemoCommand.class,
       PlanCommand.class,
       TraceCommand.class,
-      BenchCommand.class
+      BenchCommand.class,
+      DoctorCommand.class
     })
 public final class Kvtier implements Runnable {
   @CommandLine.Spec private CommandLine.Model.@org.jspecify.annotations.Nullable CommandSpec spec;

@@ -3,7 +3,6 @@ package io.kvtier.gpuworker;
 import io.kvtier.KvtierException;
 import io.kvtier.KvtierException.Code;
 import io.kvtier.client.ClusterMember;
-import io.kvtier.gpuworker.cpu.CpuDevice;
 import io.kvtier.gpuworker.device.AttentionDevice;
 import io.kvtier.gpuworker.grpc.AttentionGrpcService;
 import io.kvtier.gpuworker.grpc.CoordinatorPlans;
@@ -26,6 +25,7 @@ import java.util.List;
 import java.util.Optional;
 import java.util.concurrent.Executors;
 import java.util.concurrent.atomic.AtomicReference;
+import java.util.function.Consumer;
 
 /** A running worker. Built in order, closed in reverse; {@link #close} is idempotent. */
 public final class GpuWorker implements AutoCloseable {
@@ -49,11 +49,22 @@ public final class GpuWorker implements AutoCloseable {
    *     answer
    */
   public static GpuWorker start(GpuWorkerConfig config) {
+    return start(config, doing -> {});
+  }
+
+  /**
+   * Starts a worker and joins the cluster.
+   *
+   * @param progress hears what the opening of a device that takes seconds is at
+   * @throws KvtierException as above, and as {@link Devices#open}
+   */
+  public static GpuWorker start(GpuWorkerConfig config, Consumer<String> progress) {
     Closing closing = new Closing();
     try {
       PrometheusMeterRegistry meters = new PrometheusMeterRegistry(PrometheusConfig.DEFAULT);
       closing.add(meters::close);
-      AttentionDevice device = closing.add(new CpuDevice(config.deviceBytesMax()));
+      AttentionDevice device =
+          closing.add(Devices.open(config.device(), config.deviceBytesMax(), progress));
       AtomicReference<ClusterMember> member = new AtomicReference<>();
       TierDirectory tiers =
           closing.add(

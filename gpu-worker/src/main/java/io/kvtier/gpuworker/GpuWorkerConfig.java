@@ -22,6 +22,7 @@ import java.util.Optional;
  * @param replicas tier nodes that keep each page, 1..8; 1: a session's pages are all on one node
  * @param writeAcks of them, how many must have a page before it counts as durable, 1..replicas
  * @param trace where each step is recorded; empty: nowhere
+ * @param device what it computes on, as {@link Devices#open} takes it
  */
 public record GpuWorkerConfig(
     EndpointConfig endpoint,
@@ -33,7 +34,8 @@ public record GpuWorkerConfig(
     Duration tierTimeout,
     int replicas,
     int writeAcks,
-    Optional<TraceConfig> trace) {
+    Optional<TraceConfig> trace,
+    String device) {
   /** A call may wait for the tier twice, and must answer within its client's 15 s or more. */
   private static final Duration TIER_TIMEOUT_DEFAULT = Duration.ofSeconds(5);
 
@@ -51,8 +53,8 @@ public record GpuWorkerConfig(
   }
 
   /**
-   * Everything at its default: loopback, 4 GiB, 256 sessions, 64 MiB pending, 5 s (of a client's
-   * 30), one copy of each page, no trace.
+   * Everything at its default: loopback, 4 GiB on the processor, 256 sessions, 64 MiB pending, 5 s
+   * (of a client's 30), one copy of each page, no trace.
    */
   public static GpuWorkerConfig of(String coordinatorTarget, String nodeId) {
     return new GpuWorkerConfig(
@@ -65,7 +67,8 @@ public record GpuWorkerConfig(
         TIER_TIMEOUT_DEFAULT,
         1,
         1,
-        Optional.empty());
+        Optional.empty(),
+        Devices.CPU);
   }
 
   /** The same with other device bytes. */
@@ -80,7 +83,8 @@ public record GpuWorkerConfig(
         tierTimeout,
         replicas,
         writeAcks,
-        trace);
+        trace,
+        device);
   }
 
   /** The same, listening elsewhere. */
@@ -95,7 +99,8 @@ public record GpuWorkerConfig(
         tierTimeout,
         replicas,
         writeAcks,
-        trace);
+        trace,
+        device);
   }
 
   /** The same with so many copies of each page, and acknowledgements to wait for. */
@@ -110,7 +115,24 @@ public record GpuWorkerConfig(
         tierTimeout,
         copies,
         acks,
-        trace);
+        trace,
+        device);
+  }
+
+  /** The same on another device. */
+  public GpuWorkerConfig withDevice(String other) {
+    return new GpuWorkerConfig(
+        endpoint,
+        coordinatorTarget,
+        nodeId,
+        deviceBytesMax,
+        sessionsMax,
+        pendingBytesMax,
+        tierTimeout,
+        replicas,
+        writeAcks,
+        trace,
+        other);
   }
 
   /** The same with each step recorded. */
@@ -125,6 +147,7 @@ public record GpuWorkerConfig(
         tierTimeout,
         replicas,
         writeAcks,
-        Optional.of(to));
+        Optional.of(to),
+        device);
   }
 }

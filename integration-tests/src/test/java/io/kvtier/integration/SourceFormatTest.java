@@ -54,6 +54,7 @@ class SourceFormatTest {
             "proto/src",
             "cache-tier/src",
             "gpu-worker/src",
+            "gpu-worker-tornado/src",
             "coordinator/src",
             "deploy/src",
             "integration-tests/src",

@@ -93,6 +93,49 @@ public final class GroupQuery {
     return sum;
   }
 
+  /** {@code [group][headDim]}, divided by √headDim; for kernels elsewhere, not to be changed. */
+  public float[] plain() {
+    return plain;
+  }
+
+  /** The same, rotated. */
+  public float[] rotated() {
+    return rotated;
+  }
+
+  /**
+   * Copies one query's tables: {@code [2 planes][headDim / 4][16]}, four entries an int, the first
+   * in its lowest byte.
+   *
+   * @param out receives {@code 2 headDim} ints from {@code at} on
+   */
+  public void copyTables(int g, int[] out, int at) {
+    int table = g * tableStride();
+    for (int i = 0; i < 2 * headDim; i++) {
+      int from = table + i / 4 * TABLE_BYTES + i % 4 * 4;
+      out[at + i] =
+          (tables[from] & 255)
+              | ((tables[from + 1] & 255) << 8)
+              | ((tables[from + 2] & 255) << 16)
+              | ((tables[from + 3] & 255) << 24);
+    }
+  }
+
+  /** What one step of the tables' sums is worth in a score by so many planes, 1 or 2. */
+  public float scoreStep(int g, int planes) {
+    return step[g] * signFactor(planes);
+  }
+
+  /** What a score by so many planes has beside its table sums, before the token's scale. */
+  public float scoreBias(int g, int planes) {
+    return planes == 1 ? bias[2 * g] * signFactor(1) : bias[2 * g] + bias[2 * g + 1];
+  }
+
+  /** A sign is worth more where it stands alone. */
+  private static float signFactor(int planes) {
+    return planes == 1 ? SIGN_ALONE / SIGN_WEIGHT : 1;
+  }
+
   /** Bytes of one query's tables. */
   int tableStride() {
     return 2 * (headDim / 4) * TABLE_BYTES;

@@ -72,10 +72,8 @@ final class ScalarKernels implements Kernels {
       GroupQuery query, HeadOffsets at, long sketch, int planes, Scratch scratch, float[] scores) {
     int rows = planes * at.headDim() / 8;
     for (int g = 0; g < query.group(); g++) {
-      float factor = planes == 1 ? GroupQuery.SIGN_ALONE / GroupQuery.SIGN_WEIGHT : 1;
-      float step = query.step[g] * factor;
-      float bias =
-          planes == 1 ? query.bias[2 * g] * factor : query.bias[2 * g] + query.bias[2 * g + 1];
+      float step = query.scoreStep(g, planes);
+      float bias = query.scoreBias(g, planes);
       float mean = meanScore(query, g, sketch + at.keyMean());
       for (int t = 0; t < TOKENS; t++) {
         int sum = 0;

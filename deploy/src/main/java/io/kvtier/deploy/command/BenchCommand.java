@@ -9,9 +9,11 @@ import io.kvtier.deploy.bench.BenchRow;
 import io.kvtier.deploy.bench.BenchSettings;
 import io.kvtier.deploy.bench.Benchmark;
 import io.kvtier.deploy.bench.CodecBenchmark;
+import io.kvtier.deploy.bench.DeviceBenchmark;
 import io.kvtier.deploy.bench.ErrorBenchmark;
 import io.kvtier.deploy.bench.KernelsBenchmark;
 import io.kvtier.deploy.bench.PrefixBenchmark;
+import io.kvtier.deploy.bench.Roofline;
 import io.kvtier.deploy.bench.RowsBenchmark;
 import io.kvtier.deploy.bench.TierBenchmark;
 import io.kvtier.deploy.bench.decode.DecodeBenchmark;
@@ -44,7 +46,8 @@ public final class BenchCommand implements Callable<Integer> {
           new TierBenchmark(),
           new RowsBenchmark(),
           new DecodeBenchmark(),
-          new PrefixBenchmark());
+          new PrefixBenchmark(),
+          new DeviceBenchmark());
 
   @Parameters(index = "0", arity = "0..1", description = "which one")
   private @Nullable String name;
@@ -63,6 +66,12 @@ public final class BenchCommand implements Callable<Integer> {
       description = "measure beside another system, fetched if need be: kernels know ggml")
   private @Nullable String peer;
 
+  @Option(
+      names = "--roofline",
+      description = "of the benchmark device: compute the limits of an RTX 3090, measure nothing")
+  private boolean roofline;
+
+  @Mixin private final DeviceOptions device = new DeviceOptions();
   @Mixin private final QualityOptions quality = new QualityOptions();
 
   @Override
@@ -73,11 +82,16 @@ public final class BenchCommand implements Callable<Integer> {
       }
       return 0;
     }
+    if (roofline) {
+      System.out.println("Computed, not measured:");
+      System.out.println(roofline());
+      return 0;
+    }
     if (json != null) {
       Rows.requireWritable(json);
     }
     BenchSettings settings =
-        new BenchSettings(tokens, Optional.ofNullable(peer), quality.settings());
+        new BenchSettings(tokens, Optional.ofNullable(peer), quality.settings(), device.device);
     List<BenchRow> rows;
     Benchmark benchmark = find(name);
     try (Bar bar = new Bar(benchmark.name())) {
@@ -112,6 +126,18 @@ public final class BenchCommand implements Callable<Integer> {
             number("ratio", BenchRow::ratio),
             text("goal", BenchRow::goal),
             text("command", BenchRow::command)));
+  }
+
+  private static String roofline() {
+    return AsciiTable.getTable(
+        AsciiTable.NO_BORDERS,
+        Roofline.rows(),
+        List.of(
+            new Column().header("tokens").with(row -> (row.tokens() >> 10) + "k"),
+            new Column().header("what").dataAlign(HorizontalAlign.LEFT).with(Roofline.Row::what),
+            new Column().header("MB").with(row -> text(row.bytes() / 1e6)),
+            new Column().header("ms at the limit").with(row -> text(row.ms())),
+            new Column().header("").dataAlign(HorizontalAlign.LEFT).with(Roofline.Row::note)));
   }
 
   private static ColumnData<BenchRow> text(String header, Function<BenchRow, String> value) {

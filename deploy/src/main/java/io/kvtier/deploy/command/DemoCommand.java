@@ -95,6 +95,7 @@ public final class DemoCommand implements Callable<Integer> {
   private String mode = "kvtier";
 
   @Mixin private final TraceOptions trace = new TraceOptions();
+  @Mixin private final DeviceOptions device = new DeviceOptions();
 
   @Option(names = "--json", description = "file to write the rows to as JSON")
   private @Nullable Path json;
@@ -163,7 +164,8 @@ public final class DemoCommand implements Callable<Integer> {
     return AllInOne.start(
         CoordinatorConfig.defaults(),
         new CacheTierConfig(EndpointConfig.loopback(), MEMORY, Optional.empty()),
-        worker -> trace.applyTo(worker.withDeviceBytesMax(MEMORY)));
+        worker -> device.applyTo(trace.applyTo(worker.withDeviceBytesMax(MEMORY))),
+        DeviceOptions::tell);
   }
 
   private static String checked(Decoder decoder, Path directory) throws IOException {

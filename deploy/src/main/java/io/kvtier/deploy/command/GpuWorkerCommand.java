@@ -17,6 +17,7 @@ public final class GpuWorkerCommand implements Callable<Integer> {
   @Mixin private final EndpointOptions endpoint = new EndpointOptions();
   @Mixin private final NodeOptions node = new NodeOptions();
   @Mixin private final TraceOptions trace = new TraceOptions();
+  @Mixin private final DeviceOptions device = new DeviceOptions();
 
   @Option(
       names = "--device-bytes",
@@ -43,11 +44,13 @@ public final class GpuWorkerCommand implements Callable<Integer> {
     GpuWorker worker =
         GpuWorker.start(
             trace.applyTo(
-                GpuWorkerConfig.of(node.coordinator, node.nodeId("worker"))
-                    .withEndpoint(endpoint.config())
-                    .withDeviceBytesMax(deviceBytes)
-                    .withReplicas(
-                        replicas, writeAcks == null ? Math.min(2, replicas) : writeAcks)));
+                device.applyTo(
+                    GpuWorkerConfig.of(node.coordinator, node.nodeId("worker"))
+                        .withEndpoint(endpoint.config())
+                        .withDeviceBytesMax(deviceBytes)
+                        .withReplicas(
+                            replicas, writeAcks == null ? Math.min(2, replicas) : writeAcks))),
+            DeviceOptions::tell);
     System.out.printf("gpu-worker ready at %s (pages at %s)%n", worker.target(), worker.opsUrl());
     System.out.printf("attention on %s%n", worker.deviceName());
     Running.untilSignal(worker, worker::traceSummary);

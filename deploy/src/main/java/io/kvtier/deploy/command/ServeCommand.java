@@ -24,6 +24,7 @@ public final class ServeCommand implements Callable<Integer> {
       description = "device memory for sessions (default: ${DEFAULT-VALUE})")
   private long deviceBytes;
 
+  @Mixin private final DeviceOptions device = new DeviceOptions();
   @Mixin private final TierOptions options = new TierOptions();
   @Mixin private final TraceOptions trace = new TraceOptions();
 
@@ -33,7 +34,10 @@ public final class ServeCommand implements Callable<Integer> {
     CacheTierConfig tier = options.config(EndpointConfig.loopback());
     AllInOne service =
         AllInOne.start(
-            coordinator, tier, worker -> trace.applyTo(worker.withDeviceBytesMax(deviceBytes)));
+            coordinator,
+            tier,
+            worker -> device.applyTo(trace.applyTo(worker.withDeviceBytesMax(deviceBytes))),
+            DeviceOptions::tell);
     System.out.printf(
         "coordinator ready at %s (pages at %s)%n",
         service.coordinator().target(), service.coordinator().opsUrl());

@@ -5,12 +5,19 @@ import io.kvtier.gpuworker.device.AttentionDevice;
 import io.kvtier.gpuworker.device.DeviceLayer;
 import io.kvtier.gpuworker.device.DeviceMemory;
 import io.kvtier.gpuworker.device.LayerShape;
+import java.nio.ByteBuffer;
+import java.util.ArrayList;
+import java.util.List;
+import org.agrona.concurrent.UnsafeBuffer;
 
 /**
  * The processor as a device: off-heap memory, vector kernels where the machine has them, a fixed
  * number of threads. Closes its memory and ends its threads.
  */
 public final class CpuDevice implements AttentionDevice {
+  private static final int COPIED_BYTES = 128 << 20;
+  private static final int COPY_ROUNDS = 8;
+
   private final DeviceMemory memory;
   private final Workshop workshop;
 
@@ -39,6 +46,26 @@ public final class CpuDevice implements AttentionDevice {
   @Override
   public DeviceMemory memory() {
     return memory;
+  }
+
+  /** Every thread copies its part of buffers that no cache holds. */
+  @Override
+  public double copyBandwidth() {
+    int threads = workshop.team().threads();
+    int length = COPIED_BYTES / threads;
+    List<UnsafeBuffer> buffers = new ArrayList<>();
+    for (int i = 0; i < 2 * threads; i++) {
+      buffers.add(new UnsafeBuffer(ByteBuffer.allocateDirect(length)));
+    }
+    double best = 0;
+    for (int round = 0; round < COPY_ROUNDS; round++) {
+      long startNs = System.nanoTime();
+      workshop
+          .team()
+          .run(threads, i -> buffers.get(2 * i).putBytes(0, buffers.get(2 * i + 1), 0, length));
+      best = Math.max(best, 2.0 * length * threads * 1e9 / (System.nanoTime() - startNs));
+    }
+    return best;
   }
 
   @Override

@@ -6,7 +6,7 @@ package io.kvtier.gpuworker.cpu;
  * query's square norm and the token's scale, is the variance of the score's error. Left out, masses
  * taken from a sketch are too small against those of exact tokens: by e^(variance / 2).
  */
-final class SketchError {
+public final class SketchError {
   /** 1 - 2 / π: what a sign leaves of a normal variable's variance. */
   private static final float ONE_PLANE = .3634f;
 
@@ -20,7 +20,7 @@ final class SketchError {
    * rests on errors that are too rare to occur among them; a correction beyond this would be taken
    * for real attention.
    */
-  private static final float RAISE_MAX = 2;
+  public static final float RAISE_MAX = 2;
 
   /**
    * What to add to a page's scores, so that e^score is right on average.
@@ -28,12 +28,12 @@ final class SketchError {
    * @param variance of a token of scale 1
    * @param squareScale the page's mean square scale
    */
-  static float raise(float variance, float squareScale) {
+  public static float raise(float variance, float squareScale) {
     return Math.min(RAISE_MAX, variance * squareScale / 2);
   }
 
   /** Variance of an element of unit variance once so many planes are known. */
-  static float variance(int planes) {
+  public static float variance(int planes) {
     return planes == 1 ? ONE_PLANE : TWO_PLANES;
   }
 }

@@ -11,6 +11,12 @@ public interface AttentionDevice extends AutoCloseable {
   /** The memory that all its sessions share. */
   DeviceMemory memory();
 
+  /**
+   * Measures how fast the device copies within its memory: bytes a second, what is read and what is
+   * written counted each. Takes a second or so.
+   */
+  double copyBandwidth();
+
   /** An empty layer. */
   DeviceLayer newLayer(int layer, LayerShape shape);
 

@@ -78,6 +78,8 @@ public interface DeviceLayer {
    * @param sketches one a page, of {@code residence.sketch()} laid end to end; none for a streamed
    *     head. Held by the layer from now on
    * @param codes one a page, of {@code residence.codes()}, for a dense head; none for others
+   * @throws io.kvtier.KvtierException EXHAUSTED if the device has no room; nothing has changed, and
+   *     the slots stay the caller's
    */
   void hold(int kvHead, Residence residence, List<DeviceSlot> sketches, List<DeviceSlot> codes);
 
@@ -118,6 +120,11 @@ public interface DeviceLayer {
 
   /** Bytes on the device. */
   long residentBytes();
+
+  /** Bytes that the layer can grow by at most, where the device bounds its parts. */
+  default long bytesLeft() {
+    return Long.MAX_VALUE;
+  }
 
   /** Lets go of everything. Returns the keys of the pages that no other layer shares. */
   List<PageKey> release();

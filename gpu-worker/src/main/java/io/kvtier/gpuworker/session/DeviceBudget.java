@@ -114,7 +114,8 @@ final class DeviceBudget {
       need += (long) newPages * target.device.residence(head).deviceBytes(shape.layout());
     }
     long max = info.getDeviceBytesMax();
-    long ofDevice = memory.bytesMax() - memory.bytesUsed() + hotSet.slotBytes() - need;
+    long ofMemory = memory.bytesMax() - memory.bytesUsed() + hotSet.slotBytes();
+    long ofDevice = Math.min(ofMemory, target.device.bytesLeft()) - need;
     if (max == 0) {
       return target.policies.isEmpty() ? Long.MAX_VALUE : ofDevice;
     }

@@ -81,7 +81,15 @@ final class PlanSwitch {
       holdings.forEach(Holding::release);
       throw e;
     }
-    holdings.forEach(Holding::take);
+    int taken = 0;
+    try {
+      for (; taken < holdings.size(); taken++) {
+        holdings.get(taken).take();
+      }
+    } catch (RuntimeException e) {
+      holdings.subList(taken, holdings.size()).forEach(Holding::release);
+      throw e;
+    }
     for (int layer = 0; layer < layers.length; layer++) {
       layers[layer].setPolicies(policies.get(layer));
     }

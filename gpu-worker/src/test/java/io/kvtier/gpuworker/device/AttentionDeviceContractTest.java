@@ -20,11 +20,11 @@ import org.junit.jupiter.params.provider.CsvSource;
 import org.junit.jupiter.params.provider.EnumSource;
 
 /** What every device must do, held to the scalar oracle over the rows that the pages decode to. */
-abstract class AttentionDeviceContractTest {
+public abstract class AttentionDeviceContractTest {
   private static final long MEMORY = 256L << 20;
 
   /** A device with so many bytes for sessions. */
-  abstract AttentionDevice device(long bytesMax);
+  protected abstract AttentionDevice device(long bytesMax);
 
   @ParameterizedTest
   @CsvSource({

@@ -4,7 +4,7 @@ import io.kvtier.gpuworker.cpu.CpuDevice;
 
 class CpuDeviceTest extends AttentionDeviceContractTest {
   @Override
-  AttentionDevice device(long bytesMax) {
+  protected AttentionDevice device(long bytesMax) {
     return new CpuDevice(bytesMax);
   }
 }

@@ -1,0 +1,318 @@
+package io.kvtier.gpuworker.tornado;
+
+import io.kvtier.codec.RotLevels;
+import io.kvtier.gpuworker.core.MassHistogram;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Locale;
+import uk.ac.manchester.tornado.api.GridScheduler;
+import uk.ac.manchester.tornado.api.ImmutableTaskGraph;
+import uk.ac.manchester.tornado.api.KernelContext;
+import uk.ac.manchester.tornado.api.TaskGraph;
+import uk.ac.manchester.tornado.api.WorkerGrid1D;
+import uk.ac.manchester.tornado.api.enums.DataTransferMode;
+import uk.ac.manchester.tornado.api.types.arrays.FloatArray;
+import uk.ac.manchester.tornado.api.types.arrays.IntArray;
+
+/**
+ * The graphs of a lane's plan, and how many work-groups each of their kernels runs in. The first
+ * graph owns the resident buffer; the others take it from whichever graph ran before them, so every
+ * graph must name it, whether it reads it or not.
+ */
+final class LaneGraphs {
+  private static final int ONCE = DataTransferMode.FIRST_EXECUTION;
+  private static final int EACH = DataTransferMode.EVERY_EXECUTION;
+
+  private final Lane lane;
+  private final IntArray resident;
+  private final KernelContext context = new KernelContext();
+  private final FloatArray constants = constants();
+  private final FloatArray partials = new FloatArray(Lane.PARTIALS);
+  private final GridScheduler scheduler = new GridScheduler();
+
+  // Grids by what a work-group or thread stands for.
+  private final List<WorkerGrid1D> byBlock = new ArrayList<>();
+  private final List<WorkerGrid1D> byBlockChunk = new ArrayList<>();
+  private final List<WorkerGrid1D> byHeadChunk = new ArrayList<>();
+  private final List<WorkerGrid1D> byQuery = new ArrayList<>();
+  private final List<WorkerGrid1D> byPaddedQuery = new ArrayList<>();
+  private final List<WorkerGrid1D> byHead = new ArrayList<>();
+  private final List<WorkerGrid1D> byRowSlot = new ArrayList<>();
+
+  LaneGraphs(Lane lane, IntArray resident) {
+    this.lane = lane;
+    this.resident = resident;
+  }
+
+  GridScheduler scheduler() {
+    return scheduler;
+  }
+
+  /** The graphs, in the order of {@link Lane.Graph}. */
+  ImmutableTaskGraph[] all() {
+    return new ImmutableTaskGraph[] {
+      writeSmall().snapshot(),
+      writeLarge().snapshot(),
+      window().snapshot(),
+      choose().snapshot(),
+      dense().snapshot(),
+      rows(Lane.Graph.ROWS_SMALL, lane.smallStage).snapshot(),
+      rows(Lane.Graph.ROWS_LARGE, lane.largeStage).snapshot(),
+      pages().snapshot()
+    };
+  }
+
+  static FloatArray constants() {
+    FloatArray constants = new FloatArray(Coded.CONSTANTS);
+    for (int e = 0; e < 256; e++) {
+      constants.set(Coded.POWERS + e, (float) Math.scalb(1.0, e - 150));
+    }
+    for (int code = 0; code < 16; code++) {
+      constants.set(Coded.LEVELS + code, RotLevels.of(4).level(code));
+    }
+    return constants;
+  }
+
+  static String id(Lane.Graph graph) {
+    return graph.name().toLowerCase(Locale.ROOT).replace("_", "");
+  }
+
+  private void grid(Lane.Graph graph, String task, List<WorkerGrid1D> kind) {
+    kind.add(grid(graph, task, StepLayout.GROUP));
+  }
+
+  private WorkerGrid1D grid(Lane.Graph graph, String task, int threads) {
+    WorkerGrid1D grid = new WorkerGrid1D(threads);
+    grid.setLocalWork(StepLayout.GROUP, 1, 1);
+    scheduler.addWorkerGrid(id(graph) + "." + task, grid);
+    return grid;
+  }
+
+  private TaskGraph consuming(Lane.Graph graph) {
+    return new TaskGraph(id(graph)).consumeFromDevice(id(Lane.Graph.WRITE_SMALL), resident);
+  }
+
+  private TaskGraph writeSmall() {
+    var _ = grid(Lane.Graph.WRITE_SMALL, "write", Lane.SMALL * WriteKernel.BLOCK);
+    return new TaskGraph(id(Lane.Graph.WRITE_SMALL))
+        .transferToDevice(EACH, lane.smallPlaces, lane.smallStage, lane.writeCount)
+        .task(
+            "write",
+            WriteKernel::write,
+            context,
+            resident,
+            lane.smallPlaces,
+            lane.smallStage,
+            lane.writeCount)
+        .persistOnDevice(resident);
+  }
+
+  private TaskGraph writeLarge() {
+    var _ = grid(Lane.Graph.WRITE_LARGE, "write", Lane.LARGE * WriteKernel.BLOCK);
+    return consuming(Lane.Graph.WRITE_LARGE)
+        .transferToDevice(EACH, lane.largePlaces, lane.largeStage, lane.writeCount)
+        .task(
+            "write",
+            WriteKernel::write,
+            context,
+            resident,
+            lane.largePlaces,
+            lane.largeStage,
+            lane.writeCount);
+  }
+
+  /** Ends a graph that leaves partials behind. */
+  private TaskGraph merging(Lane.Graph graph, TaskGraph unmerged) {
+    grid(graph, "merge", byPaddedQuery);
+    return unmerged
+        .task("merge", MergeKernel::merge, context, lane.ints, partials, lane.merged)
+        .transferToHost(EACH, lane.merged);
+  }
+
+  private TaskGraph addWindow(Lane.Graph graph, TaskGraph before) {
+    grid(graph, "window", byBlock);
+    return before.task(
+        "window",
+        WindowKernel::attend,
+        context,
+        resident,
+        lane.ints,
+        lane.floats,
+        constants,
+        partials);
+  }
+
+  private TaskGraph window() {
+    TaskGraph graph =
+        consuming(Lane.Graph.WINDOW)
+            .transferToDevice(ONCE, constants)
+            .transferToDevice(EACH, lane.ints, lane.floats);
+    return merging(Lane.Graph.WINDOW, addWindow(Lane.Graph.WINDOW, graph));
+  }
+
+  private TaskGraph choose() {
+    Lane.Graph choose = Lane.Graph.CHOOSE;
+    FloatArray scores = new FloatArray(lane.scoresMax);
+    FloatArray masses = new FloatArray(lane.scoresMax);
+    FloatArray lses = new FloatArray(2 * StepLayout.PADDED_QUERIES_MAX);
+    IntArray histograms = new IntArray(StepLayout.KV_HEADS_MAX * MassHistogram.BUCKETS);
+    TaskGraph graph =
+        consuming(choose)
+            .transferToDevice(ONCE, constants)
+            .transferToDevice(EACH, lane.ints, lane.floats, lane.tables);
+    addWindow(choose, graph);
+    addScan(graph, scores, lses, masses, histograms);
+    addCollection(graph, lses, masses, histograms);
+    grid(choose, "rest", byBlockChunk);
+    graph.task(
+        "rest", ChoiceKernel::rest, context, resident, lane.ints, scores, lses, masses, partials);
+    return merging(choose, graph).transferToHost(DataTransferMode.UNDER_DEMAND, lane.chosen);
+  }
+
+  private void addScan(
+      TaskGraph graph, FloatArray scores, FloatArray lses, FloatArray masses, IntArray histograms) {
+    Lane.Graph choose = Lane.Graph.CHOOSE;
+    FloatArray stats = new FloatArray(2 * StepLayout.PADDED_QUERIES_MAX * StepLayout.CHUNKS_MAX);
+    grid(choose, "scan", byBlockChunk);
+    grid(choose, "share", byQuery);
+    grid(choose, "weigh", byHeadChunk);
+    graph
+        .task(
+            "scan",
+            ScanKernel::scan,
+            context,
+            resident,
+            lane.ints,
+            lane.floats,
+            lane.tables,
+            scores,
+            stats)
+        .task(
+            "share",
+            ChoiceKernel::share,
+            context,
+            lane.ints,
+            lane.floats,
+            partials,
+            stats,
+            lses,
+            histograms)
+        .task(
+            "weigh",
+            ChoiceKernel::weigh,
+            context,
+            lane.ints,
+            constants,
+            scores,
+            lses,
+            masses,
+            histograms);
+  }
+
+  private void addCollection(
+      TaskGraph graph, FloatArray lses, FloatArray masses, IntArray histograms) {
+    Lane.Graph choose = Lane.Graph.CHOOSE;
+    IntArray limits = new IntArray(2 * StepLayout.KV_HEADS_MAX);
+    IntArray counts = new IntArray(2 * StepLayout.KV_HEADS_MAX * StepLayout.CHUNKS_MAX);
+    grid(choose, "limit", byHead);
+    grid(choose, "count", byHeadChunk);
+    grid(choose, "collect", byHeadChunk);
+    graph
+        .task(
+            "limit",
+            ChoiceKernel::limit,
+            context,
+            lane.ints,
+            lane.floats,
+            constants,
+            lses,
+            histograms,
+            limits,
+            lane.chosen)
+        .task("count", ChoiceKernel::count, context, lane.ints, constants, masses, limits, counts)
+        .task(
+            "collect",
+            ChoiceKernel::collect,
+            context,
+            lane.ints,
+            constants,
+            masses,
+            limits,
+            counts,
+            lane.chosen);
+  }
+
+  private TaskGraph dense() {
+    grid(Lane.Graph.DENSE, "dense", byBlockChunk);
+    return merging(
+        Lane.Graph.DENSE,
+        consuming(Lane.Graph.DENSE)
+            .transferToDevice(ONCE, constants)
+            .transferToDevice(EACH, lane.ints, lane.floats)
+            .task(
+                "dense",
+                DenseKernel::attend,
+                context,
+                resident,
+                lane.ints,
+                lane.floats,
+                constants,
+                partials));
+  }
+
+  private TaskGraph rows(Lane.Graph graph, IntArray stage) {
+    grid(graph, "rows", byRowSlot);
+    return merging(
+        graph,
+        consuming(graph)
+            .transferToDevice(ONCE, constants)
+            .transferToDevice(EACH, lane.ints, lane.floats, stage)
+            .task(
+                "rows",
+                RowsKernel::attend,
+                context,
+                resident,
+                stage,
+                lane.ints,
+                lane.floats,
+                constants,
+                partials));
+  }
+
+  private TaskGraph pages() {
+    grid(Lane.Graph.PAGES, "pages", byBlockChunk);
+    return merging(
+        Lane.Graph.PAGES,
+        consuming(Lane.Graph.PAGES)
+            .transferToDevice(ONCE, constants)
+            .transferToDevice(EACH, lane.ints, lane.floats, lane.largeStage)
+            .task(
+                "pages",
+                DenseKernel::attend,
+                context,
+                lane.largeStage,
+                lane.ints,
+                lane.floats,
+                constants,
+                partials));
+  }
+
+  /** Sets the grids for a step, and says so in its figures. */
+  void shape(int kvHeads, int group, int blocks, int chunks, int rowSlots, int[] figures) {
+    each(byBlock, kvHeads * blocks);
+    each(byBlockChunk, kvHeads * blocks * chunks);
+    each(byHeadChunk, kvHeads * chunks);
+    each(byPaddedQuery, kvHeads * blocks * StepLayout.QUERIES);
+    int queryGroups = (kvHeads * group + StepLayout.GROUP - 1) / StepLayout.GROUP;
+    each(byQuery, queryGroups);
+    each(byHead, (kvHeads + StepLayout.GROUP - 1) / StepLayout.GROUP);
+    each(byRowSlot, Math.max(1, rowSlots * blocks));
+    figures[StepLayout.QUERY_THREADS] = queryGroups * StepLayout.GROUP;
+  }
+
+  private static void each(List<WorkerGrid1D> grids, int groups) {
+    for (WorkerGrid1D grid : grids) {
+      grid.setGlobalWork((long) groups * StepLayout.GROUP, 1, 1);
+    }
+  }
+}

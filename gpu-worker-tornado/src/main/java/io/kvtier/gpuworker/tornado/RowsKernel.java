@@ -1,0 +1,198 @@
+package io.kvtier.gpuworker.tornado;
+
+import static io.kvtier.gpuworker.tornado.StepLayout.GROUP;
+
+import uk.ac.manchester.tornado.api.KernelContext;
+import uk.ac.manchester.tornado.api.math.TornadoMath;
+import uk.ac.manchester.tornado.api.types.arrays.FloatArray;
+import uk.ac.manchester.tornado.api.types.arrays.IntArray;
+
+/**
+ * Attention over the rows of chosen tokens: what the sketch lacks of them lies in the stage, the
+ * rest in the arena.
+ */
+final class RowsKernel {
+  // The stage begins with four ints a slot of 64 rows of one head, then two ints a row.
+
+  static final int SLOT_INTS = 4;
+  static final int SLOT_HEAD = 0;
+  static final int SLOT_FIRST_ROW = 1;
+  static final int SLOT_ROWS = 2;
+
+  static final int ROW_INTS = 2;
+  static final int ROW_SKETCH = 0;
+  static final int ROW_TOKEN = 1;
+
+  private RowsKernel() {}
+
+  /**
+   * One work-group a slot and block of queries.
+   *
+   * @param stage {@code [slots][4]}, {@code [rows][2]}, then the rows' bytes
+   * @param partials receives {@code [slots][blocks][4][2 + 2 headDim]}
+   */
+  static void attend(
+      KernelContext context,
+      IntArray arena,
+      IntArray stage,
+      IntArray ints,
+      FloatArray floats,
+      FloatArray constants,
+      FloatArray partials) {
+    int lane = context.localIdx;
+    int headDim = ints.get(StepLayout.HEAD_DIM);
+    int blocks = ints.get(StepLayout.BLOCKS);
+    int slot = context.groupIdx / blocks;
+    int block = context.groupIdx - slot * blocks;
+    int head = stage.get(slot * SLOT_INTS + SLOT_HEAD);
+    int firstRow = stage.get(slot * SLOT_INTS + SLOT_FIRST_ROW);
+    int rows = stage.get(slot * SLOT_INTS + SLOT_ROWS);
+    int own = StepLayout.HEADS + head * StepLayout.HEAD_INTS;
+    int rowTable = ints.get(StepLayout.ROW_TABLE);
+    int rowData = ints.get(StepLayout.ROW_DATA);
+    int rowInts = ints.get(StepLayout.ROW_INTS);
+    float[] queries = context.allocateFloatLocalArray(4 * 256);
+    float[] weights = context.allocateFloatLocalArray(4 * GROUP);
+    float[] scales = context.allocateFloatLocalArray(GROUP);
+    float[] levels = context.allocateFloatLocalArray(16);
+    float[] max = context.allocateFloatLocalArray(4);
+    float[] total = context.allocateFloatLocalArray(4);
+    for (int i = lane; i < 4 * headDim; i += GROUP) {
+      queries[i] = floats.get(StepLayout.ROTATED + (head * blocks + block) * 4 * headDim + i);
+    }
+    if (lane < 16) {
+      levels[lane] = constants.get(Coded.LEVELS + lane);
+    }
+    scales[lane] = 0f;
+    context.localBarrier();
+    float score0 = StepLayout.NONE;
+    float score1 = StepLayout.NONE;
+    float score2 = StepLayout.NONE;
+    float score3 = StepLayout.NONE;
+    if (lane < rows) {
+      int row = firstRow + lane;
+      int sketch = stage.get(rowTable + row * ROW_INTS + ROW_SKETCH);
+      int token = stage.get(rowTable + row * ROW_INTS + ROW_TOKEN);
+      int data = rowData + row * rowInts;
+      int planes = ints.get(own + StepLayout.ROW_PLANES);
+      int fine = ints.get(own + StepLayout.FINE_AT);
+      int coarseAt = ints.get(own + StepLayout.COARSE_AT);
+      score0 = 0f;
+      score1 = 0f;
+      score2 = 0f;
+      score3 = 0f;
+      for (int r = 0; r < headDim / 8; r++) {
+        int sign = Coded.u8(arena, sketch, r * GROUP + token);
+        int coarse =
+            planes == 2
+                ? Coded.u8(arena, sketch, 8 * headDim + r * GROUP + token)
+                : Coded.u8(stage, data, coarseAt + r);
+        int upper = Coded.u8(stage, data, fine + r);
+        int lower = Coded.u8(stage, data, fine + headDim / 8 + r);
+        for (int bit = 0; bit < 8; bit++) {
+          int code =
+              ((sign >> bit) & 1) * 8
+                  + ((coarse >> bit) & 1) * 4
+                  + ((upper >> bit) & 1) * 2
+                  + ((lower >> bit) & 1);
+          float level = levels[code];
+          int i = r * 8 + bit;
+          score0 += queries[i] * level;
+          score1 += queries[headDim + i] * level;
+          score2 += queries[2 * headDim + i] * level;
+          score3 += queries[3 * headDim + i] * level;
+        }
+      }
+      float scale = Coded.half(arena, sketch + (ints.get(own + StepLayout.SCALES_AT) >> 2), token);
+      int mean = sketch + (ints.get(own + StepLayout.KEY_MEAN_AT) >> 2);
+      int query = StepLayout.PLAIN + (head * blocks + block) * 4 * headDim;
+      float mean0 = 0f;
+      float mean1 = 0f;
+      float mean2 = 0f;
+      float mean3 = 0f;
+      for (int i = 0; i < headDim; i++) {
+        float key = Coded.half(arena, mean, i);
+        mean0 += floats.get(query + i) * key;
+        mean1 += floats.get(query + headDim + i) * key;
+        mean2 += floats.get(query + 2 * headDim + i) * key;
+        mean3 += floats.get(query + 3 * headDim + i) * key;
+      }
+      score0 = score0 * scale + mean0;
+      score1 = score1 * scale + mean1;
+      score2 = score2 * scale + mean2;
+      score3 = score3 * scale + mean3;
+      int low = Coded.u8(stage, data, ints.get(own + StepLayout.VALUE_SCALES_AT));
+      int high = Coded.u8(stage, data, ints.get(own + StepLayout.VALUE_SCALES_AT) + 1);
+      scales[lane] = Coded.halfOf(low + high * 256);
+    }
+    weights[lane] = score0;
+    weights[GROUP + lane] = score1;
+    weights[2 * GROUP + lane] = score2;
+    weights[3 * GROUP + lane] = score3;
+    context.localBarrier();
+    if (lane < 4) {
+      float most = StepLayout.NONE;
+      for (int t = 0; t < GROUP; t++) {
+        most = TornadoMath.max(most, weights[lane * GROUP + t]);
+      }
+      max[lane] = most;
+    }
+    context.localBarrier();
+    for (int g = 0; g < 4; g++) {
+      float score = weights[g * GROUP + lane];
+      weights[g * GROUP + lane] =
+          score < StepLayout.NONE_AT_MOST ? 0f : TornadoMath.exp(score - max[g]);
+    }
+    context.localBarrier();
+    if (lane < 4) {
+      float sum = 0f;
+      for (int t = 0; t < GROUP; t++) {
+        sum += weights[lane * GROUP + t];
+      }
+      total[lane] = sum;
+    }
+    context.localBarrier();
+    int length = StepLayout.VALUES + 2 * headDim;
+    int out = (slot * blocks + block) * 4 * length;
+    if (lane < 4) {
+      partials.set(out + lane * length + StepLayout.MAX, max[lane]);
+      partials.set(out + lane * length + StepLayout.SUM, total[lane]);
+    }
+    int valuesAt = ints.get(own + StepLayout.VALUES_AT);
+    int valueMean = ints.get(own + StepLayout.VALUE_MEAN_AT) >> 2;
+    for (int i = lane; i < headDim; i += GROUP) {
+      float sum0 = 0f;
+      float sum1 = 0f;
+      float sum2 = 0f;
+      float sum3 = 0f;
+      float mean0 = 0f;
+      float mean1 = 0f;
+      float mean2 = 0f;
+      float mean3 = 0f;
+      for (int t = 0; t < rows; t++) {
+        int row = firstRow + t;
+        int data = rowData + row * rowInts;
+        int sketch = stage.get(rowTable + row * ROW_INTS + ROW_SKETCH);
+        float value = levels[Coded.valueCode(stage, data, valuesAt, i, headDim)] * scales[t];
+        float mean = Coded.half(arena, sketch + valueMean, i);
+        sum0 += weights[t] * value;
+        sum1 += weights[GROUP + t] * value;
+        sum2 += weights[2 * GROUP + t] * value;
+        sum3 += weights[3 * GROUP + t] * value;
+        mean0 += weights[t] * mean;
+        mean1 += weights[GROUP + t] * mean;
+        mean2 += weights[2 * GROUP + t] * mean;
+        mean3 += weights[3 * GROUP + t] * mean;
+      }
+      int to = out + StepLayout.VALUES + i;
+      partials.set(to, sum0);
+      partials.set(to + headDim, mean0);
+      partials.set(to + length, sum1);
+      partials.set(to + length + headDim, mean1);
+      partials.set(to + 2 * length, sum2);
+      partials.set(to + 2 * length + headDim, mean2);
+      partials.set(to + 3 * length, sum3);
+      partials.set(to + 3 * length + headDim, mean3);
+    }
+  }
+}

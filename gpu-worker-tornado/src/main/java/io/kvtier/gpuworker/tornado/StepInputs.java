@@ -1,0 +1,204 @@
+package io.kvtier.gpuworker.tornado;
+
+import io.kvtier.attention.GroupQuery;
+import io.kvtier.attention.HeadOffsets;
+import io.kvtier.gpuworker.core.HeadPolicy;
+import io.kvtier.gpuworker.cpu.SketchError;
+import io.kvtier.gpuworker.device.LayerShape;
+import io.kvtier.page.PageLayout;
+import io.kvtier.page.Residence;
+import java.lang.foreign.MemorySegment;
+import java.lang.foreign.ValueLayout;
+import java.util.Arrays;
+import java.util.List;
+import uk.ac.manchester.tornado.api.types.arrays.FloatArray;
+
+/** Writes a step's figures where the kernels look for them. One pass. */
+final class StepInputs {
+  /** Fewest pages of a chunk: less is not worth a work-group. */
+  private static final int CHUNK_PAGES_MIN = 4;
+
+  private final TornadoLayer layer;
+  private final LayerShape shape;
+  private final List<HeadPolicy> policies;
+  private final int blocks;
+  private final int[] ints = new int[StepLayout.INTS];
+
+  StepInputs(TornadoLayer layer, List<HeadPolicy> policies) {
+    this.layer = layer;
+    this.shape = layer.shape();
+    this.policies = policies;
+    this.blocks = (shape.group() + StepLayout.QUERIES - 1) / StepLayout.QUERIES;
+  }
+
+  int blocks() {
+    return blocks;
+  }
+
+  /** Padded index of a KV head's query {@code g}. */
+  int padded(int kvHead, int g) {
+    return kvHead * blocks * StepLayout.QUERIES + g;
+  }
+
+  int paddedQueries() {
+    return shape.kvHeads() * blocks * StepLayout.QUERIES;
+  }
+
+  /** Starts a step over pages that are cut into chunks. */
+  void begin(int pages) {
+    Arrays.fill(ints, 0);
+    ints[StepLayout.KV_HEADS] = shape.kvHeads();
+    ints[StepLayout.Q_GROUP] = shape.group();
+    ints[StepLayout.HEAD_DIM] = shape.headDim();
+    ints[StepLayout.BLOCKS] = blocks;
+    ints[StepLayout.PAGES] = pages;
+    int partials = paddedQueries() * StepLayout.partialLength(shape.headDim());
+    int chunksMax = Math.min(StepLayout.CHUNKS_MAX, Lane.PARTIALS / partials - 1);
+    int chunkPages = Math.max(CHUNK_PAGES_MIN, (pages + chunksMax - 1) / chunksMax);
+    cut(chunkPages, Math.max(1, (pages + chunkPages - 1) / chunkPages));
+    layer.describeExact(ints);
+  }
+
+  /** Cuts otherwise. */
+  void cut(int chunkPages, int chunks) {
+    ints[StepLayout.CHUNK_PAGES] = chunkPages;
+    ints[StepLayout.CHUNKS] = chunks;
+  }
+
+  int chunks() {
+    return ints[StepLayout.CHUNKS];
+  }
+
+  private static int own(int kvHead) {
+    return StepLayout.HEADS + kvHead * StepLayout.HEAD_INTS;
+  }
+
+  void set(int at, int value) {
+    ints[at] = value;
+  }
+
+  void setSlots(int kvHead, int first, int slots) {
+    ints[own(kvHead) + StepLayout.FIRST_SLOT] = first;
+    ints[own(kvHead) + StepLayout.SLOTS] = slots;
+  }
+
+  /** A head whose tokens are scored by its sketch. */
+  void scan(int kvHead, int tokensMax) {
+    HeadPolicy policy = policies.get(kvHead);
+    int own = own(kvHead);
+    offsets(
+        own, HeadOffsets.inSlots(shape.layout(), policy.residence().sketch(), 0, codesOf(policy)));
+    ints[own + StepLayout.PLANES] = policy.residence().planes();
+    ints[own + StepLayout.SKETCH_TABLE] = layer.sketchTable(kvHead);
+    ints[own + StepLayout.TOKENS_MIN] = Math.min(policy.tokensMin(), tokensMax);
+    ints[own + StepLayout.TOKENS_MAX] = Math.min(policy.tokensMax(), tokensMax);
+  }
+
+  private static int codesOf(HeadPolicy policy) {
+    return policy.residence().codes();
+  }
+
+  /** A head that attends to all its pages. */
+  void dense(int kvHead) {
+    int own = own(kvHead);
+    Residence dense = Residence.DENSE;
+    offsets(own, HeadOffsets.inSlots(shape.layout(), dense.sketch(), 0, dense.codes()));
+    ints[own + StepLayout.SKETCH_TABLE] = layer.sketchTable(kvHead);
+    ints[own + StepLayout.CODES_TABLE] = layer.codesTable(kvHead);
+    ints[own + StepLayout.CODE_PAGES] = ints[StepLayout.PAGES];
+    ints[own + StepLayout.SKIPPED] = layer.sinkCount();
+  }
+
+  /** A head of which some pages are staged, sketch and codes alike. */
+  void staged(int kvHead, int table, int pages, int skipped) {
+    int own = own(kvHead);
+    int all = Residence.STREAMED.codes();
+    offsets(own, HeadOffsets.inSlots(shape.layout(), all, 0, all));
+    ints[own + StepLayout.SKETCH_TABLE] = table;
+    ints[own + StepLayout.CODES_TABLE] = table;
+    ints[own + StepLayout.CODE_PAGES] = pages;
+    ints[own + StepLayout.SKIPPED] = skipped;
+  }
+
+  /** A head whose chosen tokens' rows are staged. */
+  void rows(int kvHead) {
+    Residence residence = policies.get(kvHead).residence();
+    int own = own(kvHead);
+    int codes = residence.codes();
+    offsets(own, HeadOffsets.inSlots(shape.layout(), residence.sketch(), 0, codes));
+    // In a row the planes lie one behind the other, then the value's codes, then its scale.
+    int planeBytes = shape.headDim() / 8;
+    int fine = (2 - residence.planes()) * planeBytes;
+    int values = fine + 2 * planeBytes;
+    ints[own + StepLayout.COARSE_AT] = 0;
+    ints[own + StepLayout.FINE_AT] = fine;
+    ints[own + StepLayout.VALUES_AT] = values;
+    ints[own + StepLayout.VALUE_SCALES_AT] = values + shape.headDim() / 2;
+    ints[own + StepLayout.ROW_PLANES] = residence.planes();
+  }
+
+  private void offsets(int own, HeadOffsets at) {
+    ints[own + StepLayout.SCALES_AT] = at.keyScales();
+    ints[own + StepLayout.KEY_MEAN_AT] = at.keyMean();
+    ints[own + StepLayout.VALUE_MEAN_AT] = at.valueMean();
+    ints[own + StepLayout.FINE_AT] = at.fine();
+    ints[own + StepLayout.VALUES_AT] = at.valueCodes();
+    ints[own + StepLayout.VALUE_SCALES_AT] = at.valueScales();
+  }
+
+  /** Gives the figures to the lane; on its thread. */
+  void write(Lane lane, int rowSlots) {
+    lane.shape(shape.kvHeads(), shape.group(), blocks, chunks(), rowSlots, ints);
+    MemorySegment.copy(ints, 0, lane.ints.getSegment(), ValueLayout.JAVA_INT, 0, ints.length);
+  }
+
+  /** Gives the queries to the lane; on its thread. */
+  void writeQueries(Lane lane, GroupQuery[] queries) {
+    int length = shape.group() * shape.headDim();
+    for (int head = 0; head < queries.length; head++) {
+      int at = padded(head, 0) * shape.headDim();
+      copy(queries[head].rotated(), length, lane.floats, StepLayout.ROTATED + at);
+      copy(queries[head].plain(), length, lane.floats, StepLayout.PLAIN + at);
+    }
+  }
+
+  private static void copy(float[] from, int length, FloatArray to, int at) {
+    MemorySegment.copy(
+        from, 0, to.getSegment(), ValueLayout.JAVA_FLOAT, (long) at * Float.BYTES, length);
+  }
+
+  /** Gives what a choice needs besides; on the lane's thread. */
+  void writeChoice(Lane lane, GroupQuery[] queries, float[] otherLses) {
+    int tableInts = 2 * shape.headDim();
+    int[] table = new int[tableInts];
+    for (int head = 0; head < queries.length; head++) {
+      HeadPolicy policy = policies.get(head);
+      int planes = policy.residence().planes();
+      lane.floats.set(StepLayout.RESIDUAL_MASSES + head, policy.residualMass());
+      for (int g = 0; g < shape.group(); g++) {
+        int q = padded(head, g);
+        lane.floats.set(StepLayout.OTHER_LSES + q, otherLses[head * shape.group() + g]);
+        if (policy.sketched()) {
+          lane.floats.set(StepLayout.STEPS + q, queries[head].scoreStep(g, planes));
+          lane.floats.set(StepLayout.BIASES + q, queries[head].scoreBias(g, planes));
+          lane.floats.set(
+              StepLayout.ERROR_VARIANCES + q,
+              SketchError.variance(planes) * queries[head].squareNorm(g));
+          queries[head].copyTables(g, table, 0);
+          MemorySegment.copy(
+              table,
+              0,
+              lane.tables.getSegment(),
+              ValueLayout.JAVA_INT,
+              (long) q * tableInts * Integer.BYTES,
+              tableInts);
+        }
+      }
+    }
+  }
+
+  /** Bytes of a token's row, as it is given. */
+  int rowBytes(int kvHead) {
+    return shape.layout().lengthOf(policies.get(kvHead).residence().codes()) / PageLayout.TOKENS;
+  }
+}
