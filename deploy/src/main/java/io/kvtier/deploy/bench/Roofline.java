@@ -80,7 +80,7 @@ public final class Roofline {
     rows.add(
         new Row(
             tokens,
-            "the same over the bus, none in the hot set",
+            "the same over the bus",
             rowBytes,
             1e3 * rowBytes / BUS_BANDWIDTH,
             "bus"));
