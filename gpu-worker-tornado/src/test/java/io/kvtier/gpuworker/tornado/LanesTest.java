@@ -252,10 +252,10 @@ class LanesTest {
 
   @Test
   void manyBytesTakeManyLanes() {
-    assertThat(TornadoProvider.lanes(1 << 30, 6L << 30)).isEqualTo(2);
-    assertThat(TornadoProvider.lanes(20L << 30, 3L << 30)).isEqualTo(8);
+    assertThat(TornadoDevices.lanes(1 << 30, 6L << 30)).isEqualTo(2);
+    assertThat(TornadoDevices.lanes(20L << 30, 3L << 30)).isEqualTo(8);
     for (long bytes = 1L << 30; bytes < 80L << 30; bytes += 1L << 30) {
-      int lanes = TornadoProvider.lanes(bytes, 6L << 30);
+      int lanes = TornadoDevices.lanes(bytes, 6L << 30);
       assertThat(bytes / lanes + bytes / lanes / 8 + (4 << 20)).isLessThanOrEqualTo(6L << 30);
     }
   }
