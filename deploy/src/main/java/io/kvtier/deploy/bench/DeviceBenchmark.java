@@ -19,6 +19,9 @@ public final class DeviceBenchmark implements Benchmark {
   private static final int SHORT_TOKENS = 4096;
   private static final int ALMOST_NO_TOKENS = 256;
 
+  /** Devices size what a step writes by what sessions may hold, which is many layers. */
+  private static final int LAYERS_WORTH = 16;
+
   @Override
   public String name() {
     return "device";
@@ -36,7 +39,9 @@ public final class DeviceBenchmark implements Benchmark {
     List<BenchRow> rows = new ArrayList<>();
     try (AttentionDevice device =
         Devices.open(
-            settings.device(), 4 * BenchLayer.bytes(tokens), doing -> progress.at(0, 1, doing))) {
+            settings.device(),
+            LAYERS_WORTH * BenchLayer.bytes(tokens),
+            doing -> progress.at(0, 1, doing))) {
       progress.at(0, 1, "measuring how fast it copies");
       double bandwidth = device.copyBandwidth();
       rows.add(

@@ -78,12 +78,7 @@ public final class Roofline {
             pagedTokens * valueMean + scores + masses));
     rows.add(kernel(tokens, "rows of %d tokens a head".formatted(CHOSEN), rowBytes));
     rows.add(
-        new Row(
-            tokens,
-            "the same over the bus, none in the hot set",
-            rowBytes,
-            1e3 * rowBytes / BUS_BANDWIDTH,
-            "bus"));
+        new Row(tokens, "the same over the bus", rowBytes, 1e3 * rowBytes / BUS_BANDWIDTH, "bus"));
     double sparse = 0;
     for (Row row : rows) {
       sparse += row.note().equals("memory") ? row.ms() : 0;
