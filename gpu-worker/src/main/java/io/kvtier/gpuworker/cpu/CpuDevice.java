@@ -12,7 +12,7 @@ import io.kvtier.gpuworker.device.LayerShape;
  */
 public final class CpuDevice implements AttentionDevice {
   private final DeviceMemory memory;
-  private final Workshop workshop;
+  final Workshop workshop;
 
   /** A device that gives sessions at most so many bytes and works on all processors. */
   public CpuDevice(long bytesMax) {
