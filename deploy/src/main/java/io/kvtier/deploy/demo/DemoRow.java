@@ -18,10 +18,10 @@ import org.jspecify.annotations.Nullable;
  * @param tierBytes bytes of a session's pages in the tier
  * @param msPerTokenFull milliseconds a decoded token, full KV, whole model
  * @param msPerTokenKvtier the same through kvtier
- * @param sectionsHit (page, KV head) pairs found on the device
- * @param sectionsFetched pairs fetched while a step waited
- * @param sectionsPrefetched pairs fetched ahead
- * @param bytesFetched bytes of codes that came from the tier
+ * @param sectionsHit rows, (token, KV head) pairs, found on the device
+ * @param sectionsFetched rows, and pages of streamed heads, fetched while a step waited
+ * @param sectionsPrefetched rows fetched ahead
+ * @param bytesFetched bytes that came from the tier, and of the requests for them
  * @param unhiddenMsPerToken milliseconds a token that waited for fetches
  */
 public record DemoRow(
@@ -38,8 +38,8 @@ public record DemoRow(
     @JsonProperty("tier_bytes") long tierBytes,
     @JsonProperty("ms_per_token_full") double msPerTokenFull,
     @JsonProperty("ms_per_token_kvtier") double msPerTokenKvtier,
-    @JsonProperty("pages_hit") long sectionsHit,
-    @JsonProperty("pages_fetched") long sectionsFetched,
-    @JsonProperty("pages_prefetched") long sectionsPrefetched,
+    @JsonProperty("rows_hit") long sectionsHit,
+    @JsonProperty("rows_fetched") long sectionsFetched,
+    @JsonProperty("rows_prefetched") long sectionsPrefetched,
     @JsonProperty("bytes_fetched") long bytesFetched,
     @JsonProperty("unhidden_ms_per_token") double unhiddenMsPerToken) {}

@@ -43,8 +43,8 @@ public final class DemoTable {
     return """
     right: answers that match, full KV against kvtier. same tokens: generated tokens equal both ways.
     error: ‖attention output - exact‖ / ‖exact‖ over steps, layers and heads. device: most bytes a session held,
-    against the full KV cache at 16 bits. hit, fetched, ahead: (page, KV head) pairs found on the device, fetched
-    while a step waited, prefetched. unhidden: waiting for fetches.\
+    against the full KV cache at 16 bits. hit, fetched, ahead: rows, a token of a KV head each, found on the device,
+    fetched while a step waited, prefetched. unhidden: waiting for fetches.\
     """;
   }
 

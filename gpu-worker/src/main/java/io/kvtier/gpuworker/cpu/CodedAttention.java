@@ -48,8 +48,17 @@ final class CodedAttention {
   private final GroupSum fetchedSum;
   private GroupSum[] rangeSums = new GroupSum[0];
 
+  /** Where values lie in a row. */
+  private final HeadOffsets inRow;
+
   /** Addresses of the chosen tokens' rows; 0: not given. */
   private long[] rows = new long[0];
+
+  /** {@code [chosen][group]}. */
+  private float[] scores = new float[0];
+
+  /** At a page's first chosen token: whether the page's have been scored. */
+  private boolean[] scored = new boolean[0];
 
   /** Chosen tokens, or pages of a streamed head, that have been attended to. */
   private int attended;
@@ -71,6 +80,7 @@ final class CodedAttention {
             layout,
             onePlane ? residence : Residence.TWO_PLANES,
             (onePlane ? Residence.STREAMED : Residence.TWO_PLANES).codes());
+    this.inRow = scatter.inRow(layout.headDim());
     this.fetchedSum = new GroupSum(group, shape.headDim());
   }
 
@@ -82,9 +92,13 @@ final class CodedAttention {
   /** Forgets all rows and makes room for those of so many chosen tokens. */
   void expectRows(int count) {
     if (rows.length < count) {
-      rows = new long[count];
+      int room = count + count / 2;
+      rows = new long[room];
+      scores = new float[room * group];
+      scored = new boolean[room];
     }
     Arrays.fill(rows, 0, count, 0);
+    Arrays.fill(scored, 0, count, false);
   }
 
   void giveRow(int index, long address) {
@@ -103,39 +117,59 @@ final class CodedAttention {
     return Math.min(layer.pages(), (range + 1) * RANGE);
   }
 
-  // ---- what was fetched
+  // ---- chosen tokens
 
-  /** Attends to chosen tokens, page by page, up to the first page whose rows are not all there. */
+  /**
+   * Attends to chosen tokens, page by page, up to the first page whose rows are not all there.
+   * Those of later pages that are there are scored already, which takes the longer time and can be
+   * done in any order.
+   */
   void attendRows(int[] chosen, int count, Tools tools) {
-    while (attended < count) {
-      int page = chosen[attended] / TOKENS;
-      long tokens = 0;
-      int to = attended;
+    boolean inOrder = true;
+    int from = attended;
+    while (from < count) {
+      int page = chosen[from] / TOKENS;
+      boolean there = true;
+      int to = from;
       for (; to < count && chosen[to] / TOKENS == page; to++) {
-        if (rows[to] == 0) {
-          return;
-        }
-        tokens |= 1L << chosen[to] % TOKENS;
+        there &= rows[to] != 0;
       }
-      attendRowsOfPage(page, tokens, attended, tools);
-      attended = to;
+      if (there && !scored[from]) {
+        score(chosen, from, to, tools);
+        scored[from] = true;
+      }
+      inOrder &= there;
+      if (inOrder) {
+        addRows(chosen, from, to, tools);
+        attended = to;
+      }
+      from = to;
     }
   }
 
-  private void attendRowsOfPage(int page, long tokens, int from, Tools tools) {
+  /** Scores the chosen tokens {@code from} to {@code to}, all of one page. */
+  private void score(int[] chosen, int from, int to, Tools tools) {
+    int page = chosen[from] / TOKENS;
     long sketch = pages.sketchAddress(page);
     long codes = tools.codesAddress;
-    touchEarly(sketch, from, Long.bitCount(tokens), tools);
-    int index = from;
-    for (long left = tokens; left != 0; left &= left - 1) {
-      scatter.put(rows[index++], Long.numberOfTrailingZeros(left), codes);
+    touchEarly(sketch, from, to, tools);
+    long tokens = 0;
+    for (int i = from; i < to; i++) {
+      int token = chosen[i] % TOKENS;
+      scatter.putKey(rows[i], token, codes);
+      tokens |= 1L << token;
     }
     if (residence == Residence.ONE_PLANE) {
       // The kernels want the second plane behind the first.
       copyOnePlane(sketch, codes);
-      attendPage(alone, codes, codes, tokens, fetchedSum, tools);
+      kernels.exactScores(query, alone, codes, codes, tokens, tools.scratch, tools.scores);
     } else {
-      attendPage(at, sketch, codes, tokens, fetchedSum, tools);
+      kernels.exactScores(query, at, sketch, codes, tokens, tools.scratch, tools.scores);
+    }
+    for (int i = from; i < to; i++) {
+      for (int g = 0; g < group; g++) {
+        scores[i * group + g] = tools.scores[g * TOKENS + chosen[i] % TOKENS];
+      }
     }
   }
 
@@ -154,12 +188,72 @@ final class CodedAttention {
    * Asks for what will be needed, so that memory's latency is waited for once: the scales and means
    * of the page, the rows of its tokens.
    */
-  private void touchEarly(long sketch, int from, int count, Tools tools) {
+  private void touchEarly(long sketch, int from, int to, Tools tools) {
     kernels.touch(sketch + at.keyScales(), 2 * (TOKENS + 2 * shape.headDim()), tools.scratch);
-    for (int i = from; i < from + count; i++) {
+    for (int i = from; i < to; i++) {
       kernels.touch(rows[i], scatter.rowBytes(), tools.scratch);
     }
   }
+
+  /** Weighs tokens of one page that have been scored, and adds up their values. */
+  private void addRows(int[] chosen, int from, int to, Tools tools) {
+    boolean few = to - from <= ROWS_MAX;
+    // Few tokens lie side by side, more of them where they lie in the page.
+    int room = few ? (to - from + 15) & -16 : TOKENS;
+    for (int g = 0; g < group; g++) {
+      Arrays.fill(tools.scores, g * TOKENS, g * TOKENS + room, Float.NEGATIVE_INFINITY);
+      for (int i = from; i < to; i++) {
+        int lane = few ? i - from : chosen[i] % TOKENS;
+        tools.scores[g * TOKENS + lane] = scores[i * group + g];
+      }
+    }
+    weigh(room, fetchedSum, tools);
+    if (few) {
+      for (int i = from; i < to; i++) {
+        for (int g = 0; g < group; g++) {
+          tools.scores[g * TOKENS] = tools.weights[g * TOKENS + i - from];
+        }
+        kernels.addValueRow(
+            inRow, rows[i], 0, group, tools.scores, tools.scratch, fetchedSum.rotated);
+      }
+    } else {
+      scatter.clearValueScales(tools.codesAddress);
+      for (int i = from; i < to; i++) {
+        scatter.putValue(rows[i], chosen[i] % TOKENS, tools.codesAddress);
+      }
+      HeadOffsets inScratch = residence == Residence.ONE_PLANE ? alone : at;
+      kernels.addValues(
+          inScratch, tools.codesAddress, group, tools.weights, tools.scratch, fetchedSum.rotated);
+    }
+    addPageMean(pages.sketchAddress(chosen[from] / TOKENS), at, fetchedSum, tools);
+  }
+
+  /** Turns scores of one page into weights; 0 where a score is -∞. */
+  private void weigh(int count, GroupSum sum, Tools tools) {
+    for (int g = 0; g < group; g++) {
+      int first = g * TOKENS;
+      sum.raise(g, kernels.max(tools.scores, first, count));
+      float total = kernels.weigh(tools.scores, first, sum.max[g], tools.weights, first, count);
+      sum.total[g] += total;
+      tools.pageWeights[g] = total;
+    }
+  }
+
+  private void addPageMean(long sketch, HeadOffsets at, GroupSum sum, Tools tools) {
+    tools.pageAddress[0] = sketch;
+    kernels.addMeans(
+        tools.pageAddress,
+        0,
+        1,
+        at.valueMean(),
+        shape.headDim(),
+        group,
+        tools.pageWeights,
+        0,
+        sum.means);
+  }
+
+  // ---- whole pages
 
   /** Attends to the next page of a streamed head. */
   void attendNextPage(int page, long codes, Tools tools) {
@@ -182,37 +276,9 @@ final class CodedAttention {
   private void attendPage(
       HeadOffsets at, long sketch, long codes, long tokens, GroupSum sum, Tools tools) {
     kernels.exactScores(query, at, sketch, codes, tokens, tools.scratch, tools.scores);
-    // Scores beyond the tokens are -∞ and need no weight where rows are added one by one.
-    boolean few = Long.bitCount(tokens) <= ROWS_MAX;
-    int from = few ? Long.numberOfTrailingZeros(tokens) & -16 : 0;
-    int to = few ? TOKENS - (Long.numberOfLeadingZeros(tokens) & -16) : TOKENS;
-    float[] weights = tools.weights;
-    for (int g = 0; g < group; g++) {
-      int first = g * TOKENS + from;
-      sum.raise(g, kernels.max(tools.scores, first, to - from));
-      float total = kernels.weigh(tools.scores, first, sum.max[g], weights, first, to - from);
-      sum.total[g] += total;
-      tools.pageWeights[g] = total;
-    }
-    if (few) {
-      for (long left = tokens; left != 0; left &= left - 1) {
-        int token = Long.numberOfTrailingZeros(left);
-        kernels.addValueRow(at, codes, token, group, weights, tools.scratch, sum.rotated);
-      }
-    } else {
-      kernels.addValues(at, codes, group, weights, tools.scratch, sum.rotated);
-    }
-    tools.pageAddress[0] = sketch;
-    kernels.addMeans(
-        tools.pageAddress,
-        0,
-        1,
-        at.valueMean(),
-        shape.headDim(),
-        group,
-        tools.pageWeights,
-        0,
-        sum.means);
+    weigh(TOKENS, sum, tools);
+    kernels.addValues(at, codes, group, tools.weights, tools.scratch, sum.rotated);
+    addPageMean(sketch, at, sum, tools);
   }
 
   // ---- what is resident

@@ -19,7 +19,7 @@ public final class CpuDevice implements AttentionDevice {
   private static final int COPY_ROUNDS = 8;
 
   private final DeviceMemory memory;
-  private final Workshop workshop;
+  final Workshop workshop;
 
   /** A device that gives sessions at most so many bytes and works on all processors. */
   public CpuDevice(long bytesMax) {

@@ -2,6 +2,7 @@ package io.kvtier.gpuworker.cpu;
 
 import static io.kvtier.page.PageLayout.TOKENS;
 
+import io.kvtier.attention.HeadOffsets;
 import io.kvtier.page.PageLayout;
 import io.kvtier.page.Residence;
 import io.kvtier.page.Section;
@@ -10,7 +11,7 @@ import org.agrona.UnsafeApi;
 /**
  * Puts rows of single tokens back where kernels look for them, in scratch of the form of a page's
  * codes: what {@code TokenRows.put} does, on plain addresses. What the scratch says of other tokens
- * is left over from before; kernels do not look at it. Immutable.
+ * is left over from before. Immutable.
  */
 final class RowScatter {
   /** Bytes of a row that go to key planes: one a plane's row. */
@@ -41,24 +42,43 @@ final class RowScatter {
     return planeBytes + valueBytes + Short.BYTES;
   }
 
+  /** Where values lie in a row, for kernels that take them one by one. */
+  HeadOffsets inRow(int headDim) {
+    return new HeadOffsets(headDim, 0, 0, 0, 0, 0, planeBytes, planeBytes + valueBytes);
+  }
+
   /**
-   * Puts one token's row.
+   * Puts one token's key.
    *
    * @param row its address
    * @param codes address of the scratch
    */
-  void put(long row, int token, long codes) {
+  void putKey(long row, int token, long codes) {
     long to = codes + planesAt + token;
     for (int i = 0; i < planeBytes; i++) {
       UnsafeApi.putByte(to + (long) i * TOKENS, UnsafeApi.getByte(row + i));
     }
-    long value = row + planeBytes;
+  }
+
+  /** Puts one token's value; parameters as for {@link #putKey}. */
+  void putValue(long row, int token, long codes) {
+    long from = row + planeBytes;
     // Eight bytes at a time: a value's codes are a multiple of eight bytes long.
-    to = codes + valuesAt + (long) token * valueBytes;
+    long to = codes + valuesAt + (long) token * valueBytes;
     for (int i = 0; i < valueBytes; i += Long.BYTES) {
-      UnsafeApi.putLong(to + i, UnsafeApi.getLong(value + i));
+      UnsafeApi.putLong(to + i, UnsafeApi.getLong(from + i));
     }
     UnsafeApi.putShort(
-        codes + scalesAt + (long) token * Short.BYTES, UnsafeApi.getShort(value + valueBytes));
+        codes + scalesAt + (long) token * Short.BYTES, UnsafeApi.getShort(from + valueBytes));
+  }
+
+  /**
+   * Makes all tokens' value scales 0. What else is left over from before is multiplied by a weight
+   * of 0; a scale that is none, as bytes of another section may be, would not vanish so.
+   */
+  void clearValueScales(long codes) {
+    for (int i = 0; i < TOKENS * Short.BYTES; i += Long.BYTES) {
+      UnsafeApi.putLong(codes + scalesAt + i, 0);
+    }
   }
 }

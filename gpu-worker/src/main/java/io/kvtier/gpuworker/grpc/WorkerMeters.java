@@ -27,16 +27,18 @@ public final class WorkerMeters {
     selected =
         counter(
             meters, "kvtier.worker.selected", "(token, KV head) pairs attended from fetched codes");
-    hits =
-        counter(meters, "kvtier.worker.sections.hit", "(page, KV head) pairs found on the device");
+    hits = counter(meters, "kvtier.worker.sections.hit", "rows found on the device");
     fetched =
         counter(
             meters,
             "kvtier.worker.sections.fetched",
-            "(page, KV head) pairs fetched while a step waited");
-    prefetched =
-        counter(meters, "kvtier.worker.sections.prefetched", "(page, KV head) pairs fetched ahead");
-    bytesFetched = counter(meters, "kvtier.worker.fetched.bytes", "bytes of codes from the tier");
+            "rows, and pages of streamed heads, fetched while a step waited");
+    prefetched = counter(meters, "kvtier.worker.sections.prefetched", "rows fetched ahead");
+    bytesFetched =
+        counter(
+            meters,
+            "kvtier.worker.fetched.bytes",
+            "bytes from the tier, and of the requests for them");
     compute = timer(meters, "kvtier.worker.step.compute", "scan and attention of one layer's step");
     unhidden =
         timer(meters, "kvtier.worker.step.unhidden", "waiting for fetches in one layer's step");

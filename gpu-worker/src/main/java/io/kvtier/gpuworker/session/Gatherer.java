@@ -169,7 +169,7 @@ final class Gatherer {
 
     @Override
     public int rowSections(int kvHead) {
-      return device.residence(kvHead).rows();
+      return device.residence(kvHead) == Residence.DENSE ? 0 : pass.rowSections(kvHead);
     }
 
     @Override

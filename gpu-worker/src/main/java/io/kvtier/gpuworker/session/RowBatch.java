@@ -7,7 +7,7 @@ import java.util.Arrays;
 
 /**
  * Rows to be fetched and where they go, in the order in which a tier answers: by page, KV head,
- * token. Used again; one thread at a time.
+ * token. One thread at a time.
  */
 final class RowBatch {
   private static final int TOKEN_BITS = 6;

@@ -24,9 +24,6 @@ final class SessionLayer {
   /** Rows that stay for later steps. */
   final RowArena rows;
 
-  /** What a step fetches; its memory is used again. */
-  final RowBatch fetches = new RowBatch();
-
   /** Rows prefetched since the last step. */
   final AtomicInteger prefetched = new AtomicInteger();
 

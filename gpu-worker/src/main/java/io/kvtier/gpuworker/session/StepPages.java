@@ -17,6 +17,8 @@ import java.util.concurrent.Executor;
  * the next is on its way. One query; the caller holds the layer's lock.
  */
 final class StepPages {
+  private static final Part NOTHING = new Part(List.of(), List.of());
+
   private final CodesTaker taker;
   private final List<PageKey> keys;
   private final CodesFetcher fetcher;
@@ -79,6 +81,7 @@ final class StepPages {
     taker.attendResident();
     for (int from = 0; from < all.size(); from += partSlots) {
       Part part = await(next);
+      next = CompletableFuture.completedFuture(NOTHING);
       try {
         next = start(all, from + partSlots);
         attend(part);
@@ -94,7 +97,7 @@ final class StepPages {
 
   private CompletableFuture<Part> start(List<PageHead> all, int from) {
     if (from >= all.size()) {
-      return CompletableFuture.completedFuture(new Part(List.of(), List.of()));
+      return CompletableFuture.completedFuture(NOTHING);
     }
     List<PageHead> wanted = all.subList(from, Math.min(all.size(), from + partSlots));
     return CompletableFuture.supplyAsync(

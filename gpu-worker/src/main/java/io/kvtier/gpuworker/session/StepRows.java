@@ -25,7 +25,7 @@ final class StepRows {
   private final SessionLayer target;
   private final CodesTaker taker;
   private final RowArena arena;
-  private final RowBatch batch;
+  private final RowBatch batch = new RowBatch();
   private final List<PageKey> keys;
   private final RowFetcher fetcher;
   private final DeviceMemory memory;
@@ -68,7 +68,6 @@ final class StepRows {
     this.target = target;
     this.taker = taker;
     this.arena = target.rows;
-    this.batch = target.fetches;
     this.keys = keys;
     this.fetcher = fetcher;
     this.memory = memory;
@@ -93,7 +92,6 @@ final class StepRows {
       taker.attendRows();
     } finally {
       arena.endStep();
-      batch.clear();
     }
   }
 

@@ -5,6 +5,7 @@ import io.kvtier.deploy.bench.BenchSettings;
 import io.kvtier.deploy.bench.Benchmark;
 import java.io.IOException;
 import java.io.UncheckedIOException;
+import java.util.ArrayList;
 import java.util.List;
 
 /**
@@ -12,6 +13,9 @@ import java.util.List;
  * public client, the shipped model's own text and questions.
  */
 public final class DecodeBenchmark implements Benchmark {
+  private static final double[] BUDGETS = {1. / 4, 1. / 8};
+  private static final int STEPS = 80;
+
   @Override
   public String name() {
     return "decode";
@@ -25,7 +29,10 @@ public final class DecodeBenchmark implements Benchmark {
   @Override
   public List<BenchRow> run(BenchSettings settings, Progress progress) {
     try {
-      return new QualityPart(settings.quality(), command()).run(progress);
+      List<BenchRow> rows = new ArrayList<>();
+      rows.addAll(new QualityPart(settings.quality(), command()).run(progress));
+      rows.addAll(new LongContextPart(settings.tokens(), STEPS, command()).run(BUDGETS, progress));
+      return rows;
     } catch (IOException e) {
       throw new UncheckedIOException(e);
     }
