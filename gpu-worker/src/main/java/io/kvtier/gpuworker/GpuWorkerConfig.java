@@ -19,6 +19,8 @@ import java.time.Duration;
  * @param tierTimeout longest wait for the tier or the coordinator, 1 ms..10 min
  * @param replicas tier nodes that keep each page, 1..8; 1: a session's pages are all on one node
  * @param writeAcks of them, how many must have a page before it counts as durable, 1..replicas
+ * @param leaseTtl how long the worker's pages stay in tiers after its death, 1 s..1 h: leases run
+ *     so long, and are renewed
  */
 public record GpuWorkerConfig(
     EndpointConfig endpoint,
@@ -29,9 +31,12 @@ public record GpuWorkerConfig(
     long pendingBytesMax,
     Duration tierTimeout,
     int replicas,
-    int writeAcks) {
+    int writeAcks,
+    Duration leaseTtl) {
   /** A call may wait for the tier twice, and must answer within its client's 15 s or more. */
   private static final Duration TIER_TIMEOUT_DEFAULT = Duration.ofSeconds(5);
+
+  private static final Duration LEASE_TTL_DEFAULT = Duration.ofSeconds(30);
 
   public GpuWorkerConfig {
     requireInRange("device bytes", deviceBytesMax, 1 << 20, Long.MAX_VALUE);
@@ -40,6 +45,7 @@ public record GpuWorkerConfig(
     requireInRange("tier timeout ms", tierTimeout.toMillis(), 1, 600_000);
     requireInRange("replicas", replicas, 1, ReplicaConfig.REPLICAS_MAX);
     requireInRange("write acks", writeAcks, 1, replicas);
+    requireInRange("lease ttl ms", leaseTtl.toMillis(), 1000, 3_600_000);
     if (!nodeId.matches("[A-Za-z0-9._-]{1,64}")) {
       throw KvtierException.invalid(
           "node id is '%s'; it must be 1..64 characters of [A-Za-z0-9._-]", nodeId);
@@ -60,7 +66,8 @@ public record GpuWorkerConfig(
         64L << 20,
         TIER_TIMEOUT_DEFAULT,
         1,
-        1);
+        1,
+        LEASE_TTL_DEFAULT);
   }
 
   /** The same with other device bytes. */
@@ -74,7 +81,8 @@ public record GpuWorkerConfig(
         pendingBytesMax,
         tierTimeout,
         replicas,
-        writeAcks);
+        writeAcks,
+        leaseTtl);
   }
 
   /** The same, listening elsewhere. */
@@ -88,7 +96,8 @@ public record GpuWorkerConfig(
         pendingBytesMax,
         tierTimeout,
         replicas,
-        writeAcks);
+        writeAcks,
+        leaseTtl);
   }
 
   /** The same with so many copies of each page, and acknowledgements to wait for. */
@@ -102,6 +111,22 @@ public record GpuWorkerConfig(
         pendingBytesMax,
         tierTimeout,
         copies,
-        acks);
+        acks,
+        leaseTtl);
+  }
+
+  /** The same with pages leased for another time. */
+  public GpuWorkerConfig withLeaseTtl(Duration ttl) {
+    return new GpuWorkerConfig(
+        endpoint,
+        coordinatorTarget,
+        nodeId,
+        deviceBytesMax,
+        sessionsMax,
+        pendingBytesMax,
+        tierTimeout,
+        replicas,
+        writeAcks,
+        ttl);
   }
 }

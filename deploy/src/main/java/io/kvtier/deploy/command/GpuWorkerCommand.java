@@ -2,6 +2,7 @@ package io.kvtier.deploy.command;
 
 import io.kvtier.gpuworker.GpuWorker;
 import io.kvtier.gpuworker.GpuWorkerConfig;
+import java.time.Duration;
 import java.util.concurrent.Callable;
 import org.jspecify.annotations.Nullable;
 import picocli.CommandLine.Command;
@@ -37,6 +38,15 @@ public final class GpuWorkerCommand implements Callable<Integer> {
               + " there is one)")
   private @Nullable Integer writeAcks;
 
+  @Option(
+      names = "--lease-ttl",
+      defaultValue = "30s",
+      converter = TimeSpan.class,
+      description =
+          "how long cache tiers keep this worker's pages from eviction after it has died (default:"
+              + " ${DEFAULT-VALUE})")
+  private Duration leaseTtl = Duration.ZERO;
+
   @Override
   public Integer call() throws InterruptedException {
     GpuWorker worker =
@@ -44,6 +54,7 @@ public final class GpuWorkerCommand implements Callable<Integer> {
             GpuWorkerConfig.of(node.coordinator, node.nodeId("worker"))
                 .withEndpoint(endpoint.config())
                 .withDeviceBytesMax(deviceBytes)
+                .withLeaseTtl(leaseTtl)
                 .withReplicas(replicas, writeAcks == null ? Math.min(2, replicas) : writeAcks));
     System.out.printf("gpu-worker ready at %s (pages at %s)%n", worker.target(), worker.opsUrl());
     System.out.printf("attention on %s%n", worker.deviceName());
