@@ -71,7 +71,9 @@ public final class GpuWorker implements AutoCloseable {
               new TierDirectory(
                   () -> membershipOf(member),
                   config.tierTimeout(),
-                  ReplicaConfig.of(config.replicas(), config.writeAcks(), config.tierTimeout())));
+                  ReplicaConfig.of(config.replicas(), config.writeAcks(), config.tierTimeout()),
+                  new TierDirectory.Lease(
+                      "worker:" + config.nodeId(), System.currentTimeMillis(), config.leaseTtl())));
       tiers.replicaCounts().ifPresent(counts -> ReplicaMeters.bind(meters, counts));
       CoordinatorPlans plans =
           closing.add(new CoordinatorPlans(config.coordinatorTarget(), config.tierTimeout()));

@@ -23,6 +23,8 @@ import java.util.Optional;
  * @param writeAcks of them, how many must have a page before it counts as durable, 1..replicas
  * @param trace where each step is recorded; empty: nowhere
  * @param device what it computes on, as {@link Devices#open} takes it
+ * @param leaseTtl how long the worker's pages stay in tiers after its death, 1 s..1 h: leases run
+ *     so long, and are renewed
  */
 public record GpuWorkerConfig(
     EndpointConfig endpoint,
@@ -35,9 +37,12 @@ public record GpuWorkerConfig(
     int replicas,
     int writeAcks,
     Optional<TraceConfig> trace,
-    String device) {
+    String device,
+    Duration leaseTtl) {
   /** A call may wait for the tier twice, and must answer within its client's 15 s or more. */
   private static final Duration TIER_TIMEOUT_DEFAULT = Duration.ofSeconds(5);
+
+  private static final Duration LEASE_TTL_DEFAULT = Duration.ofSeconds(30);
 
   public GpuWorkerConfig {
     requireInRange("device bytes", deviceBytesMax, 1 << 20, Long.MAX_VALUE);
@@ -46,6 +51,7 @@ public record GpuWorkerConfig(
     requireInRange("tier timeout ms", tierTimeout.toMillis(), 1, 600_000);
     requireInRange("replicas", replicas, 1, ReplicaConfig.REPLICAS_MAX);
     requireInRange("write acks", writeAcks, 1, replicas);
+    requireInRange("lease ttl ms", leaseTtl.toMillis(), 1000, 3_600_000);
     if (!nodeId.matches("[A-Za-z0-9._-]{1,64}")) {
       throw KvtierException.invalid(
           "node id is '%s'; it must be 1..64 characters of [A-Za-z0-9._-]", nodeId);
@@ -68,7 +74,8 @@ public record GpuWorkerConfig(
         1,
         1,
         Optional.empty(),
-        Devices.CPU);
+        Devices.CPU,
+        LEASE_TTL_DEFAULT);
   }
 
   /** The same with other device bytes. */
@@ -84,7 +91,8 @@ public record GpuWorkerConfig(
         replicas,
         writeAcks,
         trace,
-        device);
+        device,
+        leaseTtl);
   }
 
   /** The same, listening elsewhere. */
@@ -100,7 +108,8 @@ public record GpuWorkerConfig(
         replicas,
         writeAcks,
         trace,
-        device);
+        device,
+        leaseTtl);
   }
 
   /** The same with so many copies of each page, and acknowledgements to wait for. */
@@ -116,7 +125,25 @@ public record GpuWorkerConfig(
         copies,
         acks,
         trace,
-        device);
+        device,
+        leaseTtl);
+  }
+
+  /** The same with pages leased for another time. */
+  public GpuWorkerConfig withLeaseTtl(Duration ttl) {
+    return new GpuWorkerConfig(
+        endpoint,
+        coordinatorTarget,
+        nodeId,
+        deviceBytesMax,
+        sessionsMax,
+        pendingBytesMax,
+        tierTimeout,
+        replicas,
+        writeAcks,
+        trace,
+        device,
+        ttl);
   }
 
   /** The same on another device. */
@@ -132,7 +159,8 @@ public record GpuWorkerConfig(
         replicas,
         writeAcks,
         trace,
-        other);
+        other,
+        leaseTtl);
   }
 
   /** The same with each step recorded. */
@@ -148,6 +176,7 @@ public record GpuWorkerConfig(
         replicas,
         writeAcks,
         Optional.of(to),
-        device);
+        device,
+        leaseTtl);
   }
 }

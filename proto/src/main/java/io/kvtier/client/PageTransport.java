@@ -117,6 +117,15 @@ public interface PageTransport extends AutoCloseable {
     return new UnsafeBuffer(bytes.asReadOnlyByteBuffer());
   }
 
+  /**
+   * Keeps pages from being evicted until they are let go as often as they were held, whether they
+   * are stored yet or not. A transport to tiers that nobody else evicts from need do nothing.
+   */
+  default void hold(List<PageKey> keys) {}
+
+  /** Ends holds of pages; they stay until the tier needs their room. */
+  default void letGo(List<PageKey> keys) {}
+
   /** Removes pages; those that are not there are no error. */
   void delete(List<PageKey> keys);
 

@@ -24,11 +24,15 @@ import java.util.concurrent.ExecutionException;
 import java.util.concurrent.Future;
 import java.util.concurrent.FutureTask;
 import java.util.concurrent.atomic.AtomicLong;
+import java.util.function.Consumer;
 import java.util.function.Function;
 import java.util.function.LongSupplier;
 import java.util.function.ObjIntConsumer;
 import java.util.function.Supplier;
+import java.util.logging.Level;
+import java.util.logging.Logger;
 import org.agrona.concurrent.UnsafeBuffer;
+import org.jspecify.annotations.Nullable;
 
 /**
  * Pages on several tier nodes, each on its homes by rendezvous hashing over the members of now.
@@ -51,6 +55,8 @@ import org.agrona.concurrent.UnsafeBuffer;
  * every member lacks a page, UNAVAILABLE if some that may have it do not answer.
  */
 public final class ReplicatedPages implements PageTransport {
+  private static final Logger LOG = Logger.getLogger(ReplicatedPages.class.getName());
+
   /** Pages read at once, and about how many bytes; longer batches are read piece by piece. */
   private static final int BATCH_MAX = 256;
 
@@ -277,34 +283,62 @@ public final class ReplicatedPages implements PageTransport {
     Collection<PageKey> gone = Set.copyOf(keys);
     deletions.deleted(gone);
     repairer.forget(gone);
+    KvtierException refusal = atEvery(now, transport -> transport.delete(keys));
+    if (refusal != null) {
+      throw refusal;
+    }
+  }
+
+  // ---- hold
+
+  /**
+   * Holds pages at every member that answers; where one does not, other copies of its pages are
+   * held.
+   */
+  @Override
+  public void hold(List<PageKey> keys) {
+    KvtierException refusal = atEvery(membersOrRefuse(), transport -> transport.hold(keys));
+    if (refusal != null) {
+      LOG.log(Level.WARNING, "pages are not held everywhere: {0}", refusal.getMessage());
+    }
+  }
+
+  /** Lets pages go at every member; the lease at one that does not answer ends by itself. */
+  @Override
+  public void letGo(List<PageKey> keys) {
+    KvtierException refusal = atEvery(membersOrRefuse(), transport -> transport.letGo(keys));
+    if (refusal != null) {
+      LOG.log(Level.WARNING, "pages are not let go everywhere: {0}", refusal.getMessage());
+    }
+  }
+
+  /** Does something at every member at once; the first refusal once all have answered, or null. */
+  private @Nullable KvtierException atEvery(Rendezvous now, Consumer<PageTransport> call) {
     List<Future<Void>> calls = new ArrayList<>();
     for (String node : now.nodes()) {
-      FutureTask<Void> task =
-          new FutureTask<>(() -> nodes.call(node, transport -> transport.delete(keys)), null);
-      Thread.ofVirtual().name("kvtier-delete-", 0).start(task);
+      FutureTask<Void> task = new FutureTask<>(() -> nodes.call(node, call), null);
+      Thread.ofVirtual().name("kvtier-replicas-", 0).start(task);
       calls.add(task);
     }
     KvtierException refusal = null;
-    for (Future<Void> call : calls) {
+    for (Future<Void> each : calls) {
       try {
-        call.get();
+        each.get();
       } catch (InterruptedException e) {
         Thread.currentThread().interrupt();
-        throw new KvtierException(Code.UNAVAILABLE, "interrupted while pages are deleted", e);
+        throw new KvtierException(Code.UNAVAILABLE, "interrupted while replicas are told", e);
       } catch (ExecutionException e) {
         if (refusal == null) {
           refusal =
               e.getCause() instanceof KvtierException refused
                   ? refused
-                  : new KvtierException(Code.INTERNAL, "pages are not deleted: " + e, e);
+                  : new KvtierException(Code.INTERNAL, "a replica was not told: " + e, e);
         } else {
           refusal.addSuppressed(e);
         }
       }
     }
-    if (refusal != null) {
-      throw refusal;
-    }
+    return refusal;
   }
 
   /** Ends repairs; copies under way go on to their transports' deadlines. Idempotent. */

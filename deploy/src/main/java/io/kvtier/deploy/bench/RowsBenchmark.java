@@ -2,6 +2,7 @@ package io.kvtier.deploy.bench;
 
 import io.kvtier.client.PageTransport.KeyedPage;
 import io.kvtier.client.PagesClient;
+import io.kvtier.client.PagesClient.Option;
 import io.kvtier.deploy.bench.Duel.Contender;
 import io.kvtier.deploy.bench.Duel.Outcome;
 import io.kvtier.deploy.bench.Duel.Side;
@@ -30,6 +31,18 @@ public final class RowsBenchmark implements Benchmark {
   private static final long TIER_BYTES_MAX = 256 << 20;
   private static final Duration DEADLINE = Duration.ofSeconds(30);
 
+  private enum Way {
+    TCP("TCP"),
+    UNIX("Unix socket"),
+    FILES("in the tier's files");
+
+    final String text;
+
+    Way(String text) {
+      this.text = text;
+    }
+  }
+
   @Override
   public String name() {
     return "rows";
@@ -50,10 +63,12 @@ public final class RowsBenchmark implements Benchmark {
       TierProcess tier =
           closing.add(TierProcess.start(TierProcess.directory(closing), TIER_BYTES_MAX));
       List<BenchRow> result = new ArrayList<>();
-      for (boolean unix : new boolean[] {false, true}) {
-        try (PagesClient client = new PagesClient(tier.target(unix), DEADLINE)) {
+      for (Way way : Way.values()) {
+        boolean unix = way != Way.TCP;
+        Option[] options = way == Way.FILES ? new Option[0] : new Option[] {Option.WIRE_ONLY};
+        try (PagesClient client = new PagesClient(tier.target(unix), DEADLINE, options)) {
           client.put(pages);
-          String name = "1,000 rows / their sections, " + (unix ? "Unix socket" : "TCP");
+          String name = "1,000 rows / their sections, " + way.text;
           Outcome outcome =
               Duel.run(
                   new Side(tier.process(), List.of(rows(client, rows))),

@@ -1,10 +1,5 @@
 package io.kvtier.deploy.bench;
 
-import io.kvtier.cachetier.PageReader;
-import io.kvtier.cachetier.PageService;
-import io.kvtier.cachetier.PageStore;
-import io.kvtier.cachetier.Read;
-import io.kvtier.cachetier.chronicle.ChroniclePageStore;
 import io.kvtier.client.PageTransport.KeyedPage;
 import io.kvtier.client.PagesClient;
 import io.kvtier.client.PagesClient.Option;
@@ -27,7 +22,6 @@ import java.util.function.BiFunction;
 import java.util.function.Function;
 import java.util.function.ToDoubleFunction;
 import org.agrona.concurrent.UnsafeBuffer;
-import org.jspecify.annotations.Nullable;
 
 /**
  * A cache tier in a process of its own beside a Redis server, both reached by one process of
@@ -174,7 +168,7 @@ public final class TierBenchmark implements Benchmark {
 
     /** What the direct path gains over gRPC between the same two processes. */
     private void directPath(boolean unix, int count, List<Column> columns) {
-      try (PagesClient direct = new PagesClient(tier.target(unix), DEADLINE);
+      try (PagesClient direct = new PagesClient(tier.target(unix), DEADLINE, Option.WIRE_ONLY);
           PagesClient grpc = new PagesClient(tier.target(unix), DEADLINE, Option.GRPC_ONLY)) {
         String name =
             "%d pages, %s, direct path / gRPC".formatted(count, unix ? "Unix socket" : "TCP");
@@ -189,40 +183,40 @@ public final class TierBenchmark implements Benchmark {
       }
     }
 
-    /** Reads of a store that this process has mapped, as a process on the tier's host would. */
+    /** Reads in the tier's files, by this process beside it. */
     private void local() {
       UnsafeBuffer slab = new UnsafeBuffer(ByteBuffer.allocateDirect(PAGES * PAGE_BYTES));
       UnsafeBuffer target = new UnsafeBuffer(ByteBuffer.allocateDirect(PAGE_BYTES));
       ByteBuffer value = ByteBuffer.allocateDirect(PAGE_BYTES);
       int[] next = {0};
-      try (PageStore store = ChroniclePageStore.openTemporary(2L * PAGES * PAGE_BYTES);
+      try (PagesClient trusting = new PagesClient(tier.target(true), DEADLINE, Option.TRUSTING);
+          PagesClient verifying = new PagesClient(tier.target(true), DEADLINE);
           RespConnection connection = redis.connect(true)) {
         connection.setPipelined(redisKeys, values);
-        PageService verified = new PageService(store);
         for (int i = 0; i < PAGES; i++) {
           slab.putBytes(i * PAGE_BYTES, values.get(i), 0, PAGE_BYTES);
-          verified.put(keys.get(i), slab, i * PAGE_BYTES, PAGE_BYTES);
         }
-        PageReader<Boolean> copy =
-            (page, offset, length) -> {
-              page.getBytes(offset, target, 0, length);
-              return true;
-            };
-        Runnable plain = () -> requirePage(store.read(keys.get(next[0]++ % PAGES), copy));
-        Runnable checked = () -> requirePage(verified.get(keys.get(next[0]++ % PAGES), copy));
+        Runnable plain = () -> readOne(trusting, next[0]++ % PAGES);
+        Runnable checked = () -> readOne(verifying, next[0]++ % PAGES);
         Runnable memcpy =
             () -> slab.getBytes(next[0]++ % PAGES * PAGE_BYTES, target, 0, PAGE_BYTES);
         Runnable get = () -> connection.get(redisKeys.get(next[0]++ % PAGES), value.clear());
-        localRow("mapped read and copy / memcpy", plain, memcpy, true, ">= .9");
-        localRow("mapped read, verified, and copy / memcpy", checked, memcpy, true, "");
-        localRow("mapped read and copy / GET, Unix socket", plain, get, false, "<= .25");
-        localRow("mapped read, verified, and copy / GET, Unix socket", checked, get, false, "");
+        localRow("read in the tier's file / memcpy", plain, memcpy, true, ">= .9");
+        localRow("the same, verified / memcpy", checked, memcpy, true, "");
+        localRow("read in the tier's file / GET, Unix socket", plain, get, false, "<= .25");
+        localRow("the same, verified / GET, Unix socket", checked, get, false, "");
+        requireLocal(trusting);
+        requireLocal(verifying);
       }
     }
 
-    private static void requirePage(@Nullable Object read) {
-      if (read == null || read instanceof Read.Miss<?>) {
-        throw new IllegalStateException("a page that has been put is not there");
+    private void readOne(PagesClient client, int index) {
+      client.read(keys.subList(index, index + 1), (page, offset, length, i) -> {});
+    }
+
+    private static void requireLocal(PagesClient client) {
+      if (client.localReads() == 0) {
+        throw new IllegalStateException("nothing was read in the tier's files");
       }
     }
 
@@ -247,7 +241,8 @@ public final class TierBenchmark implements Benchmark {
         List<Contender> ourClients = new ArrayList<>();
         List<Contender> redisClients = new ArrayList<>();
         for (int i = 0; i < connections; i++) {
-          PagesClient client = closing.add(new PagesClient(tier.target(unix), DEADLINE));
+          PagesClient client =
+              closing.add(new PagesClient(tier.target(unix), DEADLINE, Option.WIRE_ONLY));
           ourClients.add(ours.apply(client, i));
           redisClients.add(reference.apply(closing.add(redis.connect(unix))));
         }

@@ -2,6 +2,7 @@ package io.kvtier.deploy.command;
 
 import io.kvtier.gpuworker.GpuWorker;
 import io.kvtier.gpuworker.GpuWorkerConfig;
+import java.time.Duration;
 import java.util.concurrent.Callable;
 import org.jspecify.annotations.Nullable;
 import picocli.CommandLine.Command;
@@ -39,6 +40,15 @@ public final class GpuWorkerCommand implements Callable<Integer> {
               + " there is one)")
   private @Nullable Integer writeAcks;
 
+  @Option(
+      names = "--lease-ttl",
+      defaultValue = "30s",
+      converter = TimeSpan.class,
+      description =
+          "how long cache tiers keep this worker's pages from eviction after it has died (default:"
+              + " ${DEFAULT-VALUE})")
+  private Duration leaseTtl = Duration.ZERO;
+
   @Override
   public Integer call() throws InterruptedException {
     GpuWorker worker =
@@ -48,6 +58,7 @@ public final class GpuWorkerCommand implements Callable<Integer> {
                     GpuWorkerConfig.of(node.coordinator, node.nodeId("worker"))
                         .withEndpoint(endpoint.config())
                         .withDeviceBytesMax(deviceBytes)
+                        .withLeaseTtl(leaseTtl)
                         .withReplicas(
                             replicas, writeAcks == null ? Math.min(2, replicas) : writeAcks))),
             DeviceOptions::tell);

@@ -55,9 +55,9 @@ final class TierOptions {
   private Map<String, Long> quotas = new LinkedHashMap<>();
 
   @Option(
-      names = "--evict",
-      description = "evicts unleased pages for those that do not fit, instead of refusing these")
-  private boolean evicts;
+      names = "--no-evict",
+      description = "refuses pages that do not fit, instead of evicting unleased ones for them")
+  private boolean keeps;
 
   @Option(
       names = "--scrub-rate",
@@ -96,7 +96,7 @@ final class TierOptions {
         tierBytes,
         Optional.ofNullable(data),
         memory,
-        new CacheLimits(Optional.ofNullable(ttl), tenantBytes, quotas, evicts),
+        new CacheLimits(Optional.ofNullable(ttl), tenantBytes, quotas, !keeps),
         LeaseLimits.defaults(),
         scrubRate,
         verification,

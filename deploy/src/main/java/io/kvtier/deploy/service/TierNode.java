@@ -6,6 +6,7 @@ import io.kvtier.client.ClusterMember;
 import io.kvtier.rpc.Closing;
 import io.kvtier.v1.Node;
 import io.kvtier.v1.Role;
+import java.util.concurrent.ThreadLocalRandom;
 
 /** A cache tier that is a member of a cluster. */
 public final class TierNode implements AutoCloseable {
@@ -28,6 +29,7 @@ public final class TierNode implements AutoCloseable {
               .setRole(Role.ROLE_TIER)
               .setTarget(tier.target())
               .setBytesMax(tier.bytesMax())
+              .setInstance(ThreadLocalRandom.current().nextLong(1, Long.MAX_VALUE))
               .build();
       closing.add(
           ClusterMember.join(

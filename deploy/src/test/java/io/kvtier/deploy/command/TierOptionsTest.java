@@ -5,6 +5,7 @@ import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 import io.kvtier.KvtierException;
 import io.kvtier.cachetier.CacheTierConfig;
+import io.kvtier.cachetier.DirectConfig;
 import io.kvtier.cachetier.Verification;
 import io.kvtier.cachetier.cache.CacheLimits;
 import io.kvtier.cachetier.lease.LeaseLimits;
@@ -40,7 +41,10 @@ final class TierOptionsTest {
                 "--tenant-bytes=20m",
                 "--quota=a=1g",
                 "--quota=team-b=32m",
-                "--evict",
+                "--no-evict",
+                "--direct-port=7500",
+                "--no-direct",
+                "--no-files",
                 "--scrub-rate=0",
                 "--verify=reader"))
         .isEqualTo(
@@ -53,10 +57,11 @@ final class TierOptionsTest {
                     Optional.of(Duration.ofHours(12)),
                     20 << 20,
                     Map.of("a", 1L << 30, "team-b", 32L << 20),
-                    true),
+                    false),
                 LeaseLimits.defaults(),
                 0,
-                Verification.READER));
+                Verification.READER,
+                new DirectConfig(false, 7500, false)));
     assertThat(parse("--data=pages").dataDirectory()).contains(Path.of("pages"));
   }
 

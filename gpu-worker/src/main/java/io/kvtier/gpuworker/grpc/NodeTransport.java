@@ -5,6 +5,7 @@ import io.kvtier.KvtierException;
 import io.kvtier.KvtierException.Code;
 import io.kvtier.client.PageConsumer;
 import io.kvtier.client.PageTransport;
+import io.kvtier.client.PagesClient;
 import io.kvtier.page.PageKey;
 import io.kvtier.page.PageLayout;
 import io.kvtier.v1.RowsOf;
@@ -34,7 +35,13 @@ final class NodeTransport implements PageTransport {
 
   @Override
   public void put(List<KeyedPage> pages) {
-    call(client -> client.put(pages), () -> true);
+    List<PageKey> keys = pages.stream().map(KeyedPage::key).toList();
+    call(
+        client -> {
+          directory.leases().pin(nodeId, client, keys);
+          client.put(pages);
+        },
+        () -> true);
   }
 
   @Override
@@ -68,8 +75,23 @@ final class NodeTransport implements PageTransport {
   }
 
   @Override
+  public void hold(List<PageKey> keys) {
+    call(client -> directory.leases().hold(nodeId, client, keys), () -> true);
+  }
+
+  @Override
+  public void letGo(List<PageKey> keys) {
+    call(client -> directory.leases().letGo(nodeId, client, keys), () -> true);
+  }
+
+  @Override
   public void delete(List<PageKey> keys) {
-    call(client -> client.delete(keys), () -> true);
+    call(
+        client -> {
+          directory.leases().release(nodeId, client, keys);
+          client.delete(keys);
+        },
+        () -> true);
   }
 
   /** Notes whether anything was given to a consumer. */
@@ -112,7 +134,7 @@ final class NodeTransport implements PageTransport {
     }
   }
 
-  private void call(Consumer<PageTransport> method, BooleanSupplier repeatable) {
+  private void call(Consumer<PagesClient> method, BooleanSupplier repeatable) {
     String tried = target;
     try {
       method.accept(directory.client(tried));

@@ -17,9 +17,12 @@ import java.util.Comparator;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
+import java.util.Set;
 import java.util.concurrent.ConcurrentHashMap;
+import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.function.Supplier;
+import java.util.stream.Collectors;
 import org.jspecify.annotations.Nullable;
 
 /**
@@ -31,6 +34,18 @@ public final class TierDirectory implements AutoCloseable {
   /** How old the members may be that replicas are placed by. */
   private static final long MEMBERS_AGE_NS = 500_000_000L;
 
+  /** How long clients of targets without a member are kept. */
+  private static final long GONE_NS = TimeUnit.MINUTES.toNanos(1);
+
+  /**
+   * How pages are leased.
+   *
+   * @param owner a name that no other worker has at a time
+   * @param epoch higher than that of any worker that had the name before
+   * @param ttl how long pages stay after this worker has died
+   */
+  public record Lease(String owner, long epoch, Duration ttl) {}
+
   /** The tier nodes of an epoch, in the order of the ranking's indexes. */
   private record Members(Rendezvous ranking, List<Node> nodes) {
     static Members of(MembershipResponse membership) {
@@ -41,7 +56,9 @@ public final class TierDirectory implements AutoCloseable {
               .toList();
       return new Members(
           new Rendezvous(
-              membership.getMembershipEpoch(), tiers.stream().map(Node::getNodeId).toList()),
+              membership.getMembershipEpoch(),
+              tiers.stream().map(Node::getNodeId).toList(),
+              tiers.stream().collect(Collectors.toMap(Node::getNodeId, Node::getInstance))),
           tiers);
     }
   }
@@ -50,6 +67,8 @@ public final class TierDirectory implements AutoCloseable {
   private final Duration deadline;
   private final Map<String, PagesClient> clients = new ConcurrentHashMap<>();
   private final Map<String, NodeTransport> nodes = new ConcurrentHashMap<>();
+  private final Map<String, Long> goneSinceNs = new ConcurrentHashMap<>();
+  private final TierLeases leases;
   private final AtomicBoolean refreshing = new AtomicBoolean();
   private final @Nullable ReplicatedPages replicated;
   private volatile Members last = new Members(new Rendezvous(0, List.of()), List.of());
@@ -61,11 +80,16 @@ public final class TierDirectory implements AutoCloseable {
    *
    * @param membership asks for the nodes whose lease holds; may block
    * @param deadline of each call to a node
+   * @param lease under which pages are kept from eviction
    */
   public TierDirectory(
-      Supplier<MembershipResponse> membership, Duration deadline, ReplicaConfig replicas) {
+      Supplier<MembershipResponse> membership,
+      Duration deadline,
+      ReplicaConfig replicas,
+      Lease lease) {
     this.membership = membership;
     this.deadline = deadline;
+    this.leases = new TierLeases(lease.owner(), lease.epoch(), lease.ttl(), this::clientOf);
     this.replicated =
         replicas.replicas() == 1
             ? null
@@ -101,6 +125,21 @@ public final class TierDirectory implements AutoCloseable {
     return new PageKey(sessionId.hashCode(), sessionId.length(), 0, 0);
   }
 
+  TierLeases leases() {
+    return leases;
+  }
+
+  private PagesClient clientOf(String nodeId) {
+    Optional<String> target = targetIn(last, nodeId);
+    if (target.isEmpty()) {
+      target = targetOf(nodeId);
+    }
+    return client(
+        target.orElseThrow(() ->
+            new KvtierException(
+                Code.UNAVAILABLE, "tier node %s has left the cluster".formatted(nodeId))));
+  }
+
   /** The client of a target. */
   PagesClient client(String target) {
     return clients.computeIfAbsent(target, t -> new PagesClient(t, deadline));
@@ -123,7 +162,28 @@ public final class TierDirectory implements AutoCloseable {
     last = now;
     lastNs = System.nanoTime();
     nodes.keySet().retainAll(now.ranking().nodes());
+    closeGone(now);
     return now;
+  }
+
+  /**
+   * Closes clients of targets where no member has been for a while: a node may have missed its
+   * heartbeats and come back. Whoever still calls there gets a client anew.
+   */
+  private void closeGone(Members now) {
+    long nowNs = System.nanoTime();
+    Set<String> there = now.nodes().stream().map(Node::getTarget).collect(Collectors.toSet());
+    for (String target : List.copyOf(clients.keySet())) {
+      if (there.contains(target)) {
+        goneSinceNs.remove(target);
+      } else if (nowNs - goneSinceNs.computeIfAbsent(target, t -> nowNs) > GONE_NS) {
+        goneSinceNs.remove(target);
+        PagesClient gone = clients.remove(target);
+        if (gone != null) {
+          Thread.ofVirtual().name("kvtier-client-close").start(gone::close);
+        }
+      }
+    }
   }
 
   /** The members as last heard; has them asked for again when that is a while ago. */
@@ -162,6 +222,7 @@ public final class TierDirectory implements AutoCloseable {
     if (replicated != null) {
       replicated.close();
     }
+    leases.close();
     clients.values().forEach(PagesClient::close);
   }
 }

@@ -17,13 +17,20 @@ final class PrefixReader {
   private final Prefix prefix;
   private final LayerShape shape;
   private final PageTransport tier;
+  private final SharedPages shared;
   private final CodesFetcher fetcher;
   private final SinkPage sinkPage;
 
-  PrefixReader(Prefix prefix, LayerShape shape, PageTransport tier, CodesFetcher fetcher) {
+  PrefixReader(
+      Prefix prefix,
+      LayerShape shape,
+      PageTransport tier,
+      SharedPages shared,
+      CodesFetcher fetcher) {
     this.prefix = prefix;
     this.shape = shape;
     this.tier = tier;
+    this.shared = shared;
     this.fetcher = fetcher;
     this.sinkPage = new SinkPage(shape);
   }
@@ -37,10 +44,14 @@ final class PrefixReader {
    */
   int read(int layer, DeviceLayer device) {
     List<PageKey> keys = prefix.pageKeys(layer, shape);
+    PageKey sinkKey = prefix.sinkKey(layer, shape, sinkPage.layout());
+    // Held before they are read: what is there then stays.
+    shared.hold(keys);
+    shared.hold(List.of(sinkKey));
     float[] sinkKeys = new float[shape.sinkTokens() * shape.rowLength()];
     float[] sinkValues = new float[sinkKeys.length];
     tier.read(
-        List.of(prefix.sinkKey(layer, shape, sinkPage.layout())),
+        List.of(sinkKey),
         (page, offset, length, index) -> sinkPage.read(page, offset, sinkKeys, sinkValues));
     boolean sketched = device.residence(0) != Residence.STREAMED;
     device.restore(keys, sinkKeys, sinkValues);

@@ -46,6 +46,7 @@ public final class WorkerSession {
 
   private final SessionLayer[] layers;
   private final Host host;
+  private final SharedPages shared;
   private final WriteBehind writeBehind;
   private final StepFetches fetches;
   private final HotSet hotSet;
@@ -108,6 +109,7 @@ public final class WorkerSession {
       return session;
     } catch (KvtierException e) {
       session.letGo();
+      session.shared.letGo();
       if (e.code() != Code.LOST) {
         throw e;
       }
@@ -120,7 +122,8 @@ public final class WorkerSession {
 
   /** Takes the stored pages of all layers over. */
   private void restore(Prefix prefix) {
-    PrefixReader reader = new PrefixReader(prefix, shape, host.tier(), fetches.codesFetcher());
+    PrefixReader reader =
+        new PrefixReader(prefix, shape, host.tier(), shared, fetches.codesFetcher());
     for (int layer = 0; layer < layers.length; layer++) {
       int tokens = reader.read(layer, layers[layer].device);
       writeBehind.setDurable(layer, tokens / TOKENS);
@@ -152,9 +155,11 @@ public final class WorkerSession {
       releaseLayers();
       throw e;
     }
+    this.shared = new SharedPages(host.tier());
     this.writeBehind =
         new WriteBehind(
             host.tier(),
+            shared,
             host.background(),
             durablePages,
             host.limits().pendingBytesMax(),
@@ -401,6 +406,12 @@ public final class WorkerSession {
     writeBehind.flush();
     // What the child appends need not be the tokens that its parent was opened with.
     WorkerSession fork = new WorkerSession(child, shape, PrefixChain.EMPTY, host, this);
+    try {
+      fork.shared.hold(shared.keys());
+    } catch (KvtierException e) {
+      fork.letGo();
+      throw e;
+    }
     Plan inherited = plan;
     if (inherited != null) {
       // The child's layers hold the parent's codes of dense heads already: nothing is fetched,
@@ -430,6 +441,7 @@ public final class WorkerSession {
         host.tier().delete(undeleted);
         undeleted = List.of();
       }
+      shared.letGo();
     } finally {
       life.writeLock().unlock();
     }

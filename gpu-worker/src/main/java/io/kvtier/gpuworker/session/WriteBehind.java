@@ -31,6 +31,7 @@ final class WriteBehind {
   private record Pending(int layer, KeyedPage page, boolean counted) {}
 
   private final PageTransport tier;
+  private final SharedPages shared;
   private final Executor executor;
   private final long pendingBytesMax;
   private final long timeoutNs;
@@ -46,16 +47,19 @@ final class WriteBehind {
   /**
    * A queue with nothing in it.
    *
+   * @param shared has the pages that others use too held before they are stored
    * @param durablePages {@code [layers]}: pages of each layer that the tier has already; taken over
    * @param timeoutNs longest wait for the tier, in nanoseconds
    */
   WriteBehind(
       PageTransport tier,
+      SharedPages shared,
       Executor executor,
       int[] durablePages,
       long pendingBytesMax,
       long timeoutNs) {
     this.tier = tier;
+    this.shared = shared;
     this.executor = executor;
     this.durablePages = durablePages;
     this.pendingBytesMax = pendingBytesMax;
@@ -235,6 +239,7 @@ final class WriteBehind {
         return;
       }
       try {
+        shared.hold(batch.stream().map(waiting -> waiting.page().key()).toList());
         tier.put(batch.stream().map(Pending::page).toList());
       } catch (KvtierException e) {
         stop(e);
