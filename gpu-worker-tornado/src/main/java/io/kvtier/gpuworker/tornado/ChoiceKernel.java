@@ -20,6 +20,9 @@ final class ChoiceKernel {
   /** What is left elsewhere is negligible below this part of what may be left: TokenChooser. */
   private static final float NEGLIGIBLE = .1f;
 
+  /** Less of the whole is no rest: sums of so little come near to where fp32 ends. */
+  private static final float REST_MIN = 1e-30f;
+
   /** Chosen tokens' masses are counted in this. */
   static final float MASS_UNIT = 0x1p-30f;
 
@@ -380,11 +383,12 @@ final class ChoiceKernel {
     for (int g = 0; g < 4; g++) {
       if (lane == 0) {
         int q = block * 4 + g;
-        int some = totals[g] > 0f && q < group ? 1 : 0;
+        // Relative to all scores, chosen ones too: what is this small is nothing beside them.
+        int some = totals[g] > REST_MIN && q < group ? 1 : 0;
         partials.set(
             out + g * length + StepLayout.MAX,
             some == 1 ? lses.get((head * group + q) * 2) : StepLayout.NONE);
-        partials.set(out + g * length + StepLayout.SUM, totals[g]);
+        partials.set(out + g * length + StepLayout.SUM, some == 1 ? totals[g] : 0f);
       }
       for (int i = lane; i < headDim; i += GROUP) {
         partials.set(out + g * length + StepLayout.VALUES + i, 0f);
