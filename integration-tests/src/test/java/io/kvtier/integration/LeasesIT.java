@@ -125,7 +125,7 @@ class LeasesIT {
       fillUp();
     } while (System.nanoTime() < untilNs);
     assertThat(evicted()).isPositive();
-    assertThat(tier.metric("kvtier_tier_leases_expired_total")).isZero();
+    assertThat(tier.metric("kvtier_tier_leases_expired_leases_total")).isZero();
     assertThat(session.load(0, 0, PAGED)).isEqualTo(rows);
     assertThat(session.load(Synthetic.LAYERS - 1, 0, PAGED)).isEqualTo(last);
     other.close();
