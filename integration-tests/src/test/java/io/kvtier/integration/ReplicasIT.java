@@ -17,10 +17,6 @@ import io.kvtier.v1.HeadClass;
 import io.kvtier.v1.HeadPlan;
 import io.kvtier.v1.LoadResponse;
 import io.kvtier.v1.Plan;
-import java.net.URI;
-import java.net.http.HttpClient;
-import java.net.http.HttpRequest;
-import java.net.http.HttpResponse;
 import java.nio.file.Path;
 import java.time.Duration;
 import java.util.ArrayList;
@@ -71,6 +67,8 @@ class ReplicasIT {
                   "--coordinator=" + coordinator,
                   "--node-id=" + id,
                   "--tier-bytes=64m",
+                  // Its files would serve on after its death.
+                  "--no-files",
                   "--data=" + data.resolve(id))));
     }
     worker =
@@ -181,28 +179,13 @@ class ReplicasIT {
 
   private void requireThatBothServed() throws Exception {
     for (ServiceProcess tier : tiers) {
-      assertThat(metric(tier, "kvtier_tier_hits_pages_total")).isPositive();
+      assertThat(tier.metric("kvtier_tier_hits_pages_total")).isPositive();
     }
     assertThat(metric("kvtier_worker_replica_fail_overs_total")).isZero();
     assertThat(metric("kvtier_worker_replica_hits_total{rank=\"0\"}")).isPositive();
   }
 
   private double metric(String name) throws Exception {
-    return metric(worker, name);
-  }
-
-  private static double metric(ServiceProcess process, String name) throws Exception {
-    try (HttpClient http = HttpClient.newHttpClient()) {
-      HttpRequest request =
-          HttpRequest.newBuilder(URI.create(process.opsUrl + "/metrics"))
-              .timeout(Duration.ofSeconds(10))
-              .build();
-      String page = http.send(request, HttpResponse.BodyHandlers.ofString()).body();
-      return page.lines()
-          .filter(line -> line.startsWith(name + " "))
-          .mapToDouble(line -> Double.parseDouble(line.substring(name.length() + 1)))
-          .findFirst()
-          .orElseThrow(() -> new AssertionError("no " + name + " in\n" + page));
-    }
+    return worker.metric(name);
   }
 }

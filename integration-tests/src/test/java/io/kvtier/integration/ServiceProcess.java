@@ -6,7 +6,12 @@ import java.io.BufferedReader;
 import java.io.IOException;
 import java.io.InputStreamReader;
 import java.io.UncheckedIOException;
+import java.net.URI;
+import java.net.http.HttpClient;
+import java.net.http.HttpRequest;
+import java.net.http.HttpResponse;
 import java.nio.file.Path;
+import java.time.Duration;
 import java.util.ArrayList;
 import java.util.Collections;
 import java.util.List;
@@ -71,6 +76,22 @@ final class ServiceProcess implements AutoCloseable {
       ready.completeExceptionally(new UncheckedIOException(e));
     }
     ready.completeExceptionally(new IllegalStateException("it ended"));
+  }
+
+  /** A figure of its metrics page. */
+  double metric(String name) throws IOException, InterruptedException {
+    try (HttpClient http = HttpClient.newHttpClient()) {
+      HttpRequest request =
+          HttpRequest.newBuilder(URI.create(opsUrl + "/metrics"))
+              .timeout(Duration.ofSeconds(10))
+              .build();
+      String page = http.send(request, HttpResponse.BodyHandlers.ofString()).body();
+      return page.lines()
+          .filter(line -> line.startsWith(name + " "))
+          .mapToDouble(line -> Double.parseDouble(line.substring(name.length() + 1)))
+          .findFirst()
+          .orElseThrow(() -> new AssertionError("no " + name + " in\n" + page));
+    }
   }
 
   /** Ends the process at once, as a crash does. */

@@ -176,7 +176,7 @@ final class WrongPages {
         invalid("sections: of raw16", get(right().setSections(1 << 8).build()), "section"));
   }
 
-  private static WrongCall.Send getRows(RowsOf... pages) {
+  private static WrongCall.Send take(RowsOf... pages) {
     GetRowsRequest request = GetRowsRequest.newBuilder().addAllPages(List.of(pages)).build();
     return (at, s) -> Loopback.drain(at.pages().getRows(request));
   }
@@ -193,23 +193,22 @@ final class WrongPages {
   private static List<WrongCall> rows() {
     RowsOf good = rightRows().build();
     return List.of(
-        invalid("rows: no page", getRows(), "0", "1024"),
+        invalid("rows: no page", take(), "0", "1024"),
         invalid(
             "rows: 1025 pages",
-            getRows(Collections.nCopies(1025, good).toArray(RowsOf[]::new)),
+            take(Collections.nCopies(1025, good).toArray(RowsOf[]::new)),
             "1025",
             "1024"),
-        invalid("rows: no key", getRows(good, rightRows().clearKey().build()), "0", "32"),
-        invalid(
-            "rows: key of 33", getRows(good, rightRows().setKey(bytes(33)).build()), "33", "32"),
-        invalid("rows: no head", getRows(good, rightRows().clearHeadsLow().build()), "head"),
-        invalid("rows: a head beyond", getRows(rightRows().setHeadsLow(5).build()), "head", "2"),
-        invalid("rows: no section", getRows(good, rightRows().clearSections().build()), "section"),
-        invalid("rows: id 12", getRows(rightRows().setSections(1 << 12).build()), "section"),
-        invalid("rows: of the mean key", getRows(rightRows().setSections(1 << 4).build()), "0x10"),
-        invalid("rows: of raw16", getRows(rightRows().setSections(1 << 8).build()), "0x100"),
-        invalid("rows: no tokens", getRows(good, rightRows().clearTokens().build()), "0", "2"),
-        invalid("rows: a set too many", getRows(rightRows().addTokens(1).build()), "3", "2"),
-        invalid("rows: an empty set", getRows(rightRows().setTokens(1, 0).build()), "tokens[1]"));
+        invalid("rows: no key", take(good, rightRows().clearKey().build()), "0", "32"),
+        invalid("rows: key of 33", take(good, rightRows().setKey(bytes(33)).build()), "33", "32"),
+        invalid("rows: no head", take(good, rightRows().clearHeadsLow().build()), "head"),
+        invalid("rows: a head beyond", take(rightRows().setHeadsLow(5).build()), "head", "2"),
+        invalid("rows: no section", take(good, rightRows().clearSections().build()), "section"),
+        invalid("rows: id 12", take(rightRows().setSections(1 << 12).build()), "section"),
+        invalid("rows: of the mean key", take(rightRows().setSections(1 << 4).build()), "0x10"),
+        invalid("rows: of raw16", take(rightRows().setSections(1 << 8).build()), "0x100"),
+        invalid("rows: no tokens", take(good, rightRows().clearTokens().build()), "0", "2"),
+        invalid("rows: a set too many", take(rightRows().addTokens(1).build()), "3", "2"),
+        invalid("rows: an empty set", take(rightRows().setTokens(1, 0).build()), "tokens[1]"));
   }
 }

@@ -7,8 +7,10 @@ import io.kvtier.coordinator.plan.ResidualCurve;
 import io.kvtier.deploy.bench.BenchRow;
 import io.kvtier.deploy.bench.Benchmark.Progress;
 import io.kvtier.gpuworker.cpu.CpuDevice;
+import io.kvtier.gpuworker.session.Prefix;
 import io.kvtier.gpuworker.session.StepResult;
 import io.kvtier.gpuworker.session.WorkerSession;
+import io.kvtier.gpuworker.trace.StepListener;
 import io.kvtier.page.Codec;
 import io.kvtier.page.PageLayout;
 import io.kvtier.v1.Dtype;
@@ -93,7 +95,9 @@ final class LongContextPart {
     try (CpuDevice device = new CpuDevice(memory);
         DistantTier tier = new DistantTier(layout, ROUND_TRIP_NS, BYTES_PER_NS);
         ExecutorService background = Executors.newVirtualThreadPerTaskExecutor()) {
-      WorkerSession session = WorkerSession.open(info, device, tier, background, limits);
+      WorkerSession.Host host =
+          new WorkerSession.Host(device, tier, background, limits, StepListener.NONE);
+      WorkerSession session = WorkerSession.open(info, Prefix.NONE, host);
       try {
         fill(session, model, progress);
         Plan plan = session.finish(tokens, LongContextPart::plan);
