@@ -43,7 +43,7 @@ final class Lane implements AutoCloseable {
   static final int PARTIALS = 1 << 21;
 
   private static final int SCORES_MIN = 1 << 20;
-  private static final int COPIED_INTS = 1 << 25;
+  private static final int COPIED_INTS = 1 << 23;
   private static final int COPY_ROUNDS = 12;
   private static final int ONCE = DataTransferMode.FIRST_EXECUTION;
 

@@ -116,7 +116,7 @@ final class TornadoDevices {
 
   /** Bytes of all buffers: the sessions', an eighth of slack, scores and what belongs to them. */
   private static long total(long bytesMax) {
-    return bytesMax + bytesMax / 4 + LANES_MIN * (64L << 20);
+    return bytesMax + bytesMax / 4 + LANES_MIN * (128L << 20);
   }
 
   /**

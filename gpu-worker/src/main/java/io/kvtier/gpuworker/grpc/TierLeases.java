@@ -168,13 +168,27 @@ final class TierLeases implements AutoCloseable {
     Held held = held(node);
     held.lock.lock();
     try {
-      for (int from = 0; held.begun && from < keys.size(); from += PagesClient.BATCH_MAX) {
-        client.release(
-            owner, epoch, keys.subList(from, Math.min(keys.size(), from + PagesClient.BATCH_MAX)));
+      if (!held.begun || keys.isEmpty()) {
+        return;
+      }
+      long known = keys.stream().distinct().filter(held.keys::containsKey).count();
+      if (known == held.keys.size()) {
+        // No key: all, and the lease ends.
+        client.release(owner, epoch, List.of());
+        held.leaseId = 0;
+      } else {
+        releaseInBatches(client, keys);
       }
       keys.forEach(held.keys::remove);
     } finally {
       held.lock.unlock();
+    }
+  }
+
+  private void releaseInBatches(PagesClient client, List<PageKey> keys) {
+    for (int from = 0; from < keys.size(); from += PagesClient.BATCH_MAX) {
+      client.release(
+          owner, epoch, keys.subList(from, Math.min(keys.size(), from + PagesClient.BATCH_MAX)));
     }
   }
 
