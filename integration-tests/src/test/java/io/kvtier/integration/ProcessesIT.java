@@ -96,7 +96,8 @@ class ProcessesIT {
 
   private ServiceProcess startTier(String nodeId, Path directory, String... more) throws Exception {
     List<String> arguments = new ArrayList<>();
-    arguments.addAll(List.of("cache-tier", "--coordinator=" + coordinator.target));
+    // A killed tier's files would still be read, rightly: here a dead tier is to be noticed.
+    arguments.addAll(List.of("cache-tier", "--no-files", "--coordinator=" + coordinator.target));
     arguments.addAll(List.of("--node-id=" + nodeId, "--tier-bytes=64m", "--data=" + directory));
     arguments.addAll(List.of(more));
     return start(arguments.toArray(String[]::new));
