@@ -171,6 +171,7 @@ class ManySessionsIT {
     KvSession first = open(model);
     long[] _ = decode(first, new CyclicBarrier(1));
     first.close();
+    awaitTheCoordinatorsWatch();
     Map<String, Integer> threadsBefore = threads();
 
     List<KvSession> sessions = new ArrayList<>();
@@ -203,6 +204,17 @@ class ManySessionsIT {
     assertThat(service.tier().tier().bytesUsed()).isZero();
     assertThat(page("kvtier_tier_leases ")).isEqualTo("kvtier_tier_leases 0.0");
     assertThat(threads()).isEqualTo(threadsBefore);
+  }
+
+  /**
+   * The tier has a thread for whoever watches it; the coordinator comes a moment after its start.
+   */
+  private static void awaitTheCoordinatorsWatch() {
+    long deadlineNs = System.nanoTime() + 10_000_000_000L;
+    while (!threads().containsKey("kvtier-tier-watch")) {
+      assertThat(System.nanoTime()).as("the tier is watched within 10 s").isLessThan(deadlineNs);
+      Thread.onSpinWait();
+    }
   }
 
   /**

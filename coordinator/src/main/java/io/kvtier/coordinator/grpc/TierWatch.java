@@ -52,7 +52,8 @@ public final class TierWatch implements AutoCloseable {
   public TierWatch(PrefixDirectory directory, Supplier<List<Node>> tiers) {
     this.directory = directory;
     this.tiers = tiers;
-    this.thread = Thread.ofPlatform().daemon().name("kvtier-tier-watch").start(this::keepWatching);
+    this.thread =
+        Thread.ofPlatform().daemon().name("kvtier-coordinator-watch").start(this::keepWatching);
   }
 
   /** Finds the longest stored beginning of a chain. */
