@@ -7,7 +7,6 @@ import io.kvtier.cachetier.grpc.Callers;
 import io.kvtier.cachetier.grpc.DirectServer;
 import io.kvtier.cachetier.grpc.NearHandler;
 import io.kvtier.cachetier.grpc.PagesGrpcService;
-import io.kvtier.cachetier.grpc.Tenants;
 import io.kvtier.cachetier.grpc.Watchers;
 import io.kvtier.cachetier.lease.LeaseTable;
 import io.kvtier.cachetier.memory.MemoryPageStore;
@@ -23,6 +22,7 @@ import io.kvtier.cachetier.upkeep.Upkeep;
 import io.kvtier.cachetier.watch.EventLog;
 import io.kvtier.rpc.Closing;
 import io.kvtier.rpc.Endpoint;
+import io.kvtier.rpc.Tenant;
 import io.kvtier.v1.DirectResponse;
 import io.micrometer.prometheusmetrics.PrometheusConfig;
 import io.micrometer.prometheusmetrics.PrometheusMeterRegistry;
@@ -91,7 +91,7 @@ public final class CacheTier implements AutoCloseable {
           parts.add(
               Endpoint.start(
                   config.endpoint(),
-                  List.of(() -> ServerInterceptors.intercept(calls, new Tenants(), new Callers())),
+                  List.of(() -> ServerInterceptors.intercept(calls, new Tenant(), new Callers())),
                   meters,
                   workers,
                   PagesGrpcService.BRIEF));

@@ -3,10 +3,10 @@ package io.kvtier.cachetier;
 import static io.kvtier.KvtierException.requireInRange;
 
 import io.kvtier.KvtierException;
+import io.kvtier.TenantName;
 import io.kvtier.cachetier.Read.Hit;
 import io.kvtier.cachetier.Read.Miss;
 import io.kvtier.cachetier.Read.MissReason;
-import io.kvtier.cachetier.cache.CacheLimits;
 import io.kvtier.cachetier.cache.PageCache;
 import io.kvtier.page.PageHeaderFlyweight;
 import io.kvtier.page.PageKey;
@@ -49,7 +49,7 @@ public final class PageService {
 
   /** Verifies a page and stores a copy of it for the default tenant. */
   public PutResult put(PageKey key, DirectBuffer page, int offset, int length) {
-    return put(CacheLimits.DEFAULT_TENANT, key, page, offset, length);
+    return put(TenantName.DEFAULT, key, page, offset, length);
   }
 
   /**

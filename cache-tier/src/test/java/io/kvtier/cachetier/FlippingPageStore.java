@@ -3,18 +3,15 @@ package io.kvtier.cachetier;
 import io.kvtier.page.PageKey;
 import java.util.Map;
 import java.util.concurrent.ConcurrentHashMap;
-import java.util.function.ObjIntConsumer;
-import org.agrona.DirectBuffer;
 import org.agrona.concurrent.UnsafeBuffer;
 import org.jspecify.annotations.Nullable;
 
 /** A store whose memory fails: whoever looks at some pages sees one bit flipped. */
-public final class FlippingPageStore implements PageStore {
-  private final PageStore store;
+public final class FlippingPageStore extends ForwardingPageStore {
   private final Map<PageKey, Integer> flippedAt = new ConcurrentHashMap<>();
 
   public FlippingPageStore(PageStore store) {
-    this.store = store;
+    super(store);
   }
 
   /**
@@ -39,23 +36,8 @@ public final class FlippingPageStore implements PageStore {
   }
 
   @Override
-  public PutResult put(PageKey key, DirectBuffer page, int offset, int length) {
-    return store.put(key, page, offset, length);
-  }
-
-  @Override
   public <R> @Nullable R read(PageKey key, PageReader<R> reader) {
     return store.read(key, seenBy(key, reader));
-  }
-
-  @Override
-  public boolean contains(PageKey key) {
-    return store.contains(key);
-  }
-
-  @Override
-  public boolean delete(PageKey key) {
-    return store.delete(key);
   }
 
   @Override
@@ -65,30 +47,5 @@ public final class FlippingPageStore implements PageStore {
       flippedAt.remove(key);
     }
     return deleted;
-  }
-
-  @Override
-  public void forEach(ObjIntConsumer<PageKey> visitor) {
-    store.forEach(visitor);
-  }
-
-  @Override
-  public long pages() {
-    return store.pages();
-  }
-
-  @Override
-  public long bytesUsed() {
-    return store.bytesUsed();
-  }
-
-  @Override
-  public long bytesMax() {
-    return store.bytesMax();
-  }
-
-  @Override
-  public void close() {
-    store.close();
   }
 }

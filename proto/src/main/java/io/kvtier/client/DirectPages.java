@@ -6,9 +6,8 @@ import io.grpc.Status;
 import io.kvtier.KvtierException;
 import io.kvtier.KvtierException.Code;
 import io.kvtier.client.PageTransport.KeyedPage;
+import io.kvtier.page.PageKey;
 import io.kvtier.rpc.Statuses;
-import io.kvtier.v1.ContainsRequest;
-import io.kvtier.v1.ContainsResponse;
 import io.kvtier.v1.GetRequest;
 import io.kvtier.v1.GetRowsRequest;
 import io.kvtier.v1.GetSectionsRequest;
@@ -18,13 +17,17 @@ import io.kvtier.wire.Frames;
 import io.kvtier.wire.IncomingBytes;
 import io.kvtier.wire.OutgoingBytes;
 import io.kvtier.wire.PageMessages;
+import io.kvtier.wire.SocketBuffers;
 import java.io.EOFException;
 import java.io.IOException;
 import java.net.InetSocketAddress;
 import java.net.SocketAddress;
 import java.net.StandardSocketOptions;
+import java.nio.ByteBuffer;
+import java.nio.ByteOrder;
 import java.nio.channels.SocketChannel;
 import java.time.Duration;
+import java.util.BitSet;
 import java.util.Deque;
 import java.util.List;
 import java.util.Optional;
@@ -185,6 +188,7 @@ final class DirectPages implements AutoCloseable {
       socket = SocketChannel.open();
       try {
         socket.setOption(StandardSocketOptions.TCP_NODELAY, true);
+        SocketBuffers.bound(socket, address);
         socket.socket().connect(address, CONNECT_TIMEOUT_MS);
       } catch (IOException e) {
         socket.close();
@@ -199,6 +203,33 @@ final class DirectPages implements AutoCloseable {
   /** As Pages.Get. */
   void get(GetRequest request, Consumer<IncomingBytes> answers) throws IOException {
     read(Frames.GET, request.toByteArray(), answers);
+  }
+
+  /**
+   * As Pages.Get, with pages received where they shall lie.
+   *
+   * @param placed is told of each page that does; {@code answers} is given the others
+   */
+  void get(
+      GetRequest request,
+      FrameChannel.PagePlaces places,
+      Consumer<PageMessages.PageHead> placed,
+      Consumer<IncomingBytes> answers)
+      throws IOException {
+    boolean _ =
+        call(channel -> {
+          channel.add(Frames.GET, OutgoingBytes.whole(request.toByteArray()));
+          channel.flush();
+          while (answered(channel, channel.nextFrame(places))) {
+            PageMessages.PageHead page = channel.placed();
+            if (page == null) {
+              answers.accept(channel.body());
+            } else {
+              placed.accept(page);
+            }
+          }
+          return true;
+        });
   }
 
   /** As Pages.GetSections. */
@@ -223,13 +254,27 @@ final class DirectPages implements AutoCloseable {
         });
   }
 
-  /** As Pages.Contains. */
-  ContainsResponse contains(ContainsRequest request) throws IOException {
+  /** As Pages.Contains: bit i for key i. */
+  BitSet contains(List<PageKey> keys) throws IOException {
     return call(channel -> {
-      channel.add(Frames.CONTAINS, OutgoingBytes.whole(request.toByteArray()));
+      int length = keys.size() * PageKey.LENGTH;
+      ByteBuffer body =
+          channel.room(Frames.HEADER_BYTES + length).duplicate().order(ByteOrder.BIG_ENDIAN);
+      int at = body.position() + Frames.HEADER_BYTES;
+      for (PageKey key : keys) {
+        key.write(body, at);
+        at += PageKey.LENGTH;
+      }
+      channel.addWritten(Frames.CONTAINS, length);
       channel.flush();
       requireAnswer(channel);
-      return ContainsResponse.parseFrom(channel.bodyBuffer());
+      ByteBuffer bits = channel.bodyBuffer();
+      if (bits.remaining() != (keys.size() + 7) / 8) {
+        throw new KvtierException(
+            Code.INTERNAL,
+            "%s answered %d bytes for %d pages".formatted(peer, bits.remaining(), keys.size()));
+      }
+      return BitSet.valueOf(bits);
     });
   }
 
@@ -274,7 +319,11 @@ final class DirectPages implements AutoCloseable {
 
   /** Waits for an answer; false if there are no more. */
   private boolean answered(FrameChannel channel) throws IOException {
-    if (!channel.nextFrame()) {
+    return answered(channel, channel.nextFrame());
+  }
+
+  private boolean answered(FrameChannel channel, boolean came) throws IOException {
+    if (!came) {
       throw new EOFException(peer + " closed the connection");
     }
     return switch (channel.kind()) {

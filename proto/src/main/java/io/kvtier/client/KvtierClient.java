@@ -6,6 +6,7 @@ import io.grpc.ClientInterceptors;
 import io.grpc.ManagedChannel;
 import io.grpc.StatusRuntimeException;
 import io.kvtier.KvtierException;
+import io.kvtier.TenantName;
 import io.kvtier.rpc.Channels;
 import io.kvtier.rpc.Statuses;
 import io.kvtier.rpc.Tenant;
@@ -90,7 +91,7 @@ public final class KvtierClient implements AutoCloseable {
    * @param tenant 1..64 characters of A-Z a-z 0-9 . _ -
    */
   public static KvtierClient connect(String target, Duration timeout, String tenant) {
-    Tenant.require(tenant);
+    var _ = TenantName.require(tenant);
     return new KvtierClient(target, timeout, Optional.of(tenant));
   }
 

@@ -94,9 +94,21 @@ public record PageKey(long w0, long w1, long w2, long w3) {
     if (bytes.size() != LENGTH) {
       throw KvtierException.invalid("page key has %d bytes; it must have %d", bytes.size(), LENGTH);
     }
-    ByteBuffer buffer = bytes.asReadOnlyByteBuffer().order(ByteOrder.BIG_ENDIAN);
+    return of(bytes.asReadOnlyByteBuffer().order(ByteOrder.BIG_ENDIAN), 0);
+  }
+
+  /**
+   * Reads the key that lies at an index of a big-endian buffer.
+   *
+   * @throws KvtierException INVALID if the bytes are not a page key
+   */
+  public static PageKey of(ByteBuffer buffer, int at) {
     PageKey key =
-        new PageKey(buffer.getLong(), buffer.getLong(), buffer.getLong(), buffer.getLong());
+        new PageKey(
+            buffer.getLong(at),
+            buffer.getLong(at + 8),
+            buffer.getLong(at + 16),
+            buffer.getLong(at + 24));
     if ((key.w3 & 0xFFFF) != KIND_SESSION << 8 && !key.isOfPrefix()) {
       throw KvtierException.invalid(
           "page key %s ends in %04x; it must end in 0100 (a page of a session) or 0200 (of a"
@@ -108,6 +120,11 @@ public record PageKey(long w0, long w1, long w2, long w3) {
 
   public byte[] toBytes() {
     return ByteBuffer.allocate(LENGTH).putLong(w0).putLong(w1).putLong(w2).putLong(w3).array();
+  }
+
+  /** Writes the key's bytes into a big-endian buffer. */
+  public void write(ByteBuffer buffer, int at) {
+    buffer.putLong(at, w0).putLong(at + 8, w1).putLong(at + 16, w2).putLong(at + 24, w3);
   }
 
   public ByteString toByteString() {

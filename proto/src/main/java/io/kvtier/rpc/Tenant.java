@@ -9,32 +9,16 @@ import io.grpc.ServerCallHandler;
 import io.grpc.ServerInterceptor;
 import io.grpc.stub.MetadataUtils;
 import io.kvtier.KvtierException;
-import java.util.regex.Pattern;
+import io.kvtier.TenantName;
 
 /** Who a call is made for: a metadata entry, taken on the server's side by its interceptor. */
 public final class Tenant implements ServerInterceptor {
-  /** The tenant of calls that name none. */
-  public static final String DEFAULT = "default";
-
-  private static final Metadata.Key<String> METADATA =
+  /** The entry that names the tenant. */
+  public static final Metadata.Key<String> METADATA =
       Metadata.Key.of("kvtier-tenant", Metadata.ASCII_STRING_MARSHALLER);
 
   private static final Context.Key<String> OF_CALL =
-      Context.keyWithDefault("kvtier-tenant", DEFAULT);
-
-  private static final Pattern FORM = Pattern.compile("[A-Za-z0-9._-]{1,64}");
-
-  /**
-   * Checks a tenant's name.
-   *
-   * @throws KvtierException INVALID
-   */
-  public static void require(String tenant) {
-    if (!FORM.matcher(tenant).matches()) {
-      throw KvtierException.invalid(
-          "tenant is '%s'; it must be 1..64 characters of A-Z a-z 0-9 . _ -", tenant);
-    }
-  }
+      Context.keyWithDefault("kvtier-tenant", TenantName.DEFAULT);
 
   /** The tenant of the call that the calling thread begins. */
   public static String current() {
@@ -56,7 +40,7 @@ public final class Tenant implements ServerInterceptor {
       return next.startCall(call, headers);
     }
     try {
-      require(tenant);
+      var _ = TenantName.require(tenant);
     } catch (KvtierException e) {
       call.close(Statuses.toStatus(e).getStatus(), new Metadata());
       return new ServerCall.Listener<>() {};

@@ -5,16 +5,19 @@ import java.nio.ByteOrder;
 
 /**
  * The direct path for page bytes: the messages of {@code kvtier/v1/pages.proto} over a plain stream
- * socket, each in a frame, without HTTP/2 around them.
+ * socket, each in a frame, without HTTP/2 around them; CONTAINS alone has a form of its own, since
+ * reading 128 keys out of a message took as long as the rest of the call.
  *
  * <pre>
  *   connection   8 bytes {@link #GREETING} each way, the client's first
  *   frame        0 length of the body (4, little-endian) | 4 kind (1) | 5 zero (3) | 8 body
- *   request      kind GET, SECTIONS, CONTAINS, PUT, ROWS; its body is that method's request
+ *   request      kind GET, SECTIONS, PUT, ROWS; its body is that method's request
+ *                kind CONTAINS: 1..1024 page keys of 32 bytes, end to end
  *   tenant       kind TENANT, whose body is the tenant's name in ASCII: what is put over the
  *                connection from then on is charged to it; no answer
  *   answers      to GET, SECTIONS and ROWS: ANSWER frames as on gRPC, then END; to CONTAINS: one
- *                ANSWER; to PUT: one ANSWER, which may wait until {@link #ACKS_HELD_MAX} are due or
+ *                ANSWER with a bit a key, 1 where its page is stored; key i's is bit i % 8 of byte
+ *                i / 8; to PUT: one ANSWER, which may wait until {@link #ACKS_HELD_MAX} are due or
  *                no further request has come
  *   refusal      ERROR, whose body is google.rpc.Status's code and message; it ends the connection
  * </pre>
@@ -23,7 +26,7 @@ import java.nio.ByteOrder;
  */
 public final class Frames {
   /** "KVTIERB" and the version. */
-  public static final long GREETING = 0x3142_5245_4954_564BL;
+  public static final long GREETING = 0x3242_5245_4954_564BL;
 
   public static final int HEADER_BYTES = 8;
 

@@ -5,12 +5,12 @@ import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 import io.kvtier.KvtierException;
 import io.kvtier.KvtierException.Code;
-import io.kvtier.v1.ContainsRequest;
 import java.io.IOException;
 import java.net.InetAddress;
 import java.net.InetSocketAddress;
 import java.nio.channels.ServerSocketChannel;
 import java.time.Duration;
+import java.util.List;
 import java.util.Optional;
 import java.util.concurrent.TimeUnit;
 import org.junit.jupiter.api.Test;
@@ -26,7 +26,7 @@ class DirectPagesTest {
       try (DirectPages pages =
           new DirectPages(
               silent.getLocalAddress(), "the tier", Duration.ofMillis(200), Optional.empty())) {
-        assertThatThrownBy(() -> pages.contains(ContainsRequest.getDefaultInstance()))
+        assertThatThrownBy(() -> pages.contains(List.of()))
             .isInstanceOfSatisfying(
                 KvtierException.class, e -> assertThat(e.code()).isEqualTo(Code.DEADLINE))
             .hasMessageContaining("the tier did not answer within PT0.2S");

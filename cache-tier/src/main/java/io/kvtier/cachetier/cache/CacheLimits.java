@@ -3,11 +3,11 @@ package io.kvtier.cachetier.cache;
 import static io.kvtier.KvtierException.requireInRange;
 
 import io.kvtier.KvtierException;
+import io.kvtier.TenantName;
 import io.kvtier.cachetier.PageStore;
 import java.time.Duration;
 import java.util.Map;
 import java.util.Optional;
-import java.util.regex.Pattern;
 
 /**
  * Bounds of a cache beside its bytes.
@@ -23,15 +23,11 @@ import java.util.regex.Pattern;
  */
 public record CacheLimits(
     Optional<Duration> ttl, long tenantBytesMax, Map<String, Long> quotas, boolean evicts) {
-  /** The tenant of callers who name none, and of all pages found at the start. */
-  public static final String DEFAULT_TENANT = "default";
-
   /** Most tenants that have pages at a time. */
   public static final int TENANTS_MAX = 1024;
 
   private static final Duration TTL_MIN = Duration.ofSeconds(1);
   private static final Duration TTL_MAX = Duration.ofDays(3650);
-  private static final Pattern TENANT = Pattern.compile("[A-Za-z0-9._-]{1,64}");
 
   public CacheLimits {
     ttl.ifPresent(time -> {
@@ -42,7 +38,7 @@ public record CacheLimits(
     requireInRange("tenant bytes max", tenantBytesMax, PageStore.PAGE_BYTES_MAX, Long.MAX_VALUE);
     quotas = Map.copyOf(quotas);
     quotas.forEach((tenant, bytes) -> {
-      requireTenant(tenant);
+      var _ = TenantName.require(tenant);
       requireInRange("quota of tenant " + tenant, bytes, PageStore.PAGE_BYTES_MAX, Long.MAX_VALUE);
     });
   }
@@ -60,19 +56,6 @@ public record CacheLimits(
   /** No time to live, no quotas; what is stored stays until it is deleted. */
   public static CacheLimits keeping() {
     return new CacheLimits(Optional.empty(), Long.MAX_VALUE, Map.of(), false);
-  }
-
-  /**
-   * Checks a tenant's name.
-   *
-   * @throws KvtierException INVALID if it is none
-   */
-  public static String requireTenant(String name) {
-    if (!TENANT.matcher(name).matches()) {
-      throw KvtierException.invalid(
-          "tenant is '%s'; it must have 1..64 characters of A-Z a-z 0-9 . _ -", name);
-    }
-    return name;
   }
 
   long quotaOf(String tenant) {

@@ -3,6 +3,7 @@ package io.kvtier.cachetier.cache;
 import static io.kvtier.KvtierException.requireInRange;
 
 import io.kvtier.KvtierException;
+import io.kvtier.TenantName;
 import io.kvtier.cachetier.PageReader;
 import io.kvtier.cachetier.PageStore;
 import io.kvtier.cachetier.PutResult;
@@ -96,7 +97,7 @@ public final class PageCache implements PageStore {
       removed.put(reason, new LongAdder());
     }
     // Never left: it stays whether it has pages or not.
-    Tenant owner = tenants.enter(CacheLimits.DEFAULT_TENANT);
+    Tenant owner = tenants.enter(TenantName.DEFAULT);
     long now = clockNs.getAsLong();
     store.forEach((key, length) -> {
       ledger.take(owner, length);
@@ -137,7 +138,7 @@ public final class PageCache implements PageStore {
   /** Stores a page of the default tenant. */
   @Override
   public PutResult put(PageKey key, DirectBuffer page, int offset, int length) {
-    return put(CacheLimits.DEFAULT_TENANT, key, page, offset, length);
+    return put(TenantName.DEFAULT, key, page, offset, length);
   }
 
   /**

@@ -2,6 +2,7 @@ package io.kvtier.cachetier.cache;
 
 import io.kvtier.KvtierException;
 import io.kvtier.KvtierException.Code;
+import io.kvtier.TenantName;
 import java.util.Iterator;
 import java.util.List;
 import java.util.Map;
@@ -31,7 +32,7 @@ final class TenantTable {
   synchronized Tenant enter(String name) {
     Tenant tenant = tenants.get(name);
     if (tenant == null) {
-      CacheLimits.requireTenant(name);
+      var _ = TenantName.require(name);
       if (tenants.size() >= CacheLimits.TENANTS_MAX) {
         throw new KvtierException(
             Code.EXHAUSTED,

@@ -6,16 +6,14 @@ import com.google.protobuf.InvalidProtocolBufferException;
 import io.grpc.Status;
 import io.kvtier.KvtierException;
 import io.kvtier.KvtierException.Code;
+import io.kvtier.TenantName;
 import io.kvtier.cachetier.PageService;
 import io.kvtier.cachetier.PageStore;
 import io.kvtier.cachetier.PutResult;
 import io.kvtier.cachetier.Read.Miss;
 import io.kvtier.cachetier.Read.MissReason;
-import io.kvtier.cachetier.cache.CacheLimits;
 import io.kvtier.page.PageKey;
 import io.kvtier.rpc.Statuses;
-import io.kvtier.v1.ContainsRequest;
-import io.kvtier.v1.ContainsResponse;
 import io.kvtier.v1.GetRequest;
 import io.kvtier.v1.GetRowsRequest;
 import io.kvtier.v1.GetSectionsRequest;
@@ -26,6 +24,8 @@ import io.kvtier.wire.OutgoingBytes;
 import io.kvtier.wire.PageMessages;
 import io.kvtier.wire.Staging;
 import java.io.IOException;
+import java.nio.ByteBuffer;
+import java.nio.ByteOrder;
 import java.nio.channels.SocketChannel;
 import java.util.List;
 import java.util.logging.Level;
@@ -52,7 +52,7 @@ final class DirectConnection implements Runnable {
   private final Staging unused = Staging.offHeap(PageStore.PAGE_BYTES_MAX);
 
   private int acksHeld;
-  private String tenant = CacheLimits.DEFAULT_TENANT;
+  private String tenant = TenantName.DEFAULT;
 
   /** Whether the client has greeted. */
   private volatile boolean greeted;
@@ -111,7 +111,7 @@ final class DirectConnection implements Runnable {
       switch (channel.kind()) {
         case Frames.GET -> get(GetRequest.parseFrom(channel.bodyBuffer()));
         case Frames.SECTIONS -> sections(GetSectionsRequest.parseFrom(channel.bodyBuffer()));
-        case Frames.CONTAINS -> contains(ContainsRequest.parseFrom(channel.bodyBuffer()));
+        case Frames.CONTAINS -> contains(channel.bodyBuffer().order(ByteOrder.BIG_ENDIAN));
         case Frames.PUT -> put();
         case Frames.TENANT -> tenant();
         case Frames.ROWS -> rows(GetRowsRequest.parseFrom(channel.bodyBuffer()));
@@ -176,17 +176,26 @@ final class DirectConnection implements Runnable {
     }
   }
 
-  private void contains(ContainsRequest request) throws IOException {
-    ContainsResponse.Builder response = ContainsResponse.newBuilder();
-    for (PageKey key : PageRequests.keys(request.getKeysList())) {
-      response.addStored(pages.contains(key));
+  private void contains(ByteBuffer keys) throws IOException {
+    int length = keys.remaining();
+    int count = length / PageKey.LENGTH;
+    if (length % PageKey.LENGTH != 0) {
+      throw KvtierException.invalid(
+          "keys have %d bytes; they must have %d each", length, PageKey.LENGTH);
     }
-    channel.add(Frames.ANSWER, OutgoingBytes.whole(response.build().toByteArray()));
+    PageRequests.requireCount(count);
+    byte[] stored = new byte[(count + 7) / 8];
+    for (int i = 0; i < count; i++) {
+      if (pages.contains(PageKey.of(keys, i * PageKey.LENGTH))) {
+        stored[i / 8] |= (byte) (1 << i % 8);
+      }
+    }
+    channel.add(Frames.ANSWER, OutgoingBytes.whole(stored));
     channel.flush();
   }
 
   private void tenant() {
-    tenant = CacheLimits.requireTenant(UTF_8.decode(channel.bodyBuffer()).toString());
+    tenant = TenantName.require(UTF_8.decode(channel.bodyBuffer()).toString());
   }
 
   private void put() throws IOException {

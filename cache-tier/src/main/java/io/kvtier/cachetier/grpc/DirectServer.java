@@ -8,6 +8,7 @@ import io.kvtier.rpc.UnixSockets;
 import io.kvtier.wire.FrameChannel;
 import io.kvtier.wire.Frames;
 import io.kvtier.wire.OutgoingBytes;
+import io.kvtier.wire.SocketBuffers;
 import java.io.IOException;
 import java.net.InetSocketAddress;
 import java.net.StandardProtocolFamily;
@@ -181,6 +182,7 @@ public final class DirectServer implements AutoCloseable {
     try {
       if (channel.getLocalAddress() instanceof InetSocketAddress) {
         channel.setOption(StandardSocketOptions.TCP_NODELAY, true);
+        SocketBuffers.bound(channel, channel.getRemoteAddress());
       }
       if (connections.size() >= connectionsMax) {
         refuse(channel);

@@ -30,8 +30,12 @@ final class PageRequests {
   /** Rows of one page. */
   record Rows(PageKey key, RowSelection selection) {}
 
+  static void requireCount(int keys) {
+    requireInRange("number of keys", keys, 1, BATCH_MAX);
+  }
+
   static List<PageKey> keys(List<ByteString> keys) {
-    requireInRange("number of keys", keys.size(), 1, BATCH_MAX);
+    requireCount(keys.size());
     List<PageKey> parsed = new ArrayList<>(keys.size());
     for (int i = 0; i < keys.size(); i++) {
       parsed.add(key("keys", i, keys.get(i)));

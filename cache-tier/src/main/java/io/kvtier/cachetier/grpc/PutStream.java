@@ -7,6 +7,7 @@ import io.kvtier.cachetier.PageService;
 import io.kvtier.cachetier.PageStore;
 import io.kvtier.cachetier.PutResult;
 import io.kvtier.page.PageKey;
+import io.kvtier.rpc.Tenant;
 import io.kvtier.v1.PutResponse;
 import io.kvtier.wire.IncomingBytes;
 import io.kvtier.wire.PageMessages;
@@ -28,7 +29,7 @@ final class PutStream implements StreamObserver<IncomingBytes> {
 
   private final PageService pages;
   private final ServerCallStreamObserver<PutResponse> acks;
-  private final String tenant = Tenants.current();
+  private final String tenant = Tenant.current();
   private boolean owesRequest;
 
   private PutStream(PageService pages, ServerCallStreamObserver<PutResponse> acks) {

@@ -1,5 +1,6 @@
 package io.kvtier.cachetier.metrics;
 
+import io.kvtier.cachetier.ForwardingPageStore;
 import io.kvtier.cachetier.PageReader;
 import io.kvtier.cachetier.PageStore;
 import io.kvtier.cachetier.PutResult;
@@ -8,7 +9,6 @@ import io.micrometer.core.instrument.MeterRegistry;
 import io.micrometer.core.instrument.Timer;
 import java.time.Duration;
 import java.util.concurrent.TimeUnit;
-import java.util.function.ObjIntConsumer;
 import org.agrona.DirectBuffer;
 import org.jspecify.annotations.Nullable;
 
@@ -16,7 +16,7 @@ import org.jspecify.annotations.Nullable;
  * A store whose operations are timed: {@code kvtier.tier.store}, by operation. A read's time
  * includes what its reader does with the page. Owns the store.
  */
-public final class TimedPageStore implements PageStore {
+public final class TimedPageStore extends ForwardingPageStore {
   private static final Duration[] BUCKETS = {
     Duration.ofNanos(1_000),
     Duration.ofNanos(3_000),
@@ -29,14 +29,13 @@ public final class TimedPageStore implements PageStore {
     Duration.ofMillis(100)
   };
 
-  private final PageStore store;
   private final Timer puts;
   private final Timer reads;
   private final Timer lookups;
   private final Timer removals;
 
   public TimedPageStore(PageStore store, MeterRegistry meters) {
-    this.store = store;
+    super(store);
     this.puts = timer(meters, "put");
     this.reads = timer(meters, "read");
     this.lookups = timer(meters, "contains");
@@ -93,30 +92,5 @@ public final class TimedPageStore implements PageStore {
     boolean deleted = store.deleteIf(key, condition);
     record(removals, begunNs);
     return deleted;
-  }
-
-  @Override
-  public void forEach(ObjIntConsumer<PageKey> visitor) {
-    store.forEach(visitor);
-  }
-
-  @Override
-  public long pages() {
-    return store.pages();
-  }
-
-  @Override
-  public long bytesUsed() {
-    return store.bytesUsed();
-  }
-
-  @Override
-  public long bytesMax() {
-    return store.bytesMax();
-  }
-
-  @Override
-  public void close() {
-    store.close();
   }
 }

@@ -31,7 +31,7 @@ final class CacheLimitsTest {
         .hasMessageStartingWith("quota of tenant a is 16777215; it must be 16777216..");
     assertThatThrownBy(
             () -> new CacheLimits(Optional.empty(), Long.MAX_VALUE, Map.of("a b", 1L << 30)))
-        .hasMessageStartingWith("tenant is 'a b'; it must have");
+        .hasMessageStartingWith("tenant is 'a b'; it must be");
   }
 
   @Test

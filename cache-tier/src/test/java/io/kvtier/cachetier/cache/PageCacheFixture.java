@@ -7,6 +7,7 @@ import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 import io.kvtier.KvtierException;
 import io.kvtier.KvtierException.Code;
+import io.kvtier.TenantName;
 import io.kvtier.cachetier.PageStore;
 import io.kvtier.cachetier.PutResult;
 import io.kvtier.cachetier.lease.LeaseLimits;
@@ -74,7 +75,7 @@ abstract class PageCacheFixture {
 
   void put(int... indices) {
     for (int index : indices) {
-      assertThat(put(CacheLimits.DEFAULT_TENANT, index)).isEqualTo(PutResult.STORED);
+      assertThat(put(TenantName.DEFAULT, index)).isEqualTo(PutResult.STORED);
     }
   }
 
@@ -136,7 +137,7 @@ abstract class PageCacheFixture {
     assertThat(cache.pages()).isEqualTo(held.size());
     assertThat(cache.evictable())
         .isEqualTo(held.stream().filter(key -> !cache.leases().isPinned(key)).count());
-    long used = cache.bytesUsed(CacheLimits.DEFAULT_TENANT);
+    long used = cache.bytesUsed(TenantName.DEFAULT);
     for (int i = 0; i < tenants; i++) {
       used += cache.bytesUsed("t" + i);
     }

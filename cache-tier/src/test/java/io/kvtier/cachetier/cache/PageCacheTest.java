@@ -6,6 +6,7 @@ import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 import io.kvtier.KvtierException;
+import io.kvtier.TenantName;
 import io.kvtier.cachetier.PageStore;
 import io.kvtier.cachetier.PutResult;
 import io.kvtier.cachetier.chronicle.ChroniclePageStore;
@@ -60,7 +61,7 @@ final class PageCacheTest extends PageCacheFixture {
   @Test
   void aPageThatExistsIsNoReasonToEvict() {
     put(0, 1, 2, 3, 4, 5, 6, 7, 8, 9);
-    assertThat(put(CacheLimits.DEFAULT_TENANT, 0)).isEqualTo(PutResult.EXISTED);
+    assertThat(put(TenantName.DEFAULT, 0)).isEqualTo(PutResult.EXISTED);
     assertHolds(0, 1, 2, 3, 4, 5, 6, 7, 8, 9);
   }
 
@@ -249,7 +250,7 @@ final class PageCacheTest extends PageCacheFixture {
   void tenantsAreBounded() {
     assertThatThrownBy(() -> put("no/name", 0))
         .isInstanceOf(KvtierException.class)
-        .hasMessageStartingWith("tenant is 'no/name'; it must have 1..64 characters");
+        .hasMessageStartingWith("tenant is 'no/name'; it must be 1..64 characters");
     open(CacheLimits.TENANTS_MAX + 10, CacheLimits.none());
     for (int i = 1; i < CacheLimits.TENANTS_MAX; i++) {
       put("tenant-" + i, i);
@@ -294,7 +295,7 @@ final class PageCacheTest extends PageCacheFixture {
     cache.close();
     cache = cache(ChroniclePageStore.open(home, 4 * LENGTH), CacheLimits.keeping());
     assertHolds(0, 1, 2, 3, 4, 5);
-    assertFull(CacheLimits.DEFAULT_TENANT, 7, "tier is full: 6144 of 4096 bytes");
+    assertFull(TenantName.DEFAULT, 7, "tier is full: 6144 of 4096 bytes");
   }
 
   @Test
@@ -307,7 +308,7 @@ final class PageCacheTest extends PageCacheFixture {
     cache.close();
     cache = cache(ChroniclePageStore.open(home, 10 * LENGTH), CacheLimits.none());
     assertHolds(0, 1, 2, 3, 4, 5, 6, 7);
-    assertThat(cache.bytesUsed(CacheLimits.DEFAULT_TENANT)).isEqualTo(8 * LENGTH);
+    assertThat(cache.bytesUsed(TenantName.DEFAULT)).isEqualTo(8 * LENGTH);
     assertThat(cache.evictable()).isEqualTo(8);
     lease("a", 60, 3);
     put(10, 11, 12, 13);

@@ -3,6 +3,7 @@ package io.kvtier.cachetier.chronicle;
 import static io.kvtier.cachetier.TestPages.key;
 import static io.kvtier.cachetier.TestPages.page;
 
+import io.kvtier.cachetier.ForwardingPageStore;
 import io.kvtier.cachetier.PageReader;
 import io.kvtier.cachetier.PageStore;
 import io.kvtier.cachetier.PutResult;
@@ -19,10 +20,8 @@ import java.nio.MappedByteBuffer;
 import java.nio.channels.FileChannel;
 import java.nio.file.Path;
 import java.nio.file.StandardOpenOption;
-import java.util.function.ObjIntConsumer;
 import org.agrona.DirectBuffer;
 import org.agrona.concurrent.UnsafeBuffer;
-import org.jspecify.annotations.Nullable;
 
 /**
  * A process that puts and deletes pages on two threads until it is killed, more of them than its
@@ -106,7 +105,14 @@ final class DoomedWriter {
   /**
    * The store under the cache, noting each step. The cache takes the steps of one key one by one.
    */
-  private record NotingStore(PageStore store, MappedByteBuffer states) implements PageStore {
+  private static final class NotingStore extends ForwardingPageStore {
+    private final MappedByteBuffer states;
+
+    NotingStore(PageStore store, MappedByteBuffer states) {
+      super(store);
+      this.states = states;
+    }
+
     @Override
     public PutResult put(PageKey key, DirectBuffer page, int offset, int length) {
       states.put(indexOf(key), PUT_BEGUN);
@@ -126,41 +132,6 @@ final class DoomedWriter {
       boolean deleted = store.deleteIf(key, condition);
       states.put(indexOf(key), DELETED);
       return deleted;
-    }
-
-    @Override
-    public <R> @Nullable R read(PageKey key, PageReader<R> reader) {
-      return store.read(key, reader);
-    }
-
-    @Override
-    public boolean contains(PageKey key) {
-      return store.contains(key);
-    }
-
-    @Override
-    public void forEach(ObjIntConsumer<PageKey> visitor) {
-      store.forEach(visitor);
-    }
-
-    @Override
-    public long pages() {
-      return store.pages();
-    }
-
-    @Override
-    public long bytesUsed() {
-      return store.bytesUsed();
-    }
-
-    @Override
-    public long bytesMax() {
-      return store.bytesMax();
-    }
-
-    @Override
-    public void close() {
-      store.close();
     }
   }
 }

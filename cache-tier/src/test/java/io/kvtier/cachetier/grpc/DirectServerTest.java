@@ -14,8 +14,6 @@ import io.kvtier.cachetier.chronicle.ChroniclePageStore;
 import io.kvtier.page.PageKey;
 import io.kvtier.page.PageLayout;
 import io.kvtier.rpc.EndpointConfig;
-import io.kvtier.v1.ContainsRequest;
-import io.kvtier.v1.ContainsResponse;
 import io.kvtier.v1.GetRequest;
 import io.kvtier.wire.FrameChannel;
 import io.kvtier.wire.Frames;
@@ -130,11 +128,10 @@ final class DirectServerTest {
   }
 
   private static boolean containsFirst(FrameChannel channel) throws IOException {
-    ContainsRequest request = ContainsRequest.newBuilder().addKeys(keyOf(0).toByteString()).build();
-    channel.add(Frames.CONTAINS, OutgoingBytes.whole(request.toByteArray()));
+    channel.add(Frames.CONTAINS, OutgoingBytes.whole(keyOf(0).toBytes()));
     channel.flush();
     assertThat(channel.nextFrame()).isTrue();
-    return ContainsResponse.parseFrom(channel.bodyBuffer()).getStored(0);
+    return channel.bodyBuffer().get(0) == 1;
   }
 
   private void assertRefused(byte kind, byte[] body, String message) throws IOException {
@@ -155,6 +152,9 @@ final class DirectServerTest {
     assertRefused((byte) 99, new byte[0], "frame is of kind 99; it must be a request, 16..21");
     assertRefused(Frames.GET, new byte[] {(byte) 0xFF}, "the request of kind 16 cannot be read");
     assertRefused(Frames.GET, new byte[0], "number of keys is 0; it must be 1..1024");
+    assertRefused(Frames.CONTAINS, new byte[0], "number of keys is 0; it must be 1..1024");
+    assertRefused(Frames.CONTAINS, new byte[33], "keys have 33 bytes; they must have 32 each");
+    assertRefused(Frames.CONTAINS, new byte[32], "ends in 0000");
     assertRefused(Frames.PUT, new byte[] {10, 3, 1, 2, 3}, "page key has 3 bytes");
     assertRefused(Frames.PUT, new byte[] {18, 100, 1}, "the message has");
     assertRefused(Frames.SECTIONS, new byte[] {10, 2, 10, 0}, "pages[0]: page key has 0 bytes");

@@ -26,6 +26,7 @@ import io.kvtier.page.PageKey;
 import io.kvtier.rpc.Channels;
 import io.kvtier.rpc.Endpoint;
 import io.kvtier.rpc.EndpointConfig;
+import io.kvtier.rpc.Tenant;
 import io.kvtier.v1.DeleteRequest;
 import io.kvtier.v1.LeaseRequest;
 import io.kvtier.v1.LeaseResponse;
@@ -80,7 +81,7 @@ final class LeaseWatchTenantTest {
     endpoint =
         Endpoint.start(
             EndpointConfig.loopback(),
-            List.of(() -> ServerInterceptors.intercept(service, new Tenants())),
+            List.of(() -> ServerInterceptors.intercept(service, new Tenant())),
             new PrometheusMeterRegistry(PrometheusConfig.DEFAULT),
             Executors.newFixedThreadPool(2));
     channel = Channels.open(endpoint.target());
@@ -336,7 +337,7 @@ final class LeaseWatchTenantTest {
 
   private static PagesGrpc.PagesStub of(String tenant, PagesGrpc.PagesStub stub) {
     Metadata metadata = new Metadata();
-    metadata.put(Tenants.METADATA, tenant);
+    metadata.put(Tenant.METADATA, tenant);
     return stub.withInterceptors(MetadataUtils.newAttachHeadersInterceptor(metadata));
   }
 
@@ -355,6 +356,6 @@ final class LeaseWatchTenantTest {
     PutCall wrong = new PutCall(of("team a", PagesGrpc.newStub(channel)));
     Status refused = wrong.end();
     assertThat(refused.getCode()).isEqualTo(Status.Code.INVALID_ARGUMENT);
-    assertThat(refused.getDescription()).contains("tenant is 'team a'; it must have 1..64");
+    assertThat(refused.getDescription()).contains("tenant is 'team a'; it must be 1..64");
   }
 }

@@ -275,9 +275,7 @@ public final class TierBenchmark implements Benchmark {
         return () -> {
           from[0] = (from[0] + count) % PAGES;
           List<PageKey> asked = keys.subList(from[0], from[0] + count);
-          client.read(
-              asked,
-              (page, offset, length, i) -> page.getBytes(offset, target, i * PAGE_BYTES, length));
+          client.readInto(asked, target, PAGE_BYTES);
         };
       };
     }
