@@ -11,10 +11,17 @@ public final class PageCounts {
   private final LongAdder putsExisted = new LongAdder();
   private final LongAdder bytesIn = new LongAdder();
   private final LongAdder bytesOut = new LongAdder();
+  private final LongAdder fileHits = new LongAdder();
+  private final LongAdder fileBytes = new LongAdder();
 
   void hit(int bytes) {
     hits.increment();
     bytesOut.add(bytes);
+  }
+
+  void readInFiles(long reads, long bytes) {
+    fileHits.add(reads);
+    fileBytes.add(bytes);
   }
 
   void miss(Read.MissReason reason) {
@@ -37,6 +44,16 @@ public final class PageCounts {
   /** Reads that were served. */
   public long hits() {
     return hits.sum();
+  }
+
+  /** Reads in the tier's files that other processes have told of. */
+  public long fileHits() {
+    return fileHits.sum();
+  }
+
+  /** Bytes of these reads. */
+  public long fileBytes() {
+    return fileBytes.sum();
   }
 
   /** Reads of pages that are not stored. */

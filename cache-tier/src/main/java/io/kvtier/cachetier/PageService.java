@@ -14,6 +14,7 @@ import io.kvtier.page.PageLayout;
 import io.kvtier.page.Pages;
 import io.kvtier.page.Pages.Flaw;
 import io.kvtier.page.TokenRows;
+import java.util.List;
 import org.agrona.DirectBuffer;
 import org.agrona.concurrent.UnsafeBuffer;
 import org.jspecify.annotations.Nullable;
@@ -221,6 +222,22 @@ public final class PageService {
     }
     var _ = served(key, new Miss<Boolean>(MissReason.CORRUPT));
     return true;
+  }
+
+  /**
+   * Takes note of pages that another process has read in the tier's files.
+   *
+   * @param keys of some of them; those that are not stored are passed over
+   * @param reads not negative
+   * @param bytes that were read, not negative
+   */
+  public void readInFiles(List<PageKey> keys, long reads, long bytes) {
+    requireInRange("number of reads", reads, 0, Long.MAX_VALUE);
+    requireInRange("bytes read", bytes, 0, Long.MAX_VALUE);
+    counts.readInFiles(reads, bytes);
+    if (cache != null) {
+      keys.forEach(cache::touch);
+    }
   }
 
   /** Whether the key's page is stored. */

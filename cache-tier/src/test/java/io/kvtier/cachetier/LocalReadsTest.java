@@ -21,6 +21,10 @@ import io.kvtier.rpc.EndpointConfig;
 import io.kvtier.v1.RowsOf;
 import io.kvtier.v1.SectionsOf;
 import java.io.IOException;
+import java.net.URI;
+import java.net.http.HttpClient;
+import java.net.http.HttpRequest;
+import java.net.http.HttpResponse;
 import java.nio.ByteBuffer;
 import java.nio.channels.FileChannel;
 import java.nio.file.Path;
@@ -162,6 +166,51 @@ final class LocalReadsTest {
               .setSections(1)
               .build();
       refused(Code.INVALID, () -> near.getSections(List.of(beyond), (page, index) -> {}));
+    }
+  }
+
+  /** Of pages stored together those stay that are read in the files, as if the tier had served. */
+  @Test
+  void whatIsReadInTheFilesCountsAndOutlastsWhatIsNot() throws Exception {
+    try (CacheTier tier =
+            start(
+                EndpointConfig.loopback(),
+                DirectConfig.defaults(),
+                CacheLimits.none(),
+                Verification.TIER);
+        PagesClient near = client(tier)) {
+      near.put(pages(ROT4));
+      List<PageKey> read = keys(ROT4).subList(0, 5);
+      while (near.localReads() < 10) {
+        // A length that the client has not seen yet may be found a second later.
+        near.read(read, (bytes, offset, length, index) -> {});
+      }
+      while (metric(tier, "kvtier_tier_file_hits_pages_total") < 10) {
+        Thread.onSpinWait();
+      }
+      assertThat(metric(tier, "kvtier_tier_file_out_bytes_total"))
+          .isEqualTo(metric(tier, "kvtier_tier_file_hits_pages_total") * ROT4.pageLength());
+      int more = (int) (tier.bytesMax() / ROT4.pageLength());
+      for (int i = PAGES; i < PAGES + more; i++) {
+        ByteString page = ByteString.copyFrom(page(ROT4, 0, i).byteArray());
+        near.put(List.of(new KeyedPage(keyOf(i, ROT4), page)));
+      }
+      assertThat(near.contains(keys(ROT4)).stream()).containsExactly(0, 1, 2, 3, 4);
+    }
+  }
+
+  private static double metric(CacheTier tier, String name) throws Exception {
+    try (HttpClient http = HttpClient.newHttpClient()) {
+      String body =
+          http.send(
+                  HttpRequest.newBuilder(URI.create(tier.opsUrl() + "/metrics")).build(),
+                  HttpResponse.BodyHandlers.ofString())
+              .body();
+      return body.lines()
+          .filter(line -> line.startsWith(name + " "))
+          .mapToDouble(line -> Double.parseDouble(line.substring(name.length() + 1)))
+          .findFirst()
+          .orElseThrow(() -> new AssertionError(name + " is not among\n" + body));
     }
   }
 

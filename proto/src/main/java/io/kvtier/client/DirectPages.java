@@ -82,8 +82,8 @@ final class DirectPages implements AutoCloseable {
   }
 
   /** One thread for the process. */
-  private static final class Timer {
-    private static final ScheduledExecutorService THREAD =
+  static final class Timer {
+    static final ScheduledExecutorService THREAD =
         Executors.newSingleThreadScheduledExecutor(
             Thread.ofPlatform().daemon().name("kvtier-deadlines").factory());
   }

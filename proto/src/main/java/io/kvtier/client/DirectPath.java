@@ -4,6 +4,7 @@ import io.grpc.StatusRuntimeException;
 import io.kvtier.mapped.MappedPages;
 import io.kvtier.rpc.Channels;
 import io.kvtier.v1.DirectResponse;
+import io.kvtier.v1.TouchRequest;
 import java.io.IOException;
 import java.net.InetSocketAddress;
 import java.net.SocketAddress;
@@ -12,6 +13,7 @@ import java.nio.file.InvalidPathException;
 import java.nio.file.Path;
 import java.time.Duration;
 import java.util.Optional;
+import java.util.function.Consumer;
 import java.util.function.Supplier;
 import java.util.logging.Level;
 import java.util.logging.Logger;
@@ -43,6 +45,9 @@ final class DirectPath implements AutoCloseable {
       if (pages != null) {
         pages.close();
       }
+      if (local != null) {
+        local.close();
+      }
     }
   }
 
@@ -50,6 +55,7 @@ final class DirectPath implements AutoCloseable {
   private final String peer;
   private final Duration deadline;
   private final Supplier<DirectResponse> asking;
+  private final Consumer<TouchRequest> touching;
   private final Optional<String> tenant;
   private final boolean inFiles;
   private final boolean verify;
@@ -69,6 +75,7 @@ final class DirectPath implements AutoCloseable {
    * A path not looked for yet.
    *
    * @param asking asks the tier; may throw StatusRuntimeException
+   * @param touching tells the tier of reads in its files; must not throw
    * @param tenant that puts are charged to; empty: the default one
    * @param inFiles whether the tier's files may be read
    * @param verify whether what is read in them is verified
@@ -78,6 +85,7 @@ final class DirectPath implements AutoCloseable {
       String peer,
       Duration deadline,
       Supplier<DirectResponse> asking,
+      Consumer<TouchRequest> touching,
       Optional<String> tenant,
       boolean inFiles,
       boolean verify) {
@@ -85,6 +93,7 @@ final class DirectPath implements AutoCloseable {
     this.peer = peer;
     this.deadline = deadline;
     this.asking = asking;
+    this.touching = touching;
     this.tenant = tenant;
     this.inFiles = inFiles;
     this.verify = verify;
@@ -160,7 +169,7 @@ final class DirectPath implements AutoCloseable {
     }
     try {
       return MappedPages.open(Path.of(response.getPagesDirectory()), response.getPagesInstance())
-          .map(pages -> new LocalPages(pages, verify))
+          .map(pages -> new LocalPages(pages, verify, new ReadReports(touching)))
           .orElse(null);
     } catch (InvalidPathException e) {
       return null;

@@ -33,10 +33,12 @@ final class LocalPages {
 
   private final MappedPages pages;
   private final boolean verify;
+  private final ReadReports reports;
   private final LongAdder hits = new LongAdder();
   private final Queue<Memory> kept = new ArrayBlockingQueue<>(KEPT_MAX);
 
-  LocalPages(MappedPages pages, boolean verify) {
+  LocalPages(MappedPages pages, boolean verify, ReadReports reports) {
+    this.reports = reports;
     this.pages = pages;
     this.verify = verify;
   }
@@ -59,6 +61,11 @@ final class LocalPages {
 
   void giveBack(Memory memory) {
     kept.offer(memory);
+  }
+
+  /** Tells nothing more of reads. */
+  void close() {
+    reports.close();
   }
 
   boolean ended() {
@@ -87,6 +94,7 @@ final class LocalPages {
             });
     // Of the copy, which nobody changes, and which is in the cache.
     return counted(
+        key,
         there && (!verify || Pages.verify(key, memory.body(), 0, copied[0]) == Flaw.NONE),
         copied[0]);
   }
@@ -110,7 +118,7 @@ final class LocalPages {
               copied[0] = gather(page, layout, wanted, memory);
               return copied[0] > 0;
             });
-    return counted(there, copied[0]);
+    return counted(key, there, copied[0]);
   }
 
   /** Takes rows out as GetRows lays them out; their bytes, or 0. */
@@ -133,14 +141,15 @@ final class LocalPages {
               taken[0] = take(page, layout, wanted, asked.of(wanted), memory);
               return taken[0] > 0;
             });
-    return counted(there, taken[0]);
+    return counted(key, there, taken[0]);
   }
 
-  private int counted(boolean sound, int bytes) {
+  private int counted(PageKey key, boolean sound, int bytes) {
     if (!sound) {
       return 0;
     }
     hits.increment();
+    reports.read(key, bytes);
     return bytes;
   }
 

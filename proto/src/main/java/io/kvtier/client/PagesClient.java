@@ -20,6 +20,7 @@ import io.kvtier.v1.PutResponse;
 import io.kvtier.v1.ReleaseRequest;
 import io.kvtier.v1.RowsOf;
 import io.kvtier.v1.SectionsOf;
+import io.kvtier.v1.TouchRequest;
 import io.kvtier.wire.FrameChannel;
 import io.kvtier.wire.IncomingBytes;
 import io.kvtier.wire.PageMessages;
@@ -105,6 +106,7 @@ public final class PagesClient implements PageTransport {
                 set.contains(Option.GRPC_ONLY)
                     ? DirectResponse.getDefaultInstance()
                     : grpc.unary(deadline).direct(DirectRequest.getDefaultInstance()),
+            this::tellTouched,
             tenant,
             !set.contains(Option.WIRE_ONLY),
             verify);
@@ -381,6 +383,15 @@ public final class PagesClient implements PageTransport {
             LOG.log(Level.FINE, "page " + key + " is not looked at by " + peer, e);
           }
         });
+  }
+
+  private void tellTouched(TouchRequest touched) {
+    try {
+      var _ = grpc.call(deadline, stub -> stub.touch(touched));
+    } catch (KvtierException e) {
+      // The pages may be evicted sooner; the next report comes soon.
+      LOG.log(Level.FINE, "reads in its files are not told to " + peer, e);
+    }
   }
 
   /** Tells which pages are stored: bit i for key i. */

@@ -286,7 +286,8 @@ public final class PageCache implements PageStore {
     return result;
   }
 
-  private void touch(PageKey key) {
+  /** Notes that a key's page, if there is one, has been read elsewhere. */
+  public void touch(PageKey key) {
     CachedPage page = index.get(key);
     if (page == null) {
       return;

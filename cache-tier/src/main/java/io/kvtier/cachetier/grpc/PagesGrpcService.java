@@ -33,6 +33,8 @@ import io.kvtier.v1.ReleaseRequest;
 import io.kvtier.v1.ReleaseResponse;
 import io.kvtier.v1.ScoreRequest;
 import io.kvtier.v1.ScoreResponse;
+import io.kvtier.v1.TouchRequest;
+import io.kvtier.v1.TouchResponse;
 import io.kvtier.v1.WatchRequest;
 import io.kvtier.v1.WatchResponse;
 import io.kvtier.wire.IncomingBytes;
@@ -247,6 +249,15 @@ public final class PagesGrpcService implements BindableService {
         removed += pages.check(key) ? 1 : 0;
       }
       out.onNext(CheckResponse.newBuilder().setRemoved(removed).build());
+      out.onCompleted();
+    }
+
+    @Override
+    public void touch(TouchRequest request, StreamObserver<TouchResponse> out) {
+      List<PageKey> keys =
+          request.getKeysCount() == 0 ? List.of() : PageRequests.keys(request.getKeysList());
+      pages.readInFiles(keys, request.getReads(), request.getBytes());
+      out.onNext(TouchResponse.getDefaultInstance());
       out.onCompleted();
     }
 

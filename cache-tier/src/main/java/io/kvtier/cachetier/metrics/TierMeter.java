@@ -22,6 +22,13 @@ public enum TierMeter {
   PUTS_EXISTED(Kind.COUNTER, "kvtier.tier.puts", "pages", "result=existed", "Sound pages put"),
   BYTES_IN(Kind.COUNTER, "kvtier.tier.in", "bytes", "", "Bytes of pages stored"),
   BYTES_OUT(Kind.COUNTER, "kvtier.tier.out", "bytes", "", "Bytes of pages and sections served"),
+  FILE_HITS(
+      Kind.COUNTER,
+      "kvtier.tier.file.hits",
+      "pages",
+      "",
+      "Reads in the tier's files that processes on its host have told of"),
+  FILE_BYTES(Kind.COUNTER, "kvtier.tier.file.out", "bytes", "", "Bytes of these reads"),
   BYTES_USED(Kind.GAUGE, "kvtier.tier.used", "bytes", "", "Sum of the lengths of the pages stored"),
   BYTES_MAX(Kind.GAUGE, "kvtier.tier.max", "bytes", "", "Bound of the bytes used"),
   PAGES(Kind.GAUGE, "kvtier.tier.stored", "pages", "", "Pages stored"),
@@ -124,6 +131,8 @@ public enum TierMeter {
       case PUTS_EXISTED -> from.counts.putsExisted();
       case BYTES_IN -> from.counts.bytesIn();
       case BYTES_OUT -> from.counts.bytesOut();
+      case FILE_HITS -> from.counts.fileHits();
+      case FILE_BYTES -> from.counts.fileBytes();
       case BYTES_USED -> from.cache.bytesUsed();
       case BYTES_MAX -> from.cache.bytesMax();
       case PAGES -> from.cache.pages();
