@@ -23,6 +23,7 @@ public final class FrameChannel implements AutoCloseable {
 
   private final SocketChannel channel;
   private final int bodyBytesMax;
+  private final BufferBudget budget;
   private ByteBuffer in = ByteBuffer.allocateDirect(IN_BYTES).order(ByteOrder.LITTLE_ENDIAN);
   private final UnsafeBuffer inView = new UnsafeBuffer(in);
   private ByteBuffer out = ByteBuffer.allocateDirect(OUT_BYTES).order(ByteOrder.LITTLE_ENDIAN);
@@ -59,6 +60,19 @@ public final class FrameChannel implements AutoCloseable {
    * @param bodyBytesMax longest body that is taken
    */
   public FrameChannel(SocketChannel channel, int bodyBytesMax) {
+    this(channel, bodyBytesMax, BufferBudget.unbounded());
+  }
+
+  /**
+   * An end of a connection, which it owns. Its buffers count to the budget until {@link
+   * #giveBuffersBack}.
+   *
+   * @param bodyBytesMax longest body that is taken
+   * @throws KvtierException EXHAUSTED if the budget has not enough for a start
+   */
+  public FrameChannel(SocketChannel channel, int bodyBytesMax, BufferBudget budget) {
+    budget.take(IN_BYTES + OUT_BYTES);
+    this.budget = budget;
     this.channel = channel;
     this.bodyBytesMax = bodyBytesMax;
   }
@@ -202,6 +216,7 @@ public final class FrameChannel implements AutoCloseable {
   private void moveToStart(int bytes) {
     ByteBuffer rest = in.slice(next, received - next);
     if (bytes > in.capacity()) {
+      budget.take(bytes - in.capacity());
       in = ByteBuffer.allocateDirect(bytes).order(ByteOrder.LITTLE_ENDIAN).put(rest).clear();
       inView.wrap(in);
     } else {
@@ -238,10 +253,41 @@ public final class FrameChannel implements AutoCloseable {
   /** Makes room by memory alone, without sending. */
   private void grow(int bytes) {
     if (out.remaining() < bytes) {
-      ByteBuffer larger =
-          ByteBuffer.allocateDirect(Math.max(2 * out.capacity(), out.position() + bytes));
+      ByteBuffer larger = largerThanOut(out.position() + bytes);
       out = larger.order(ByteOrder.LITTLE_ENDIAN).put(out.flip());
     }
+  }
+
+  private ByteBuffer largerThanOut(int bytes) {
+    int capacity = Math.max(2 * out.capacity(), bytes);
+    budget.take(capacity - out.capacity());
+    return ByteBuffer.allocateDirect(capacity);
+  }
+
+  /**
+   * Between two requests: lets go what the buffers have grown by, if such memory is scarce. What
+   * was read last is gone then.
+   */
+  public void shrinkIfScarce() {
+    if (!budget.scarce()) {
+      return;
+    }
+    if (in.capacity() > IN_BYTES && next == received) {
+      budget.giveBack(in.capacity() - IN_BYTES);
+      in = ByteBuffer.allocateDirect(IN_BYTES).order(ByteOrder.LITTLE_ENDIAN);
+      inView.wrap(in);
+      next = 0;
+      received = 0;
+    }
+    if (out.capacity() > OUT_BYTES && out.position() == 0) {
+      budget.giveBack(out.capacity() - OUT_BYTES);
+      out = ByteBuffer.allocateDirect(OUT_BYTES).order(ByteOrder.LITTLE_ENDIAN);
+    }
+  }
+
+  /** Its buffers are not to be used any more, and count no longer; to be called once. */
+  public void giveBuffersBack() {
+    budget.giveBack((long) in.capacity() + out.capacity());
   }
 
   /** Adds a frame to what waits to be sent. Sends nothing, so it may be called under a lock. */
@@ -272,7 +318,7 @@ public final class FrameChannel implements AutoCloseable {
    */
   public MutableDirectBuffer ensure(int bytes, int kept) {
     if (bytes > out.capacity()) {
-      ByteBuffer larger = ByteBuffer.allocateDirect(Math.max(2 * out.capacity(), bytes));
+      ByteBuffer larger = largerThanOut(bytes);
       larger.put(0, out, 0, kept).position(out.position());
       out = larger.order(ByteOrder.LITTLE_ENDIAN);
     }

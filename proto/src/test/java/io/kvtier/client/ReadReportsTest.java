@@ -11,24 +11,22 @@ class ReadReportsTest {
     return new PageKey(index, 0, 0, 0x100);
   }
 
-  /** Told once, whatever the schedule: by a report of its own or by what is taken here. */
   @Test
   void theLatestAreNamedOnceInTheirOrderAndAllAreCounted() {
-    try (ReadReports reports = new ReadReports(request -> {})) {
-      reports.close();
-      for (int i = 0; i < 3000; i++) {
-        reports.read(key(i % 2500), 10);
-      }
-      reports.read(key(2100), 7);
-      TouchRequest told = reports.take();
-      assertThat(told.getReads()).isEqualTo(3001);
-      assertThat(told.getBytes()).isEqualTo(30_007);
-      // The last 1,024 reads: 1977..2499, 0..499, 2100.
-      assertThat(told.getKeysCount()).isEqualTo(ReadReports.KEYS_MAX - 1);
-      assertThat(told.getKeys(0)).isEqualTo(key(1977).toByteString());
-      assertThat(told.getKeys(told.getKeysCount() - 1)).isEqualTo(key(2100).toByteString());
-      assertThat(told.getKeys(told.getKeysCount() - 2)).isEqualTo(key(499).toByteString());
-      assertThat(reports.take()).isEqualTo(TouchRequest.getDefaultInstance());
+    ReadReports reports = new ReadReports(request -> {});
+    reports.close();
+    for (int i = 0; i < 3000; i++) {
+      reports.read(key(i % 2500), 10);
     }
+    reports.read(key(2100), 7);
+    TouchRequest told = reports.take();
+    assertThat(told.getReads()).isEqualTo(3001);
+    assertThat(told.getBytes()).isEqualTo(30_007);
+    // The last 1,024 reads: 1977..2499, 0..499, 2100.
+    assertThat(told.getKeysCount()).isEqualTo(ReadReports.KEYS_MAX - 1);
+    assertThat(told.getKeys(0)).isEqualTo(key(1977).toByteString());
+    assertThat(told.getKeys(told.getKeysCount() - 1)).isEqualTo(key(2100).toByteString());
+    assertThat(told.getKeys(told.getKeysCount() - 2)).isEqualTo(key(499).toByteString());
+    assertThat(reports.take()).isEqualTo(TouchRequest.getDefaultInstance());
   }
 }

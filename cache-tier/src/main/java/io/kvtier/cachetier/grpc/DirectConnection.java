@@ -18,6 +18,7 @@ import io.kvtier.v1.GetRequest;
 import io.kvtier.v1.GetRowsRequest;
 import io.kvtier.v1.GetSectionsRequest;
 import io.kvtier.v1.PutResponse;
+import io.kvtier.wire.BufferBudget;
 import io.kvtier.wire.FrameChannel;
 import io.kvtier.wire.Frames;
 import io.kvtier.wire.OutgoingBytes;
@@ -60,9 +61,14 @@ final class DirectConnection implements Runnable {
   /** When the client last sent a request, or took what was sent. */
   private volatile long movedNs = System.nanoTime();
 
-  DirectConnection(PageService pages, SocketChannel socket) {
+  /**
+   * A connection that has been taken.
+   *
+   * @throws KvtierException EXHAUSTED if the budget has no memory for it
+   */
+  DirectConnection(PageService pages, SocketChannel socket, BufferBudget buffers) {
     this.pages = pages;
-    this.channel = new FrameChannel(socket, REQUEST_BYTES_MAX);
+    this.channel = new FrameChannel(socket, REQUEST_BYTES_MAX, buffers);
   }
 
   @Override
@@ -75,6 +81,7 @@ final class DirectConnection implements Runnable {
         while (channel.nextFrame()) {
           movedNs = System.nanoTime();
           answer();
+          channel.shrinkIfScarce();
           movedNs = System.nanoTime();
         }
       } catch (RuntimeException e) {
@@ -82,6 +89,8 @@ final class DirectConnection implements Runnable {
       }
     } catch (IOException e) {
       LOG.log(Level.FINE, "a client of the direct path has gone", e);
+    } finally {
+      channel.giveBuffersBack();
     }
   }
 

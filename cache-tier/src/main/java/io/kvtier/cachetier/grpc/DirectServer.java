@@ -5,6 +5,7 @@ import io.kvtier.KvtierException;
 import io.kvtier.KvtierException.Code;
 import io.kvtier.cachetier.PageService;
 import io.kvtier.rpc.UnixSockets;
+import io.kvtier.wire.BufferBudget;
 import io.kvtier.wire.FrameChannel;
 import io.kvtier.wire.Frames;
 import io.kvtier.wire.OutgoingBytes;
@@ -37,11 +38,15 @@ import java.util.logging.Logger;
  * socket. Each connection has a platform thread, since the store's locks belong to threads; at most
  * {@link #CONNECTIONS_MAX} are open, further ones are refused, and those that are silent for too
  * long are closed. A connection holds .75 MiB of buffers, more where pages are longer: at most one
- * request and one answer. {@link #close} ends them all and is idempotent.
+ * request and one answer. All together they hold at most {@link #BUFFER_BYTES_MAX}: a request that
+ * needs more is refused. {@link #close} ends them all and is idempotent.
  */
 public final class DirectServer implements AutoCloseable {
   /** Most connections at a time. */
   public static final int CONNECTIONS_MAX = 256;
+
+  /** Most bytes of all connections' buffers. */
+  public static final long BUFFER_BYTES_MAX = 512L << 20;
 
   private static final long ACCEPT_PAUSE_NS = 100_000_000L;
 
@@ -59,6 +64,7 @@ public final class DirectServer implements AutoCloseable {
   private final List<ServerSocketChannel> listeners = new ArrayList<>();
   private final Optional<Path> socket;
   private final int connectionsMax;
+  private final BufferBudget buffers;
   private final Patience patience;
   private final ScheduledExecutorService sweeper =
       Executors.newSingleThreadScheduledExecutor(
@@ -69,8 +75,13 @@ public final class DirectServer implements AutoCloseable {
   private boolean bound;
 
   private DirectServer(
-      PageService pages, Optional<Path> socket, int connectionsMax, Patience patience) {
+      PageService pages,
+      Optional<Path> socket,
+      int connectionsMax,
+      long bufferBytesMax,
+      Patience patience) {
     this.patience = patience;
+    this.buffers = new BufferBudget(bufferBytesMax);
     this.pages = pages;
     this.connectionsMax = connectionsMax;
     this.socket = socket;
@@ -85,7 +96,7 @@ public final class DirectServer implements AutoCloseable {
    */
   public static DirectServer start(
       PageService pages, String host, int port, Optional<Path> socket) {
-    return start(pages, host, port, socket, CONNECTIONS_MAX, Patience.DEFAULT);
+    return start(pages, host, port, socket, CONNECTIONS_MAX, BUFFER_BYTES_MAX, Patience.DEFAULT);
   }
 
   static DirectServer start(
@@ -94,8 +105,9 @@ public final class DirectServer implements AutoCloseable {
       int port,
       Optional<Path> socket,
       int connectionsMax,
+      long bufferBytesMax,
       Patience patience) {
-    DirectServer server = new DirectServer(pages, socket, connectionsMax, patience);
+    DirectServer server = new DirectServer(pages, socket, connectionsMax, bufferBytesMax, patience);
     try {
       ServerSocketChannel tcp = ServerSocketChannel.open();
       server.listeners.add(tcp);
@@ -157,6 +169,11 @@ public final class DirectServer implements AutoCloseable {
     return socket;
   }
 
+  /** Bytes of all connections' buffers. */
+  public long bufferBytes() {
+    return buffers.used();
+  }
+
   /** Connections that are open. */
   public int connections() {
     return connections.size();
@@ -200,7 +217,7 @@ public final class DirectServer implements AutoCloseable {
   }
 
   private void serve(SocketChannel channel) {
-    DirectConnection connection = new DirectConnection(pages, channel);
+    DirectConnection connection = new DirectConnection(pages, channel, buffers);
     Thread thread =
         Thread.ofPlatform()
             .daemon()

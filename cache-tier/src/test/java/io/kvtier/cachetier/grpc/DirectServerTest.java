@@ -42,6 +42,7 @@ final class DirectServerTest {
   private static final PageLayout LAYOUT = TestPages.raw16(8, 128);
   private static final int PAGES = 256;
   private static final int CONNECTIONS = 3;
+  private static final long CONNECTION_BYTES = 768 << 10;
 
   /** What sockets and buffers of both ends may hold of answers that nobody reads. */
   private static final long AHEAD_BYTES_MAX = 16 << 20;
@@ -63,6 +64,7 @@ final class DirectServerTest {
             0,
             Optional.of(directory.resolve("direct")),
             CONNECTIONS,
+            DirectServer.BUFFER_BYTES_MAX,
             DirectServer.Patience.DEFAULT);
   }
 
@@ -127,6 +129,53 @@ final class DirectServerTest {
     }
   }
 
+  /** Two connections at their start have all of the bound, which one of them needs for a page. */
+  @Test
+  void allConnectionsBuffersTogetherAreBounded() throws IOException {
+    long bound = 2 * CONNECTION_BYTES;
+    pages.put(keyOf(0), page(LAYOUT, 0, 0), 0, LAYOUT.pageLength());
+    OutgoingBytes request =
+        OutgoingBytes.whole(
+            GetRequest.newBuilder().addKeys(keyOf(0).toByteString()).build().toByteArray());
+    try (DirectServer small =
+        DirectServer.start(
+            pages,
+            EndpointConfig.LOOPBACK,
+            0,
+            Optional.empty(),
+            CONNECTIONS,
+            bound,
+            DirectServer.Patience.DEFAULT)) {
+      try (FrameChannel alone = connect(small)) {
+        for (int i = 0; i < 3; i++) {
+          alone.add(Frames.GET, request);
+          alone.flush();
+          assertThat(alone.nextFrame()).isTrue();
+          assertThat(alone.bodyBuffer().remaining()).isGreaterThan(LAYOUT.pageLength());
+          assertThat(alone.nextFrame()).isTrue();
+          assertThat(alone.kind()).isEqualTo(Frames.END);
+          assertThat(containsFirst(alone)).isTrue();
+          assertThat(small.bufferBytes()).as("given back").isEqualTo(CONNECTION_BYTES);
+        }
+        try (FrameChannel second = connect(small)) {
+          assertThat(small.bufferBytes()).isEqualTo(bound);
+          second.add(Frames.GET, request);
+          second.flush();
+          assertThat(second.nextFrame()).isTrue();
+          assertThat(second.kind()).isEqualTo(Frames.ERROR);
+          PageMessages.Refusal refusal = PageMessages.readRefusal(second.body());
+          assertThat(refusal.code()).isEqualTo(Status.Code.RESOURCE_EXHAUSTED.value());
+          assertThat(refusal.message()).contains("have %d of %d bytes".formatted(bound, bound));
+          assertThat(second.nextFrame()).isFalse();
+        }
+        assertThat(containsFirst(alone)).isTrue();
+      }
+      while (small.bufferBytes() > 0) {
+        Thread.onSpinWait();
+      }
+    }
+  }
+
   private static boolean containsFirst(FrameChannel channel) throws IOException {
     channel.add(Frames.CONTAINS, OutgoingBytes.whole(keyOf(0).toBytes()));
     channel.flush();
@@ -170,7 +219,13 @@ final class DirectServerTest {
         new DirectServer.Patience(Duration.ofMillis(200), Duration.ofMillis(1500));
     try (DirectServer impatient =
             DirectServer.start(
-                pages, EndpointConfig.LOOPBACK, 0, Optional.empty(), CONNECTIONS, patience);
+                pages,
+                EndpointConfig.LOOPBACK,
+                0,
+                Optional.empty(),
+                CONNECTIONS,
+                DirectServer.BUFFER_BYTES_MAX,
+                patience);
         FrameChannel greets = connect(impatient);
         SocketChannel silent =
             SocketChannel.open(

@@ -158,12 +158,39 @@ public final class TierBenchmark implements Benchmark {
               ">= 1.3");
         }
       }
+      bare(1);
+      bare(4);
       for (boolean unix : new boolean[] {false, true}) {
         directPath(unix, 1, TIMES.subList(0, 1));
         directPath(unix, PAGES, RATES.subList(0, 1));
       }
       local();
       return rows;
+    }
+
+    /** How near reads over TCP are to what the system gives. */
+    private void bare(int connections) {
+      try (Closing closing = new Closing()) {
+        List<Contender> ours = new ArrayList<>();
+        List<Contender> bare = new ArrayList<>();
+        for (int i = 0; i < connections; i++) {
+          PagesClient client =
+              closing.add(new PagesClient(tier.target(false), DEADLINE, Option.WIRE_ONLY));
+          ours.add(get(PAGES).apply(client, i));
+          bare.add(closing.add(new BareSockets(values)));
+        }
+        String name =
+            "512 pages, TCP, %d connection%s / bare sockets"
+                .formatted(connections, connections == 1 ? "" : "s");
+        Outcome outcome =
+            Duel.run(
+                new Side(tier.process(), ours),
+                new Side(ProcessHandle.current(), bare),
+                PAGES * (long) PAGE_BYTES,
+                progress,
+                name);
+        addRows(name, outcome, RATES.subList(0, 1), "");
+      }
     }
 
     /** What the direct path gains over gRPC between the same two processes. */
