@@ -16,6 +16,7 @@ import io.kvtier.v1.SectionsOf;
 import io.kvtier.wire.Staging;
 import java.util.Queue;
 import java.util.concurrent.ArrayBlockingQueue;
+import java.util.concurrent.atomic.AtomicReference;
 import java.util.concurrent.atomic.LongAdder;
 import org.agrona.DirectBuffer;
 import org.agrona.MutableDirectBuffer;
@@ -35,6 +36,10 @@ final class LocalPages {
   private final boolean verify;
   private final ReadReports reports;
   private final LongAdder hits = new LongAdder();
+
+  /** One that is at hand without a lock; the others are in {@link #kept}. */
+  private final AtomicReference<Memory> last = new AtomicReference<>();
+
   private final Queue<Memory> kept = new ArrayBlockingQueue<>(KEPT_MAX);
 
   LocalPages(MappedPages pages, boolean verify, ReadReports reports) {
@@ -55,12 +60,17 @@ final class LocalPages {
   }
 
   Memory borrow() {
-    Memory memory = kept.poll();
+    Memory memory = last.getAndSet(null);
+    if (memory == null) {
+      memory = kept.poll();
+    }
     return memory == null ? new Memory() : memory;
   }
 
   void giveBack(Memory memory) {
-    kept.offer(memory);
+    if (!last.compareAndSet(null, memory)) {
+      kept.offer(memory);
+    }
   }
 
   /** Tells nothing more of reads. */
