@@ -205,33 +205,6 @@ final class DirectPages implements AutoCloseable {
     read(Frames.GET, request.toByteArray(), answers);
   }
 
-  /**
-   * As Pages.Get, with pages received where they shall lie.
-   *
-   * @param placed is told of each page that does; {@code answers} is given the others
-   */
-  void get(
-      GetRequest request,
-      FrameChannel.PagePlaces places,
-      Consumer<PageMessages.PageHead> placed,
-      Consumer<IncomingBytes> answers)
-      throws IOException {
-    boolean _ =
-        call(channel -> {
-          channel.add(Frames.GET, OutgoingBytes.whole(request.toByteArray()));
-          channel.flush();
-          while (answered(channel, channel.nextFrame(places))) {
-            PageMessages.PageHead page = channel.placed();
-            if (page == null) {
-              answers.accept(channel.body());
-            } else {
-              placed.accept(page);
-            }
-          }
-          return true;
-        });
-  }
-
   /** As Pages.GetSections. */
   void getSections(GetSectionsRequest request, Consumer<IncomingBytes> answers) throws IOException {
     read(Frames.SECTIONS, request.toByteArray(), answers);
@@ -319,11 +292,7 @@ final class DirectPages implements AutoCloseable {
 
   /** Waits for an answer; false if there are no more. */
   private boolean answered(FrameChannel channel) throws IOException {
-    return answered(channel, channel.nextFrame());
-  }
-
-  private boolean answered(FrameChannel channel, boolean came) throws IOException {
-    if (!came) {
+    if (!channel.nextFrame()) {
       throw new EOFException(peer + " closed the connection");
     }
     return switch (channel.kind()) {

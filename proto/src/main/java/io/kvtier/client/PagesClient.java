@@ -21,13 +21,11 @@ import io.kvtier.v1.ReleaseRequest;
 import io.kvtier.v1.RowsOf;
 import io.kvtier.v1.SectionsOf;
 import io.kvtier.v1.TouchRequest;
-import io.kvtier.wire.FrameChannel;
 import io.kvtier.wire.IncomingBytes;
 import io.kvtier.wire.PageMessages;
 import io.kvtier.wire.PagesMethods;
 import io.kvtier.wire.Staging;
 import java.io.IOException;
-import java.nio.ByteBuffer;
 import java.time.Duration;
 import java.util.BitSet;
 import java.util.List;
@@ -179,52 +177,6 @@ public final class PagesClient implements PageTransport {
           (in, staging) -> reading.accept(PageMessages.readGet(in, staging), checks::requirePage);
       long startNs = System.nanoTime();
       if (!readDirectly(reading, reader, (path, answers) -> path.get(built, answers))) {
-        grpc.read(PagesMethods.GET, built, reading, reader, left(startNs));
-      }
-    }
-  }
-
-  /**
-   * Reads whole pages into the caller's memory: page i at {@code i * stride} from the target's
-   * start. Over the direct path they come there without a copy in between. After a refusal the
-   * target may have anything in it.
-   *
-   * @param target unchanged but for its bytes; best off heap
-   * @param stride at least as long as any of the pages
-   * @throws KvtierException LOST if a page is absent or its checksum failed, INVALID if a page is
-   *     longer than the stride
-   */
-  public void readInto(List<PageKey> keys, ByteBuffer target, int stride) {
-    PlacedPages placed = new PlacedPages(keys, target, stride);
-    readNear(
-        keys.size(),
-        keys::get,
-        (local, index, memory) -> local.page(keys.get(index), memory),
-        (from, to) -> readFarInto(keys, from, to, placed),
-        placed);
-  }
-
-  private void readFarInto(List<PageKey> keys, int begin, int end, PlacedPages placed) {
-    for (int from = begin; from < end; from += BATCH_MAX) {
-      List<PageKey> batch = keys.subList(from, Math.min(end, from + BATCH_MAX));
-      GetRequest.Builder request = GetRequest.newBuilder();
-      batch.forEach(key -> request.addKeys(key.toByteString()));
-      GetRequest built = request.build();
-      AnswerBatch reading = batch(from, batch.size(), batch::get, placed);
-      BiConsumer<IncomingBytes, Staging> reader =
-          (in, staging) -> reading.accept(PageMessages.readGet(in, staging), checks::requirePage);
-      FrameChannel.PagePlaces places = placed.places(from, batch.size());
-      int first = from;
-      long startNs = System.nanoTime();
-      if (!readDirectly(
-          reading,
-          reader,
-          (path, answers) ->
-              path.get(
-                  built,
-                  places,
-                  page -> reading.accept(placed.answer(page, first), checks::requirePage),
-                  answers))) {
         grpc.read(PagesMethods.GET, built, reading, reader, left(startNs));
       }
     }

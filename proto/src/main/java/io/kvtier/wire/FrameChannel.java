@@ -1,7 +1,6 @@
 package io.kvtier.wire;
 
 import io.kvtier.KvtierException;
-import io.kvtier.wire.PageMessages.PageHead;
 import java.io.EOFException;
 import java.io.IOException;
 import java.nio.ByteBuffer;
@@ -10,7 +9,6 @@ import java.nio.channels.SocketChannel;
 import org.agrona.DirectBuffer;
 import org.agrona.MutableDirectBuffer;
 import org.agrona.concurrent.UnsafeBuffer;
-import org.jspecify.annotations.Nullable;
 
 /**
  * One end of a connection of {@link Frames}. Frames are read where the system has put them and
@@ -38,21 +36,6 @@ public final class FrameChannel implements AutoCloseable {
   private byte kind;
   private int bodyAt;
   private int bodyLength;
-  private @Nullable PageHead placed;
-
-  /** What is received beyond a page that is received where it shall lie: the next one's head. */
-  private static final int AHEAD_BYTES = Frames.HEADER_BYTES + PageMessages.PAGE_HEAD_BYTES;
-
-  /** Where the page of an answer shall lie. */
-  @FunctionalInterface
-  public interface PagePlaces {
-    /**
-     * Called before the page is received.
-     *
-     * @return as many bytes as it has, or null: nowhere in particular
-     */
-    @Nullable ByteBuffer of(int index, int length);
-  }
 
   /**
    * An end of a connection, which it owns.
@@ -85,7 +68,7 @@ public final class FrameChannel implements AutoCloseable {
 
   /** Waits for the other end's greeting. */
   public void awaitGreeting() throws IOException {
-    if (!await(Long.BYTES, Long.BYTES) || in.getLong(next) != Frames.GREETING) {
+    if (!await(Long.BYTES) || in.getLong(next) != Frames.GREETING) {
       throw KvtierException.invalid(
           "the other end does not speak this protocol or this version of it");
     }
@@ -99,86 +82,23 @@ public final class FrameChannel implements AutoCloseable {
    * @throws KvtierException INVALID if its body is longer than the bound
    */
   public boolean nextFrame() throws IOException {
-    if (!await(Frames.HEADER_BYTES, in.capacity())) {
+    if (!await(Frames.HEADER_BYTES)) {
       return false;
     }
-    readHeader();
-    receiveBody(in.capacity());
-    return true;
-  }
-
-  /**
-   * As {@link #nextFrame()}, but the page of an answer to GET is received where it shall lie,
-   * without a copy in between; {@link #placed} tells.
-   */
-  public boolean nextFrame(PagePlaces places) throws IOException {
-    if (!await(Frames.HEADER_BYTES, AHEAD_BYTES)) {
-      return false;
-    }
-    readHeader();
-    int head = Math.min(bodyLength, PageMessages.PAGE_HEAD_BYTES);
-    if (kind != Frames.ANSWER) {
-      receiveBody(AHEAD_BYTES);
-      return true;
-    }
-    requireAll(Frames.HEADER_BYTES + head, AHEAD_BYTES);
-    bodyAt = next + Frames.HEADER_BYTES;
-    PageHead page = PageMessages.readPageHead(inView, bodyAt, head, bodyLength);
-    ByteBuffer place = page == null ? null : places.of(page.index(), page.length());
-    if (page == null || place == null) {
-      receiveBody(AHEAD_BYTES);
-    } else {
-      receiveTo(place, bodyAt + page.at());
-      placed = page;
-    }
-    return true;
-  }
-
-  /** What was received where it shall lie with the frame read last; null: it has a body. */
-  public @Nullable PageHead placed() {
-    return placed;
-  }
-
-  private void receiveTo(ByteBuffer place, int from) throws IOException {
-    int there = Math.min(received - from, place.remaining());
-    place.put(in.slice(from, there));
-    next = from + there;
-    if (!place.hasRemaining()) {
-      return;
-    }
-    next = 0;
-    received = 0;
-    ByteBuffer[] both = {place, in.clear().limit(AHEAD_BYTES)};
-    while (place.hasRemaining()) {
-      if (channel.read(both) < 0) {
-        throw new EOFException("the connection was closed inside a frame");
-      }
-    }
-    received = in.position();
-  }
-
-  private void readHeader() {
     int length = in.getInt(next);
     if (length < 0 || length > bodyBytesMax) {
       throw KvtierException.invalid(
           "frame has a body of %s bytes; it must have 0..%d",
           Integer.toUnsignedString(length), bodyBytesMax);
     }
-    kind = in.get(next + Integer.BYTES);
-    bodyLength = length;
-    placed = null;
-  }
-
-  private void receiveBody(int atOnce) throws IOException {
-    requireAll(Frames.HEADER_BYTES + bodyLength, atOnce);
-    bodyAt = next + Frames.HEADER_BYTES;
-    next = bodyAt + bodyLength;
-  }
-
-  private void requireAll(int bytes, int atOnce) throws IOException {
-    if (!await(bytes, atOnce)) {
+    if (!await(Frames.HEADER_BYTES + length)) {
       throw new EOFException("the connection was closed inside a frame");
     }
+    kind = in.get(next + Integer.BYTES);
+    bodyAt = next + Frames.HEADER_BYTES;
+    bodyLength = length;
+    next = bodyAt + length;
+    return true;
   }
 
   /** Whether more has been received than the frame read last. */
@@ -186,12 +106,8 @@ public final class FrameChannel implements AutoCloseable {
     return next < received;
   }
 
-  /**
-   * Waits until so many bytes from {@link #next} on are there; false at the end of the stream.
-   *
-   * @param atOnce most bytes that are received beyond {@code next}, unless more are waited for
-   */
-  private boolean await(int bytes, int atOnce) throws IOException {
+  /** Waits until so many bytes from {@link #next} on are there; false at the end of the stream. */
+  private boolean await(int bytes) throws IOException {
     if (next == received) {
       next = 0;
       received = 0;
@@ -200,8 +116,7 @@ public final class FrameChannel implements AutoCloseable {
       moveToStart(bytes);
     }
     while (received - next < bytes) {
-      int end = (int) Math.min(in.capacity(), next + (long) Math.max(bytes, atOnce));
-      int read = channel.read(in.limit(end).position(received));
+      int read = channel.read(in.limit(in.capacity()).position(received));
       if (read < 0) {
         if (received == next) {
           return false;

@@ -46,17 +46,6 @@ public final class PageMessages {
       int[] lengths,
       int[] checksums) {}
 
-  /**
-   * What precedes the page of a GetResponse.
-   *
-   * @param at where the page begins in the message, of which it is the rest
-   * @param length of the page
-   */
-  public record PageHead(int index, int at, int length) {}
-
-  /** Most bytes of a {@link PageHead}: two tags of one byte, two varints. */
-  static final int PAGE_HEAD_BYTES = 16;
-
   /** A google.rpc.Status without its details. */
   public record Refusal(int code, String message) {}
 
@@ -131,30 +120,6 @@ public final class PageMessages {
       }
     }
     return new Answer(index, miss(miss), page.buffer(), page.offset(), length, NONE, NONE);
-  }
-
-  /**
-   * Reads what precedes the page of a GetResponse, if the page is all the rest; null: it is to be
-   * read as a whole.
-   *
-   * @param there bytes of the message that are there, all or {@link #PAGE_HEAD_BYTES}
-   * @param messageLength of the whole message
-   */
-  static @Nullable PageHead readPageHead(
-      DirectBuffer bytes, int offset, int there, int messageLength) {
-    BufferBytes in = new BufferBytes(bytes, offset, there);
-    int index = 0;
-    int tag = in.tag();
-    if (IncomingBytes.isVarint(tag, 1)) {
-      index = (int) in.varint();
-      tag = in.tag();
-    }
-    if (!IncomingBytes.isBytes(tag, 3)) {
-      return null;
-    }
-    long length = in.varint();
-    int at = there - in.left();
-    return length == messageLength - at ? new PageHead(index, at, (int) length) : null;
   }
 
   /** Reads a GetSectionsResponse, page by page; each page's bytes take the place of the last's. */

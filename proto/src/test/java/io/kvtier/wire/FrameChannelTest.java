@@ -5,7 +5,6 @@ import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 import io.kvtier.KvtierException;
-import io.kvtier.v1.Miss;
 import java.io.EOFException;
 import java.io.IOException;
 import java.net.InetAddress;
@@ -21,7 +20,6 @@ import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
 import java.util.concurrent.Future;
 import java.util.concurrent.TimeUnit;
-import org.agrona.concurrent.UnsafeBuffer;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
@@ -88,73 +86,6 @@ final class FrameChannelTest {
         assertThat(body).isEqualTo(bodies.get(i));
       }
       assertThat(in.nextFrame()).isFalse();
-      sending.get(30, TimeUnit.SECONDS);
-    }
-  }
-
-  /** Frames of all kinds between them, and pages that shall lie nowhere in particular. */
-  @Test
-  void pagesArriveWhereTheyShallLie() throws Exception {
-    long seed = System.nanoTime();
-    System.out.println("pagesArriveWhereTheyShallLie seed " + seed);
-    SplittableRandom random = new SplittableRandom(seed);
-    List<byte[]> pages = new ArrayList<>();
-    for (int i = 0; i < 300; i++) {
-      byte[] page = new byte[i % 9 == 7 ? random.nextInt(20) : random.nextInt(90_000)];
-      random.nextBytes(page);
-      pages.add(page);
-    }
-    try (ExecutorService sender = Executors.newSingleThreadExecutor();
-        FrameChannel out = new FrameChannel(far, BODY_BYTES_MAX);
-        FrameChannel in = new FrameChannel(near, BODY_BYTES_MAX)) {
-      Future<?> sending =
-          sender.submit(() -> {
-            for (int i = 0; i < pages.size(); i++) {
-              byte[] page = pages.get(i);
-              out.add(Frames.ANSWER, OutgoingBytes.page(i, new UnsafeBuffer(page), 0, page.length));
-              if (i % 5 == 0) {
-                out.add(Frames.ANSWER, OutgoingBytes.miss(i, Miss.MISS_ABSENT));
-                out.add(Frames.END);
-              }
-              if (i % 4 == 0) {
-                out.flush();
-              }
-            }
-            out.flush();
-            far.shutdownOutput();
-            return null;
-          });
-      for (int i = 0; i < pages.size(); i++) {
-        int number = i;
-        ByteBuffer place = ByteBuffer.allocateDirect(pages.get(i).length);
-        boolean somewhere = i % 7 != 3;
-        assertThat(
-                in.nextFrame((index, length) -> {
-                  assertThat(index).isEqualTo(number);
-                  assertThat(length).isEqualTo(place.capacity());
-                  return somewhere ? place : null;
-                }))
-            .isTrue();
-        byte[] page = new byte[place.capacity()];
-        if (somewhere) {
-          assertThat(in.placed()).isNotNull();
-          place.get(0, page);
-        } else {
-          assertThat(in.placed()).isNull();
-          PageMessages.Answer answer = PageMessages.readGet(in.body(), Staging.offHeap(1 << 20));
-          answer.bytes().getBytes(answer.offset(), page);
-        }
-        assertThat(page).isEqualTo(pages.get(i));
-        if (i % 5 == 0) {
-          assertThat(in.nextFrame((index, length) -> place)).isTrue();
-          assertThat(in.placed()).isNull();
-          assertThat(PageMessages.readGet(in.body(), Staging.offHeap(1)).miss())
-              .isEqualTo(Miss.MISS_ABSENT);
-          assertThat(in.nextFrame((index, length) -> place)).isTrue();
-          assertThat(in.kind()).isEqualTo(Frames.END);
-        }
-      }
-      assertThat(in.nextFrame((index, length) -> null)).isFalse();
       sending.get(30, TimeUnit.SECONDS);
     }
   }

@@ -43,18 +43,27 @@ final class RecencyList {
     var _ = pages.getIfPresent(key);
   }
 
-  /** The least recently used pages that have so many bytes together, or all. */
+  /**
+   * The least recently used pages that have so many bytes together, or all. Caffeine puts pages in
+   * order from a queue of what was written, in which a thread that has not finished its write hides
+   * whatever came after it. While it sees none at all, any pages will do: who asks must not take
+   * the list for empty.
+   */
   List<CachedPage> coldest(long bytesWanted) {
-    return policy.coldest(stream -> {
-      List<CachedPage> coldest = new ArrayList<>();
-      Iterator<Policy.CacheEntry<PageKey, CachedPage>> all = stream.iterator();
-      for (long found = 0; found < bytesWanted && all.hasNext(); ) {
-        CachedPage page = all.next().getValue();
-        coldest.add(page);
-        found += page.length;
-      }
-      return coldest;
-    });
+    List<CachedPage> coldest =
+        policy.coldest(
+            stream -> first(stream.map(Policy.CacheEntry::getValue).iterator(), bytesWanted));
+    return coldest.isEmpty() ? first(pages.asMap().values().iterator(), bytesWanted) : coldest;
+  }
+
+  private static List<CachedPage> first(Iterator<CachedPage> pages, long bytesWanted) {
+    List<CachedPage> first = new ArrayList<>();
+    for (long found = 0; found < bytesWanted && pages.hasNext(); ) {
+      CachedPage page = pages.next();
+      first.add(page);
+      found += page.length;
+    }
+    return first;
   }
 
   long bytes() {

@@ -30,7 +30,6 @@ import io.micrometer.prometheusmetrics.PrometheusMeterRegistry;
 import java.io.IOException;
 import java.net.InetAddress;
 import java.net.InetSocketAddress;
-import java.nio.ByteBuffer;
 import java.nio.channels.ServerSocketChannel;
 import java.nio.file.Path;
 import java.time.Duration;
@@ -176,33 +175,6 @@ final class PagesClientTest {
     assertThat(pages.counts().putsStored()).isEqualTo(1540);
   }
 
-  @ParameterizedTest
-  @EnumSource
-  void pagesCanBeReadStraightIntoTheCallersMemory(Way way) {
-    int count = 1100;
-    int stride = ROT4.pageLength() + 37;
-    ByteBuffer target = ByteBuffer.allocateDirect(count * stride).limit(5);
-    try (PagesClient client = client(way)) {
-      client.put(keyed(count, ROT4));
-      client.readInto(keys(count, ROT4), target, stride);
-      client.readInto(List.of(), target, 1);
-      for (int i = 0; i < count; i++) {
-        byte[] seen = new byte[ROT4.pageLength()];
-        target.duplicate().clear().get(i * stride, seen);
-        assertThat(seen).isEqualTo(page(ROT4, 0, i).byteArray());
-        assertThat(target.duplicate().clear().get((i + 1) * stride - 1)).isZero();
-      }
-      assertThat(target.limit()).isEqualTo(5);
-      requireWay(way);
-      store.flip(keyOf(3, ROT4), ROT4.offset(1, Section.V_CODES));
-      assertCode(Code.LOST, () -> client.readInto(keys(5, ROT4), target, stride));
-      assertCode(Code.LOST, () -> client.readInto(keys(5, ROT4), target, stride));
-      client.readInto(keys(3, ROT4), target, stride);
-      assertCode(Code.INVALID, () -> client.readInto(keys(2, ROT4), target, ROT4.pageLength() - 1));
-      assertCode(Code.INVALID, () -> client.readInto(keys(2, ROT4), target, target.capacity()));
-    }
-  }
-
   private static BitSet bits(int from, int to) {
     BitSet bits = new BitSet();
     bits.set(from, to);
@@ -328,14 +300,6 @@ final class PagesClientTest {
                   Code.LOST, () -> client.readSections(wanted(2, LARGE), (b, o, l, i) -> {})))
           .hasMessageContaining("did not come whole");
       assertThat(wire.flipped()).isTrue();
-      ByteBuffer target = ByteBuffer.allocateDirect(2 * LARGE.pageLength());
-      wire.flipAfter(LARGE.pageLength() / 2);
-      assertThat(
-              assertCode(
-                  Code.LOST, () -> client.readInto(keys(2, LARGE), target, LARGE.pageLength())))
-          .hasMessageContaining("did not come whole");
-      assertThat(wire.flipped()).isTrue();
-      client.readInto(keys(2, LARGE), target, LARGE.pageLength());
     }
     assertThat(pages.counts().missesCorrupt()).isZero();
   }

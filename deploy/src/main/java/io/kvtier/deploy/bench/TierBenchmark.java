@@ -302,7 +302,9 @@ public final class TierBenchmark implements Benchmark {
         return () -> {
           from[0] = (from[0] + count) % PAGES;
           List<PageKey> asked = keys.subList(from[0], from[0] + count);
-          client.readInto(asked, target, PAGE_BYTES);
+          client.read(
+              asked,
+              (page, offset, length, i) -> page.getBytes(offset, target, i * PAGE_BYTES, length));
         };
       };
     }
