@@ -29,7 +29,7 @@ public final class SessionTable implements AutoCloseable {
   private final AttentionDevice device;
   private final Function<String, PageTransport> tierOf;
   private final int sessionsMax;
-  private final WorkerSession.Limits limits;
+  private final SessionLimits limits;
   private final StepListener listener;
   private final ExecutorService background = Executors.newVirtualThreadPerTaskExecutor();
   private final Map<String, WorkerSession> sessions = new LinkedHashMap<>();
@@ -51,7 +51,7 @@ public final class SessionTable implements AutoCloseable {
       AttentionDevice device,
       Function<String, PageTransport> tierOf,
       int sessionsMax,
-      WorkerSession.Limits limits,
+      SessionLimits limits,
       StepListener listener) {
     this.device = device;
     this.tierOf = tierOf;
@@ -80,7 +80,7 @@ public final class SessionTable implements AutoCloseable {
     try {
       session =
           parent == null
-              ? WorkerSession.open(info, prefix, host(tierOf.apply(prefix.placement(id))))
+              ? SessionOpening.open(info, prefix, host(tierOf.apply(prefix.placement(id))))
               : parent.fork(info);
     } finally {
       wanted = publish(id, session);
@@ -93,8 +93,8 @@ public final class SessionTable implements AutoCloseable {
     return parent == null ? session.tokens(0) : 0;
   }
 
-  private WorkerSession.Host host(PageTransport tier) {
-    return new WorkerSession.Host(device, tier, background, limits, listener);
+  private SessionHost host(PageTransport tier) {
+    return new SessionHost(device, tier, background, limits, listener);
   }
 
   /** Ends an attach; false if the session was detached, or the worker stopped, meanwhile. */

@@ -7,15 +7,11 @@ import static io.kvtier.page.PageLayout.TOKENS;
 
 import com.google.errorprone.annotations.CanIgnoreReturnValue;
 import io.kvtier.KvtierException;
-import io.kvtier.KvtierException.Code;
-import io.kvtier.client.PageTransport;
 import io.kvtier.gpuworker.core.HeadPolicy;
-import io.kvtier.gpuworker.device.AttentionDevice;
 import io.kvtier.gpuworker.device.DeviceLayer;
 import io.kvtier.gpuworker.device.DeviceMemory;
 import io.kvtier.gpuworker.device.LayerShape;
 import io.kvtier.gpuworker.tailor.TailorLayer;
-import io.kvtier.gpuworker.trace.StepListener;
 import io.kvtier.page.PageKey;
 import io.kvtier.page.PrefixChain;
 import io.kvtier.v1.Plan;
@@ -25,10 +21,8 @@ import io.kvtier.v1.SessionBytes;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.UUID;
-import java.util.concurrent.ExecutorService;
 import java.util.concurrent.locks.ReentrantReadWriteLock;
 import java.util.function.Supplier;
-import java.util.logging.Logger;
 import java.util.stream.Stream;
 import org.jspecify.annotations.Nullable;
 
@@ -38,14 +32,12 @@ import org.jspecify.annotations.Nullable;
  * them. A call that is refused has changed nothing.
  */
 public final class WorkerSession {
-  private static final Logger LOG = Logger.getLogger(WorkerSession.class.getName());
-
   private final UUID id;
   private final Session info;
   private final LayerShape shape;
 
   private final SessionLayer[] layers;
-  private final Host host;
+  private final SessionHost host;
   private final SharedPages shared;
   private final WriteBehind writeBehind;
   private final StepFetches fetches;
@@ -60,68 +52,13 @@ public final class WorkerSession {
   private boolean closed;
   private List<PageKey> undeleted = List.of();
 
-  /**
-   * Bounds of a session's waiting.
-   *
-   * @param pendingBytesMax bytes of pages that may wait to be stored
-   * @param tierTimeoutNs longest wait for the tier, in nanoseconds
-   */
-  public record Limits(long pendingBytesMax, long tierTimeoutNs) {}
-
-  /**
-   * What a session runs on, and shares with others.
-   *
-   * @param tier keeps its pages
-   * @param background runs what no call waits for
-   * @param listener hears of each step
-   */
-  public record Host(
-      AttentionDevice device,
-      PageTransport tier,
-      ExecutorService background,
-      Limits limits,
-      StepListener listener) {}
-
-  /**
-   * A session with the tokens of its prefix that are stored; honours the plan it was opened with,
-   * if it was. If a page of the prefix is not stored any more, the session has no tokens: they are
-   * sent anew.
-   */
-  public static WorkerSession open(Session info, Prefix prefix, Host host) {
-    Sessions.requireBounds(info);
-    List<List<HeadPolicy>> policies =
-        info.hasPlan() ? PlanSwitch.policiesOf(info.getPlan(), info.getGeometry()) : List.of();
-    WorkerSession session = withPrefix(info, prefix, host);
-    if (info.hasPlan()) {
-      session.adopt(info.getPlan(), policies);
-    }
-    return session;
-  }
-
-  private static WorkerSession withPrefix(Session info, Prefix prefix, Host host) {
-    LayerShape shape = Sessions.shapeOf(info);
-    WorkerSession session = new WorkerSession(info, shape, prefix.chain(), host, null);
-    if (prefix.reusedPages(shape) == 0) {
-      return session;
-    }
-    try {
-      session.restore(prefix);
-      return session;
-    } catch (KvtierException e) {
-      session.letGo();
-      session.shared.letGo();
-      if (e.code() != Code.LOST) {
-        throw e;
-      }
-      LOG.info(
-          "session %s starts without its stored prefix: %s"
-              .formatted(info.getSessionId(), e.getMessage()));
-      return withPrefix(info, prefix.withoutStored(), host);
-    }
+  /** A session without tokens, whose prompt's pages are named by a chain. */
+  static WorkerSession empty(Session info, PrefixChain chain, SessionHost host) {
+    return new WorkerSession(info, Sessions.shapeOf(info), chain, host, null);
   }
 
   /** Takes the stored pages of all layers over. */
-  private void restore(Prefix prefix) {
+  void restore(Prefix prefix) {
     PrefixReader reader =
         new PrefixReader(prefix, shape, host.tier(), shared, fetches.codesFetcher());
     for (int layer = 0; layer < layers.length; layer++) {
@@ -134,7 +71,7 @@ public final class WorkerSession {
       Session info,
       LayerShape shape,
       PrefixChain chain,
-      Host host,
+      SessionHost host,
       @Nullable WorkerSession parent) {
     this.id = Sessions.uuidOf(info.getSessionId());
     this.info = info;
@@ -272,7 +209,7 @@ public final class WorkerSession {
   }
 
   /** Brings all layers under a plan, or changes nothing. */
-  private void adopt(Plan made, List<List<HeadPolicy>> policies) {
+  void adopt(Plan made, List<List<HeadPolicy>> policies) {
     withAllLayers(() -> {
       switcher.apply(layers, policies);
       hotSet.resize(made.getHotSetBytes());
@@ -447,7 +384,14 @@ public final class WorkerSession {
     }
   }
 
+  /** Frees a session that nobody has seen yet; no page is deleted. */
+  void abandon() {
+    letGo();
+    shared.letGo();
+  }
+
   /** Frees everything on the device; returns the keys of the pages that no fork shares. */
+  @CanIgnoreReturnValue
   private List<PageKey> letGo() {
     closed = true;
     writeBehind.close();

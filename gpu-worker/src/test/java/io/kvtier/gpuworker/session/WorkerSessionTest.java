@@ -88,11 +88,9 @@ class WorkerSessionTest {
   }
 
   private WorkerSession open(Session info) {
-    WorkerSession.Limits limits = new WorkerSession.Limits(1 << 20, 2_000_000_000L);
-    return WorkerSession.open(
-        info,
-        Prefix.NONE,
-        new WorkerSession.Host(device, tier, background, limits, StepListener.NONE));
+    SessionLimits limits = new SessionLimits(1 << 20, 2_000_000_000L);
+    return SessionOpening.open(
+        info, Prefix.NONE, new SessionHost(device, tier, background, limits, StepListener.NONE));
   }
 
   private WorkerSession filled(Session info, int tokens) {
@@ -226,11 +224,7 @@ class WorkerSessionTest {
   void closingFreesTheDeviceWhateverTheTierDoesAndDeletesThePagesLater() {
     SessionTable table =
         new SessionTable(
-            device,
-            id -> tier,
-            4,
-            new WorkerSession.Limits(1 << 20, 2_000_000_000L),
-            StepListener.NONE);
+            device, id -> tier, 4, new SessionLimits(1 << 20, 2_000_000_000L), StepListener.NONE);
     Session info = info(HeadClass.HEAD_CLASS_SPARSE, 0);
     assertThat(table.attach(info, "", Prefix.NONE)).isZero();
     WorkerSession session = table.require(info.getSessionId(), 1);
