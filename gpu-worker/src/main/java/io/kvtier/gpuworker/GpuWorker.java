@@ -83,7 +83,7 @@ public final class GpuWorker implements AutoCloseable {
           closing.add(
               new SessionTable(
                   device,
-                  tiers::tierFor,
+                  tiers,
                   config.sessionsMax(),
                   new SessionLimits(config.pendingBytesMax(), config.tierTimeout().toNanos()),
                   trace.<StepListener>map(file -> file).orElse(StepListener.NONE)));
