@@ -186,6 +186,11 @@ final class SessionLink {
         replay();
         return;
       } catch (KvtierException e) {
+        if (e.code() == Code.INTERNAL && !resumed) {
+          // A coordinator that cannot resume: the failure stays what it was.
+          cause.addSuppressed(e);
+          throw cause;
+        }
         boolean passes =
             e.code() == Code.UNAVAILABLE
                 || e.code() == Code.DEADLINE
