@@ -9,8 +9,8 @@ import io.kvtier.gpuworker.grpc.CoordinatorPlans;
 import io.kvtier.gpuworker.grpc.ReplicaMeters;
 import io.kvtier.gpuworker.grpc.TierDirectory;
 import io.kvtier.gpuworker.grpc.WorkerMeters;
+import io.kvtier.gpuworker.session.SessionLimits;
 import io.kvtier.gpuworker.session.SessionTable;
-import io.kvtier.gpuworker.session.WorkerSession;
 import io.kvtier.gpuworker.trace.StepListener;
 import io.kvtier.gpuworker.trace.TraceFile;
 import io.kvtier.replica.ReplicaConfig;
@@ -83,10 +83,9 @@ public final class GpuWorker implements AutoCloseable {
           closing.add(
               new SessionTable(
                   device,
-                  tiers::tierFor,
+                  tiers,
                   config.sessionsMax(),
-                  new WorkerSession.Limits(
-                      config.pendingBytesMax(), config.tierTimeout().toNanos()),
+                  new SessionLimits(config.pendingBytesMax(), config.tierTimeout().toNanos()),
                   trace.<StepListener>map(file -> file).orElse(StepListener.NONE)));
       AttentionGrpcService service =
           new AttentionGrpcService(sessions, plans, new WorkerMeters(meters, device, sessions));

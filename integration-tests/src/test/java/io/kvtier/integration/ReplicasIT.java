@@ -89,7 +89,8 @@ class ReplicasIT {
 
   /**
    * Every sparse head fetches what it attends to, since there is no hot set: what happens to be in
-   * one is attended first, and sums of another order are rounded otherwise.
+   * one is attended first, and sums of another order are rounded otherwise. Failures come as they
+   * are: nothing is kept to go on by itself.
    */
   private KvSession open() {
     Plan.Builder plan = Plan.newBuilder().setDominantTokensMin(64).setHotSetBytes(0);
@@ -103,7 +104,8 @@ class ReplicasIT {
               .setResidualMass(.01f));
     }
     return client.open(
-        new SessionOptions(Synthetic.geometry(), TOKENS_MAX, 0, Optional.of(plan.build())));
+        new SessionOptions(Synthetic.geometry(), TOKENS_MAX, 0, Optional.of(plan.build()))
+            .withReplayBytesMax(0));
   }
 
   /** Decodes one token of all layers; a step that is refused as UNAVAILABLE is sent again. */

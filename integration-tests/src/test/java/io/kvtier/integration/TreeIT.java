@@ -351,7 +351,7 @@ class TreeIT {
           Code.PRECONDITION,
           stream -> linear(stream, 0, 300, next, one),
           "a tree of 4 tokens waits with layer 0");
-      refused(session, Code.PRECONDITION, stream -> treeStep(stream, 0, 300, draft), "4 tokens");
+      refused(session, Code.PRECONDITION, stream -> treeStep(stream, 0, 300, next), "4 tokens");
       refused(session, Code.INVALID, stream -> stream.acceptNow(0, 4), "accepted[0] is 4", "0..3");
       refused(session, Code.INVALID, stream -> stream.acceptNow(0, -1), "4294967295", "0..3");
       refused(session, Code.INVALID, stream -> stream.acceptNow(0, 1), "whose parent is 0", "-1");

@@ -5,13 +5,10 @@ import io.kvtier.KvtierException.Code;
 import io.kvtier.rpc.Tensors;
 import io.kvtier.v1.AcceptedPath;
 import io.kvtier.v1.DecodeAccept;
-import io.kvtier.v1.DecodeRequest;
 import io.kvtier.v1.DecodeResponse;
 import io.kvtier.v1.DecodeStep;
 import io.kvtier.v1.Dtype;
 import io.kvtier.v1.Geometry;
-import io.kvtier.v1.Session;
-import io.kvtier.v1.StreamOpen;
 import java.util.HashMap;
 import java.util.Map;
 
@@ -21,6 +18,10 @@ import java.util.Map;
  * <p>Speculative decoding: {@link #treeStep} lets a tree of drafted tokens attend, none of which is
  * appended; {@link #accept} then tells which of them came true, and the layer's next step carries
  * that along. A layer has one tree at a time.
+ *
+ * <p>When the worker fails, the session is resumed, its next worker is sent what it lacks, trees
+ * that wait included, and the step that was under way is sent again; its caller sees that it took
+ * longer, at most the time-out.
  */
 public final class DecodeStream implements AutoCloseable {
   private static final int[] NO_PARENTS = {};
@@ -28,13 +29,12 @@ public final class DecodeStream implements AutoCloseable {
   /** What was accepted of each layer's tree and not sent yet. */
   private final Map<Integer, AcceptedPath> accepted = new HashMap<>();
 
-  private final Duplex<DecodeRequest, DecodeResponse> stream;
+  private final DecodeCourse course;
   private final Geometry geometry;
 
-  DecodeStream(Duplex<DecodeRequest, DecodeResponse> stream, Session session, StreamOpen open) {
-    this.stream = stream;
-    this.geometry = session.getGeometry();
-    stream.write(DecodeRequest.newBuilder().setOpen(open).build());
+  DecodeStream(SessionLink link) {
+    this.course = new DecodeCourse(link);
+    this.geometry = link.session().getGeometry();
   }
 
   /**
@@ -110,8 +110,7 @@ public final class DecodeStream implements AutoCloseable {
     accepted.remove(layer);
     DecodeAccept accept =
         DecodeAccept.newBuilder().setLayer(layer).setAccepted(path(nodes)).build();
-    stream.write(DecodeRequest.newBuilder().setAccept(accept).build());
-    return stream.read();
+    return course.accept(accept);
   }
 
   private static AcceptedPath path(int... nodes) {
@@ -161,8 +160,7 @@ public final class DecodeStream implements AutoCloseable {
     if (resolved != null) {
       step.setAccepted(resolved);
     }
-    stream.write(DecodeRequest.newBuilder().setStep(step).build());
-    DecodeResponse response = stream.read();
+    DecodeResponse response = course.step(step.build());
     if (response.getLayer() != layer || response.getPosition() != position) {
       throw new KvtierException(
           Code.INTERNAL,
@@ -176,6 +174,6 @@ public final class DecodeStream implements AutoCloseable {
 
   @Override
   public void close() {
-    stream.close();
+    course.close();
   }
 }

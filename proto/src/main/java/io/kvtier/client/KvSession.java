@@ -1,6 +1,5 @@
 package io.kvtier.client;
 
-import io.grpc.ManagedChannel;
 import io.grpc.StatusRuntimeException;
 import io.kvtier.rpc.Statuses;
 import io.kvtier.rpc.Tensors;
@@ -12,35 +11,48 @@ import io.kvtier.v1.Geometry;
 import io.kvtier.v1.LoadRequest;
 import io.kvtier.v1.LoadResponse;
 import io.kvtier.v1.Session;
-import io.kvtier.v1.StreamOpen;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.concurrent.TimeUnit;
+import org.jspecify.annotations.Nullable;
 
 /**
  * An open session. For one thread at a time. {@link #close} ends the session on the service too;
  * closing twice is harmless.
+ *
+ * <p>When its worker fails, the session goes on by itself at another one, within the call's
+ * time-out, with what is stored of it and with what is kept here of the rest; unless {@link
+ * SessionOptions#replayBytesMax} is 0.
  */
 public final class KvSession implements AutoCloseable {
   /** Most tokens a KV head that can be gathered. */
   public static final int GATHER_TOKENS_MAX = 4096;
 
   private final KvtierClient client;
-  private final Session session;
-  private final ManagedChannel channel;
-  private final String peer;
+  private final SessionLink link;
   private boolean closed;
 
-  KvSession(KvtierClient client, Session session) {
+  KvSession(KvtierClient client, Session session, @Nullable ReplayTail tail) {
     this.client = client;
-    this.session = session;
-    this.channel = client.worker(session.getWorkerTarget());
-    this.peer = "the worker at " + session.getWorkerTarget();
+    this.link = new SessionLink(client, session, tail);
   }
 
-  /** The session as it was opened. */
+  /** The session as it was opened, or last resumed. */
   public Session info() {
-    return session;
+    return link.session();
+  }
+
+  /** Of a resumed session: tokens that a layer had then. What follows must be sent again. */
+  public int layerTokens(int layer) {
+    return link.resumedTokens(layer);
+  }
+
+  /**
+   * Whom to ask for rows whose pages no tier has any more: with it, decoding goes on by itself when
+   * a tier is lost that had the only copy. Without it a step that needs them is refused (LOST).
+   */
+  public void recomputeWith(Recompute recompute) {
+    link.recomputeWith(recompute);
   }
 
   /**
@@ -48,7 +60,7 @@ public final class KvSession implements AutoCloseable {
    * prefill begins behind them.
    */
   public int reusedTokens() {
-    return session.getReusedTokens();
+    return info().getReusedTokens();
   }
 
   /**
@@ -56,30 +68,20 @@ public final class KvSession implements AutoCloseable {
    * decoding.
    */
   public PrefillStream prefill() {
-    return new PrefillStream(
-        new Duplex<>(AttentionGrpc.newBlockingV2Stub(channel).prefill(), peer, client.timeout()),
-        session,
-        streamOpen());
+    return new PrefillStream(link);
   }
 
   /** Starts to decode; the session's prefill must be finished. */
   public DecodeStream decode() {
-    return new DecodeStream(
-        new Duplex<>(AttentionGrpc.newBlockingV2Stub(channel).decode(), peer, client.timeout()),
-        session,
-        streamOpen());
-  }
-
-  private StreamOpen streamOpen() {
-    return StreamOpen.newBuilder()
-        .setSessionId(session.getSessionId())
-        .setEpoch(session.getEpoch())
-        .build();
+    return new DecodeStream(link);
   }
 
   /** A second session that starts with all tokens of this one and shares its pages. */
   public KvSession fork() {
-    return client.fork(session);
+    Session child = client.fork(info());
+    // What of the first tokens is not stored yet, only a worker and we have.
+    ReplayTail tail = link.tail();
+    return new KvSession(client, child, tail == null ? null : tail.copy());
   }
 
   /**
@@ -103,53 +105,60 @@ public final class KvSession implements AutoCloseable {
   }
 
   private List<GatheredHead> gather(int layer, float[] query, int tokensMax, boolean asPlanned) {
-    Geometry geometry = session.getGeometry();
-    GatherRequest request =
-        GatherRequest.newBuilder()
-            .setSessionId(session.getSessionId())
-            .setEpoch(session.getEpoch())
-            .setLayer(layer)
-            .setQuery(
-                Tensors.of(Dtype.DTYPE_FP32, query, geometry.getQHeads(), geometry.getHeadDim()))
-            .setTokensMax(tokensMax)
-            .setAsPlanned(asPlanned)
-            .build();
-    try {
-      return AttentionGrpc.newBlockingStub(channel)
-          .withDeadlineAfter(client.timeout().toNanos(), TimeUnit.NANOSECONDS)
-          .gather(request)
-          .getHeadsList();
-    } catch (StatusRuntimeException e) {
-      throw Statuses.fromStatus(e, peer);
-    }
+    return link.recovering(() -> {
+      Session session = info();
+      Geometry geometry = session.getGeometry();
+      GatherRequest request =
+          GatherRequest.newBuilder()
+              .setSessionId(session.getSessionId())
+              .setEpoch(session.getEpoch())
+              .setLayer(layer)
+              .setQuery(
+                  Tensors.of(Dtype.DTYPE_FP32, query, geometry.getQHeads(), geometry.getHeadDim()))
+              .setTokensMax(tokensMax)
+              .setAsPlanned(asPlanned)
+              .build();
+      try {
+        return AttentionGrpc.newBlockingStub(link.channel())
+            .withDeadlineAfter(client.timeout().toNanos(), TimeUnit.NANOSECONDS)
+            .gather(request)
+            .getHeadsList();
+      } catch (StatusRuntimeException e) {
+        throw Statuses.fromStatus(e, link.peer());
+      }
+    });
   }
 
   /** A token range's keys and values, in order of position, at most a page's 64 tokens an entry. */
   public List<LoadResponse> load(int layer, int position, int tokens) {
-    LoadRequest request =
-        LoadRequest.newBuilder()
-            .setSessionId(session.getSessionId())
-            .setEpoch(session.getEpoch())
-            .setLayer(layer)
-            .setPosition(position)
-            .setTokens(tokens)
-            .build();
-    List<LoadResponse> parts = new ArrayList<>();
-    try (Duplex<?, LoadResponse> stream =
-        new Duplex<>(
-            AttentionGrpc.newBlockingV2Stub(channel).load(request), peer, client.timeout())) {
-      for (LoadResponse part = stream.readOrEnd(); part != null; part = stream.readOrEnd()) {
-        parts.add(part);
+    return link.recovering(() -> {
+      LoadRequest request =
+          LoadRequest.newBuilder()
+              .setSessionId(info().getSessionId())
+              .setEpoch(info().getEpoch())
+              .setLayer(layer)
+              .setPosition(position)
+              .setTokens(tokens)
+              .build();
+      List<LoadResponse> parts = new ArrayList<>();
+      try (Duplex<?, LoadResponse> stream =
+          new Duplex<>(
+              AttentionGrpc.newBlockingV2Stub(link.channel()).load(request),
+              link.peer(),
+              client.timeout())) {
+        for (LoadResponse part = stream.readOrEnd(); part != null; part = stream.readOrEnd()) {
+          parts.add(part);
+        }
       }
-    }
-    return parts;
+      return parts;
+    });
   }
 
   @Override
   public void close() {
     if (!closed) {
       closed = true;
-      client.closeSession(session);
+      client.closeSession(info());
     }
   }
 }

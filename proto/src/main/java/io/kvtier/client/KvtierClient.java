@@ -20,12 +20,14 @@ import io.kvtier.v1.LookupPrefixRequest;
 import io.kvtier.v1.ModelProfile;
 import io.kvtier.v1.OpenRequest;
 import io.kvtier.v1.ProfilesRequest;
+import io.kvtier.v1.ResumeRequest;
 import io.kvtier.v1.Session;
 import io.kvtier.v1.SessionsGrpc;
 import java.time.Duration;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
+import java.util.UUID;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.TimeUnit;
 import java.util.function.Function;
@@ -105,7 +107,8 @@ public final class KvtierClient implements AutoCloseable {
             .setMode(options.mode())
             .addAllTokenIds(options.tokenIds());
     options.plan().ifPresent(request::setPlan);
-    return new KvSession(this, call(stub -> stub.open(request.build())));
+    Session session = call(stub -> stub.open(request.build()));
+    return new KvSession(this, session, SessionLink.tailOf(session, options.replayBytesMax()));
   }
 
   /** Tells a session's state and plan. */
@@ -149,13 +152,40 @@ public final class KvtierClient implements AutoCloseable {
     }
   }
 
-  KvSession fork(Session parent) {
+  /**
+   * Takes a session over: its former user is refused from now on. It is resumed where it is, or
+   * read back from its stored pages if its worker is gone; {@link KvSession#layerTokens} tells what
+   * each layer has, and what follows must be sent again.
+   *
+   * @param session as {@link #get}, or an earlier user of it, tells
+   */
+  public KvSession resume(Session session) {
+    Session resumed = resume(session, false, UUID.randomUUID().toString());
+    return new KvSession(
+        this, resumed, SessionLink.tailOf(resumed, SessionOptions.REPLAY_BYTES_MAX));
+  }
+
+  /** Resumes a session; the same request id once more is the same call. */
+  Session resume(Session session, boolean workerFailed, String requestId) {
+    ResumeRequest request =
+        ResumeRequest.newBuilder()
+            .setSessionId(session.getSessionId())
+            .setEpoch(session.getEpoch())
+            .setOwner(session.getOwner())
+            .setWorkerFailed(workerFailed)
+            .setRequestId(requestId)
+            .build();
+    return call(stub -> stub.resume(request));
+  }
+
+  Session fork(Session parent) {
     ForkRequest request =
         ForkRequest.newBuilder()
             .setSessionId(parent.getSessionId())
             .setEpoch(parent.getEpoch())
+            .setOwner(parent.getOwner())
             .build();
-    return new KvSession(this, call(stub -> stub.fork(request)));
+    return call(stub -> stub.fork(request));
   }
 
   void closeSession(Session session) {
@@ -163,6 +193,7 @@ public final class KvtierClient implements AutoCloseable {
         CloseRequest.newBuilder()
             .setSessionId(session.getSessionId())
             .setEpoch(session.getEpoch())
+            .setOwner(session.getOwner())
             .build();
     // The answer carries nothing: what counts is that no refusal came.
     var _ = call(stub -> stub.close(request));

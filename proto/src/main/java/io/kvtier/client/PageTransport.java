@@ -2,11 +2,13 @@ package io.kvtier.client;
 
 import com.google.protobuf.ByteString;
 import io.kvtier.KvtierException;
+import io.kvtier.KvtierException.Code;
 import io.kvtier.page.PageKey;
 import io.kvtier.page.PageLayout;
 import io.kvtier.page.TokenRows;
 import io.kvtier.v1.RowsOf;
 import io.kvtier.v1.SectionsOf;
+import java.util.BitSet;
 import java.util.List;
 import java.util.function.ObjIntConsumer;
 import org.agrona.DirectBuffer;
@@ -115,6 +117,28 @@ public interface PageTransport extends AutoCloseable {
 
   private static DirectBuffer inPlace(ByteString bytes) {
     return new UnsafeBuffer(bytes.asReadOnlyByteBuffer());
+  }
+
+  /**
+   * Tells which pages are stored. Unless a transport knows better, they are read to find out.
+   *
+   * @return bit i for key i
+   * @throws KvtierException if that cannot be told, since somebody who may have them does not
+   *     answer
+   */
+  default BitSet contains(List<PageKey> keys) {
+    BitSet stored = new BitSet(keys.size());
+    for (int i = 0; i < keys.size(); i++) {
+      try {
+        get(keys.subList(i, i + 1), (page, index) -> {});
+        stored.set(i);
+      } catch (KvtierException e) {
+        if (e.code() != Code.LOST) {
+          throw e;
+        }
+      }
+    }
+    return stored;
   }
 
   /**

@@ -346,7 +346,7 @@ public final class PagesClient implements PageTransport {
     }
   }
 
-  /** Tells which pages are stored: bit i for key i. */
+  @Override
   public BitSet contains(List<PageKey> keys) {
     BitSet stored = new BitSet(keys.size());
     for (int from = 0; from < keys.size(); from += BATCH_MAX) {

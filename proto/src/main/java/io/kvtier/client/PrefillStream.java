@@ -9,12 +9,14 @@ import io.kvtier.v1.PrefillFinish;
 import io.kvtier.v1.PrefillRequest;
 import io.kvtier.v1.PrefillResponse;
 import io.kvtier.v1.QueryWindow;
-import io.kvtier.v1.Session;
-import io.kvtier.v1.StreamOpen;
+import java.util.SortedMap;
+import java.util.TreeMap;
+import org.jspecify.annotations.Nullable;
 
 /**
  * A prompt on its way in. Messages are acknowledged with some delay, so that the stream stays full;
- * a refusal comes with a later call.
+ * a refusal comes with a later call. When the worker fails, what was sent and is not stored is sent
+ * again to the session's next one.
  */
 public final class PrefillStream implements AutoCloseable {
   /** Messages on their way before an acknowledgement is waited for. */
@@ -28,15 +30,19 @@ public final class PrefillStream implements AutoCloseable {
    */
   private static final int TENSOR_BYTES_MAX = 8 << 20;
 
-  private final Duplex<PrefillRequest, PrefillResponse> stream;
+  private final SessionLink link;
   private final Geometry geometry;
+
+  /** Last queries sent on this stream, by layer. */
+  private final SortedMap<Integer, PrefillRequest> queries = new TreeMap<>();
+
+  private @Nullable Duplex<PrefillRequest, PrefillResponse> stream;
   private int inFlight;
   private PrefillResponse last = PrefillResponse.getDefaultInstance();
 
-  PrefillStream(Duplex<PrefillRequest, PrefillResponse> stream, Session session, StreamOpen open) {
-    this.stream = stream;
-    this.geometry = session.getGeometry();
-    send(PrefillRequest.newBuilder().setOpen(open).build());
+  PrefillStream(SessionLink link) {
+    this.link = link;
+    this.geometry = link.session().getGeometry();
   }
 
   /**
@@ -65,27 +71,31 @@ public final class PrefillStream implements AutoCloseable {
     int heads = geometry.getKvHeads();
     int headDim = geometry.getHeadDim();
     Dtype dtype = geometry.getKvDtype();
-    send(
-        PrefillRequest.newBuilder()
-            .setChunk(
-                KvChunk.newBuilder()
-                    .setLayer(layer)
-                    .setPosition(position)
-                    .setKeys(Tensors.slice(dtype, keys, from, tokens, heads, headDim))
-                    .setValues(Tensors.slice(dtype, values, from, tokens, heads, headDim)))
-            .build());
+    KvChunk chunk =
+        KvChunk.newBuilder()
+            .setLayer(layer)
+            .setPosition(position)
+            .setKeys(Tensors.slice(dtype, keys, from, tokens, heads, headDim))
+            .setValues(Tensors.slice(dtype, values, from, tokens, heads, headDim))
+            .build();
+    // Kept before it is sent: it may have arrived though its sending failed.
+    ReplayTail tail = link.tail();
+    if (tail != null) {
+      tail.append(layer, position, chunk.getKeys(), chunk.getValues(), tokens);
+    }
+    send(PrefillRequest.newBuilder().setChunk(chunk).build());
   }
 
   /**
    * Sends the prompt's last queries of one layer, after the layer's last chunk.
    *
    * @param window tokens, 1..64
-   * @param queries {@code [window][qHeads][headDim]}, with positional rotation
+   * @param lastQueries {@code [window][qHeads][headDim]}, with positional rotation
    */
-  public void queries(int layer, int window, float[] queries) {
+  public void queries(int layer, int window, float[] lastQueries) {
     Tensors.requireElements(
-        "queries", queries, window, geometry.getQHeads(), geometry.getHeadDim());
-    send(
+        "queries", lastQueries, window, geometry.getQHeads(), geometry.getHeadDim());
+    PrefillRequest request =
         PrefillRequest.newBuilder()
             .setQueries(
                 QueryWindow.newBuilder()
@@ -93,11 +103,13 @@ public final class PrefillStream implements AutoCloseable {
                     .setQueries(
                         Tensors.of(
                             Dtype.DTYPE_FP32,
-                            queries,
+                            lastQueries,
                             window,
                             geometry.getQHeads(),
                             geometry.getHeadDim())))
-            .build());
+            .build();
+    queries.put(layer, request);
+    send(request);
   }
 
   /**
@@ -107,32 +119,88 @@ public final class PrefillStream implements AutoCloseable {
    * @return the plan and the session's bytes
    */
   public PrefillResponse finish(int tokens) {
-    send(
-        PrefillRequest.newBuilder()
-            .setFinish(PrefillFinish.newBuilder().setTokens(tokens))
-            .build());
-    stream.finish();
-    while (inFlight > 0) {
-      receive();
+    PrefillRequest finish =
+        PrefillRequest.newBuilder().setFinish(PrefillFinish.newBuilder().setTokens(tokens)).build();
+    recovering(() -> {
+      write(finish);
+      open().finish();
+      receive(0);
+    });
+    queries.clear();
+    ReplayTail tail = link.tail();
+    if (tail != null) {
+      tail.comeBackEven();
     }
     return last;
   }
 
   private void send(PrefillRequest request) {
-    if (inFlight == IN_FLIGHT_MAX) {
-      receive();
-    }
-    stream.write(request);
+    boolean[] kept = {false};
+    recovering(() -> {
+      // Once the session has been resumed, it has every chunk and all queries.
+      if (!kept[0]) {
+        kept[0] = link.tail() != null;
+        write(request);
+      }
+    });
+  }
+
+  private void write(PrefillRequest request) {
+    receive(IN_FLIGHT_MAX - 1);
+    open().write(request);
     inFlight++;
   }
 
-  private void receive() {
-    last = stream.read();
-    inFlight--;
+  private void receive(int most) {
+    while (inFlight > most) {
+      last = open().read();
+      inFlight--;
+      ReplayTail tail = link.tail();
+      if (tail != null) {
+        tail.durable(last.getLayer(), last.getDurableTokens());
+      }
+    }
+  }
+
+  private Duplex<PrefillRequest, PrefillResponse> open() {
+    Duplex<PrefillRequest, PrefillResponse> opened = stream;
+    if (opened == null) {
+      opened = link.openPrefill();
+      stream = opened;
+    }
+    return opened;
+  }
+
+  /** Does something, again on a new stream if the worker fails. */
+  private void recovering(Runnable call) {
+    long deadlineNs = link.deadlineNs();
+    boolean resumed = false;
+    while (true) {
+      try {
+        if (resumed) {
+          queries.values().forEach(this::write);
+          resumed = false;
+        }
+        call.run();
+        return;
+      } catch (KvtierException e) {
+        if (!link.recoversFrom(e) || System.nanoTime() > deadlineNs) {
+          throw e;
+        }
+        close();
+        stream = null;
+        inFlight = 0;
+        link.recover(e, deadlineNs);
+        resumed = true;
+      }
+    }
   }
 
   @Override
   public void close() {
-    stream.close();
+    Duplex<PrefillRequest, PrefillResponse> opened = stream;
+    if (opened != null) {
+      opened.close();
+    }
   }
 }

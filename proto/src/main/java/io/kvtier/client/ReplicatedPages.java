@@ -17,6 +17,7 @@ import io.kvtier.replica.WriteCourse;
 import io.kvtier.v1.RowsOf;
 import io.kvtier.v1.SectionsOf;
 import java.util.ArrayList;
+import java.util.BitSet;
 import java.util.Collection;
 import java.util.List;
 import java.util.Set;
@@ -265,6 +266,47 @@ public final class ReplicatedPages implements PageTransport {
   static boolean sound(PageKey key, ByteString page) {
     UnsafeBuffer buffer = new UnsafeBuffer(page.asReadOnlyByteBuffer());
     return Pages.verify(key, buffer, 0, buffer.capacity()) == Pages.Flaw.NONE;
+  }
+
+  /**
+   * Tells which pages some member has. A member that does not answer is taken to have none as long
+   * as fewer are silent than have each page; else it cannot be told.
+   */
+  @Override
+  public BitSet contains(List<PageKey> keys) {
+    Rendezvous now = membersOrRefuse();
+    BitSet stored = new BitSet(keys.size());
+    List<Future<BitSet>> answers = new ArrayList<>();
+    for (String node : now.nodes()) {
+      FutureTask<BitSet> task = new FutureTask<>(() -> containedAt(node, keys));
+      Thread.ofVirtual().name("kvtier-replicas-", 0).start(task);
+      answers.add(task);
+    }
+    int silent = 0;
+    for (Future<BitSet> answer : answers) {
+      try {
+        stored.or(answer.get());
+      } catch (InterruptedException e) {
+        Thread.currentThread().interrupt();
+        throw new KvtierException(Code.UNAVAILABLE, "interrupted while replicas are asked", e);
+      } catch (ExecutionException e) {
+        LOG.log(Level.FINE, "a tier node does not tell which pages it has", e);
+        silent++;
+      }
+    }
+    if (silent >= config.writeAcks() && stored.cardinality() < keys.size()) {
+      throw new KvtierException(
+          Code.UNAVAILABLE,
+          "%d of %d tier nodes do not tell which pages they have; ask again"
+              .formatted(silent, now.nodes().size()));
+    }
+    return stored;
+  }
+
+  private BitSet containedAt(String node, List<PageKey> keys) {
+    BitSet[] contained = new BitSet[1];
+    nodes.call(node, transport -> contained[0] = transport.contains(keys));
+    return contained[0];
   }
 
   // ---- delete

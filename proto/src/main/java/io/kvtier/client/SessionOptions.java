@@ -19,6 +19,9 @@ import java.util.Optional;
  * @param mode which method places and attends
  * @param tokenIds the prompt's, from its first token on: its pages are shared with other sessions
  *     whose prompts begin alike; empty: they are the session's own
+ * @param replayBytesMax most bytes of memory here that keep what was sent and is not stored yet,
+ *     with which the session goes on by itself when its worker fails; they are taken as they are
+ *     needed, some hundred tokens of each layer. 0: nothing is kept, and failures are the caller's
  */
 public record SessionOptions(
     Geometry geometry,
@@ -26,12 +29,28 @@ public record SessionOptions(
     long deviceBytesMax,
     Optional<Plan> plan,
     PlanMode mode,
-    List<Integer> tokenIds) {
+    List<Integer> tokenIds,
+    long replayBytesMax) {
+  /** What is kept to be sent again unless told otherwise, at most. */
+  public static final long REPLAY_BYTES_MAX = 256 << 20;
+
   public SessionOptions {
     requireInRange("length of token_ids", tokenIds.size(), 0, tokensMax);
     tokenIds = List.copyOf(tokenIds);
     requireInRange("tokens_max", tokensMax, 1, 1 << 20);
     requireInRange("device_bytes_max", deviceBytesMax, 0, Long.MAX_VALUE);
+    requireInRange("replay bytes", replayBytesMax, 0, Long.MAX_VALUE);
+  }
+
+  /** The same with what is kept to be sent again at its default. */
+  public SessionOptions(
+      Geometry geometry,
+      int tokensMax,
+      long deviceBytesMax,
+      Optional<Plan> plan,
+      PlanMode mode,
+      List<Integer> tokenIds) {
+    this(geometry, tokensMax, deviceBytesMax, plan, mode, tokenIds, REPLAY_BYTES_MAX);
   }
 
   /** The same without token ids. */
@@ -53,16 +72,22 @@ public record SessionOptions(
 
   /** The same with another bound on device memory. */
   public SessionOptions withDeviceBytesMax(long bytes) {
-    return new SessionOptions(geometry, tokensMax, bytes, plan, mode, tokenIds);
+    return new SessionOptions(geometry, tokensMax, bytes, plan, mode, tokenIds, replayBytesMax);
   }
 
   /** The same with another method. */
   public SessionOptions withMode(PlanMode other) {
-    return new SessionOptions(geometry, tokensMax, deviceBytesMax, plan, other, tokenIds);
+    return new SessionOptions(
+        geometry, tokensMax, deviceBytesMax, plan, other, tokenIds, replayBytesMax);
   }
 
   /** The same for a prompt whose pages are shared. */
   public SessionOptions withTokenIds(List<Integer> ids) {
-    return new SessionOptions(geometry, tokensMax, deviceBytesMax, plan, mode, ids);
+    return new SessionOptions(geometry, tokensMax, deviceBytesMax, plan, mode, ids, replayBytesMax);
+  }
+
+  /** The same with another bound on what is kept to be sent again; 0: nothing. */
+  public SessionOptions withReplayBytesMax(long bytes) {
+    return new SessionOptions(geometry, tokensMax, deviceBytesMax, plan, mode, tokenIds, bytes);
   }
 }

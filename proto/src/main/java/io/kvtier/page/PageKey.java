@@ -140,6 +140,24 @@ public record PageKey(long w0, long w1, long w2, long w3) {
     return (w3 & 0xFFFF) == KIND_PREFIX << 8;
   }
 
+  /** Whether the page belongs to this session. */
+  public boolean isOfSession(UUID session) {
+    return !isOfPrefix()
+        && w0 == session.getMostSignificantBits()
+        && w1 == session.getLeastSignificantBits();
+  }
+
+  /** Of a session's page: its index in the session. */
+  public int pageIndex() {
+    return (int) (w2 >>> 32);
+  }
+
+  /** The key of a session's page of the same index and layer in another layout. */
+  public PageKey inLayout(PageLayout layout) {
+    long codecs = (layout.keyCodec().id() << 8 | layout.valueCodec().id()) * 65_536L;
+    return new PageKey(w0, w1, w2, (w3 & ~0xFFFF_0000L) | codecs);
+  }
+
   /** Of a prefix's page: the checksum of its header. */
   public int headerChecksum() {
     return (int) (w2 >>> 32);

@@ -65,7 +65,11 @@ public final class AttentionGrpcService extends AttentionGrpc.AttentionImplBase 
         Tensors.toFloats("query", request.getQuery(), geometry.getQHeads(), geometry.getHeadDim());
     GatherResponse.Builder response = GatherResponse.newBuilder();
     for (SessionReader.HeadRows rows :
-        session.gather(request.getLayer(), query, request.getTokensMax(), request.getAsPlanned())) {
+        session.inEpoch(
+            request.getEpoch(),
+            () ->
+                session.gather(
+                    request.getLayer(), query, request.getTokensMax(), request.getAsPlanned()))) {
       GatheredHead.Builder head = GatheredHead.newBuilder();
       for (int position : rows.positions()) {
         head.addPositions(position);
@@ -112,15 +116,31 @@ public final class AttentionGrpcService extends AttentionGrpc.AttentionImplBase 
     if (request.getPrefix().getHashes().size() > 0 && !request.getForkOf().isEmpty()) {
       throw KvtierException.invalid("prefix is set beside fork_of; one of them may be");
     }
+    if (request.getResume() && !request.getForkOf().isEmpty()) {
+      throw KvtierException.invalid("resume is set beside fork_of; one of them may be");
+    }
     Prefix prefix = Prefix.of(request.getPrefix(), request.getSession());
-    int reused = sessions.attach(request.getSession(), request.getForkOf(), prefix);
-    responses.onNext(AttachResponse.newBuilder().setReusedTokens(reused).build());
+    responses.onNext(attached(request, prefix));
     responses.onCompleted();
+  }
+
+  private AttachResponse attached(AttachRequest request, Prefix prefix) {
+    AttachResponse.Builder response = AttachResponse.newBuilder();
+    if (request.getResume()) {
+      for (int tokens : sessions.resume(request.getSession(), prefix)) {
+        response.addLayerTokens(tokens);
+      }
+      return response.build();
+    }
+    int tokens = sessions.attach(request.getSession(), request.getForkOf(), prefix);
+    return request.getForkOf().isEmpty()
+        ? response.setReusedTokens(tokens).build()
+        : response.setSharedTokens(tokens).build();
   }
 
   @Override
   public void detach(DetachRequest request, StreamObserver<DetachResponse> responses) {
-    sessions.detach(request.getSessionId());
+    sessions.detach(request.getSessionId(), request.getEpoch(), request.getKeepPages());
     responses.onNext(DetachResponse.getDefaultInstance());
     responses.onCompleted();
   }

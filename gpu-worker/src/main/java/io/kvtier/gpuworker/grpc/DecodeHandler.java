@@ -2,6 +2,7 @@ package io.kvtier.gpuworker.grpc;
 
 import io.grpc.stub.StreamObserver;
 import io.kvtier.KvtierException;
+import io.kvtier.KvtierException.Code;
 import io.kvtier.gpuworker.session.SessionTable;
 import io.kvtier.gpuworker.session.StepResult;
 import io.kvtier.gpuworker.session.TokenStep;
@@ -16,6 +17,8 @@ import io.kvtier.v1.Dtype;
 import io.kvtier.v1.Geometry;
 import io.kvtier.v1.StepStats;
 import io.kvtier.v1.StreamOpen;
+import io.kvtier.v1.TokenRange;
+import java.util.List;
 import org.jspecify.annotations.Nullable;
 
 /** One Decode stream. */
@@ -52,12 +55,15 @@ final class DecodeHandler extends ReplyStream<DecodeRequest, DecodeResponse> {
     }
     // Asked for each message anew: the session may have been closed or fenced meanwhile.
     WorkerSession session = sessions.require(named.getSessionId(), named.getEpoch());
-    return switch (request.getPartCase()) {
-      case OPEN -> throw openOnce();
-      case STEP -> step(session, request.getStep());
-      case ACCEPT -> accept(session, request.getAccept());
-      case PART_NOT_SET -> throw partMissing();
-    };
+    return session.inEpoch(
+        named.getEpoch(),
+        () ->
+            switch (request.getPartCase()) {
+              case OPEN -> throw openOnce();
+              case STEP -> step(session, request.getStep());
+              case ACCEPT -> accept(session, request.getAccept());
+              case PART_NOT_SET -> throw partMissing();
+            });
   }
 
   private DecodeResponse step(WorkerSession session, DecodeStep step) {
@@ -75,18 +81,23 @@ final class DecodeHandler extends ReplyStream<DecodeRequest, DecodeResponse> {
         step.hasHint()
             ? Tensors.toFloats("hint", step.getHint(), tokens, qHeads, headDim)
             : new float[0];
-    StepResult result =
-        session.step(
-            new TokenStep(
-                step.getLayer(),
-                step.getPosition(),
-                tokens,
-                queries,
-                keys,
-                values,
-                hint,
-                parents(step, tokens),
-                step.hasAccepted() ? nodes(step.getAccepted()) : null));
+    TokenStep asked =
+        new TokenStep(
+            step.getLayer(),
+            step.getPosition(),
+            tokens,
+            queries,
+            keys,
+            values,
+            hint,
+            parents(step, tokens),
+            step.hasAccepted() ? nodes(step.getAccepted()) : null);
+    StepResult result;
+    try {
+      result = session.step(asked);
+    } catch (KvtierException e) {
+      return missing(session, asked, e);
+    }
     meters.stepped(tokens, result);
     Dtype dtype = step.getQueries().getDtype();
     return DecodeResponse.newBuilder()
@@ -97,6 +108,23 @@ final class DecodeHandler extends ReplyStream<DecodeRequest, DecodeResponse> {
         .setDurableTokens(session.durableTokens(step.getLayer()))
         .setStats(stats(result))
         .setBytes(session.bytes(result.deviceBytes()))
+        .build();
+  }
+
+  /** A step that needs pages which no tier has is answered by what is to be sent again. */
+  private static DecodeResponse missing(
+      WorkerSession session, TokenStep asked, KvtierException refusal) {
+    if (refusal.code() != Code.LOST) {
+      throw refusal;
+    }
+    List<TokenRange> missing = session.missing(asked.layer());
+    if (missing.isEmpty()) {
+      throw refusal;
+    }
+    return DecodeResponse.newBuilder()
+        .setLayer(asked.layer())
+        .setPosition(asked.position())
+        .addAllMissing(missing)
         .build();
   }
 

@@ -10,6 +10,7 @@ import io.kvtier.page.PageKey;
 import io.kvtier.page.PageLayout;
 import io.kvtier.v1.RowsOf;
 import io.kvtier.v1.SectionsOf;
+import java.util.BitSet;
 import java.util.List;
 import java.util.Optional;
 import java.util.function.BooleanSupplier;
@@ -31,6 +32,10 @@ final class NodeTransport implements PageTransport {
     this.nodeId = nodeId;
     this.target = target;
     this.directory = directory;
+  }
+
+  String nodeId() {
+    return nodeId;
   }
 
   @Override
@@ -72,6 +77,13 @@ final class NodeTransport implements PageTransport {
   public void readRows(PageLayout layout, List<RowsOf> wanted, PageConsumer consumer) {
     GivenInPlace given = new GivenInPlace(consumer);
     call(client -> client.readRows(layout, wanted, given), given::nothing);
+  }
+
+  @Override
+  public BitSet contains(List<PageKey> keys) {
+    BitSet stored = new BitSet(keys.size());
+    call(client -> stored.or(client.contains(keys)), () -> true);
+    return stored;
   }
 
   @Override

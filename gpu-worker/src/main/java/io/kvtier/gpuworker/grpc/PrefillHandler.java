@@ -56,13 +56,16 @@ final class PrefillHandler extends ReplyStream<PrefillRequest, PrefillResponse> 
     }
     // Asked for each message anew: the session may have been closed or fenced meanwhile.
     WorkerSession session = sessions.require(named.getSessionId(), named.getEpoch());
-    return switch (request.getPartCase()) {
-      case OPEN -> throw openOnce();
-      case CHUNK -> chunk(session, request.getChunk());
-      case QUERIES -> queries(session, request.getQueries());
-      case FINISH -> finish(session, request.getFinish());
-      case PART_NOT_SET -> throw partMissing();
-    };
+    return session.inEpoch(
+        named.getEpoch(),
+        () ->
+            switch (request.getPartCase()) {
+              case OPEN -> throw openOnce();
+              case CHUNK -> chunk(session, request.getChunk());
+              case QUERIES -> queries(session, request.getQueries());
+              case FINISH -> finish(session, request.getFinish());
+              case PART_NOT_SET -> throw partMissing();
+            });
   }
 
   private PrefillResponse chunk(WorkerSession session, KvChunk chunk) {
@@ -74,9 +77,15 @@ final class PrefillHandler extends ReplyStream<PrefillRequest, PrefillResponse> 
     Tensors.requireDtype("values", chunk.getValues(), geometry.getKvDtype());
     float[] keys = Tensors.toFloats("keys", chunk.getKeys(), tokens, heads, headDim);
     float[] values = Tensors.toFloats("values", chunk.getValues(), tokens, heads, headDim);
-    int have = session.append(chunk.getLayer(), chunk.getPosition(), tokens, keys, values);
-    meters.appended(tokens);
-    return acknowledge(session, chunk.getLayer(), have).build();
+    int layer = chunk.getLayer();
+    int have;
+    if (chunk.getRepair()) {
+      have = session.repair(layer, chunk.getPosition(), tokens, keys, values);
+    } else {
+      have = session.append(layer, chunk.getPosition(), tokens, keys, values);
+      meters.appended(tokens);
+    }
+    return acknowledge(session, layer, have).build();
   }
 
   private PrefillResponse queries(WorkerSession session, QueryWindow window) {

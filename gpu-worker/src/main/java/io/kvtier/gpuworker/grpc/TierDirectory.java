@@ -5,6 +5,7 @@ import io.kvtier.KvtierException.Code;
 import io.kvtier.client.PageTransport;
 import io.kvtier.client.PagesClient;
 import io.kvtier.client.ReplicatedPages;
+import io.kvtier.gpuworker.session.SessionTiers;
 import io.kvtier.page.PageKey;
 import io.kvtier.replica.Rendezvous;
 import io.kvtier.replica.ReplicaConfig;
@@ -30,7 +31,7 @@ import org.jspecify.annotations.Nullable;
  * rendezvous hashing chooses of the members at its opening; with more, each page on its own nodes
  * of the members of now. Keeps one client a node. Safe for any number of threads.
  */
-public final class TierDirectory implements AutoCloseable {
+public final class TierDirectory implements SessionTiers, AutoCloseable {
   /** How old the members may be that replicas are placed by. */
   private static final long MEMBERS_AGE_NS = 500_000_000L;
 
@@ -101,23 +102,64 @@ public final class TierDirectory implements AutoCloseable {
     return Optional.ofNullable(replicated).map(ReplicatedPages::counts);
   }
 
-  /**
-   * The tier for a new session.
-   *
-   * @throws KvtierException UNAVAILABLE if there is none
-   */
-  public PageTransport tierFor(String sessionId) {
+  @Override
+  public PageTransport tierFor(String placement) {
+    Members now = refreshOrRefuse();
+    return replicated != null
+        ? replicated
+        : new HomeTransport(placement, node(chosen(now, placement)), this);
+  }
+
+  @Override
+  public PageTransport tierHolding(String placement, List<PageKey> keys) {
+    Members now = refreshOrRefuse();
+    if (replicated != null) {
+      return replicated;
+    }
+    Node best = chosen(now, placement);
+    int most = 0;
+    KvtierException silent = null;
+    for (Node tier : now.nodes()) {
+      try {
+        int run = node(tier).contains(keys).nextClearBit(0);
+        if (run > most) {
+          most = run;
+          best = tier;
+        }
+      } catch (KvtierException e) {
+        silent = e;
+      }
+    }
+    if (silent != null && most == 0) {
+      throw silent;
+    }
+    return new HomeTransport(placement, node(best), this);
+  }
+
+  /** Another home for what was placed at a node that has left; empty: it is there, or no other. */
+  Optional<NodeTransport> homeInsteadOf(NodeTransport left, String placement) {
+    Members now = refresh();
+    return now.nodes().isEmpty() || targetIn(now, left.nodeId()).isPresent()
+        ? Optional.empty()
+        : Optional.of(node(chosen(now, placement)));
+  }
+
+  private static Node chosen(Members now, String placement) {
+    return now.nodes().get(now.ranking().ranking(keyOf(placement), 1)[0]);
+  }
+
+  private NodeTransport node(Node tier) {
+    return new NodeTransport(tier.getNodeId(), tier.getTarget(), this);
+  }
+
+  private Members refreshOrRefuse() {
     Members now = refresh();
     if (now.nodes().isEmpty()) {
       throw new KvtierException(
           Code.UNAVAILABLE,
           "no cache tier is registered at the coordinator; start one with: kvtier cache-tier");
     }
-    if (replicated != null) {
-      return replicated;
-    }
-    Node chosen = now.nodes().get(now.ranking().ranking(keyOf(sessionId), 1)[0]);
-    return new NodeTransport(chosen.getNodeId(), chosen.getTarget(), this);
+    return now;
   }
 
   /** Sessions are ranked like pages. */

@@ -5,6 +5,7 @@ import static io.kvtier.KvtierException.precondition;
 import io.kvtier.gpuworker.device.LayerShape;
 import io.kvtier.gpuworker.trace.StepListener;
 import io.kvtier.gpuworker.trace.TraceStep;
+import java.util.concurrent.atomic.AtomicReference;
 import org.jspecify.annotations.Nullable;
 
 /**
@@ -18,6 +19,7 @@ final class DecodeSteps {
   private final LayerGrowth growth;
   private final LayerStep steps;
   private final StepListener listener;
+  private final AtomicReference<@Nullable ServedStep> served = new AtomicReference<>();
 
   DecodeSteps(
       String sessionId,
@@ -39,6 +41,10 @@ final class DecodeSteps {
     String classes;
     target.lock.lock();
     try {
+      ServedStep last = served.get();
+      if (last != null && last.is(step)) {
+        return last.result();
+      }
       TokenTree waiting = requireResolved(target, step.layer(), step.accepted());
       TokenTree tree =
           step.isTree()
@@ -56,6 +62,7 @@ final class DecodeSteps {
         growth.append(target, step.layer(), appended, rows.keys(), rows.values());
       }
       target.tree = tree;
+      served.set(new ServedStep(step, result));
     } finally {
       target.lock.unlock();
     }
@@ -63,11 +70,28 @@ final class DecodeSteps {
     return result;
   }
 
+  /** Something else was sent since the last step. */
+  void forgetServed() {
+    served.set(null);
+  }
+
+  /** Drops the trees that wait; no call is under way. */
+  void dropTrees(SessionLayer[] layers) {
+    for (SessionLayer layer : layers) {
+      layer.tree = null;
+    }
+    ServedStep last = served.get();
+    if (last != null && last.step().isTree()) {
+      forgetServed();
+    }
+  }
+
   /** Appends accepted nodes of a layer's waiting tree and drops the others; the layer's tokens. */
   int accept(SessionLayer target, int layer, int[] nodes) {
     target.lock.lock();
     try {
       TokenTree waiting = requireResolved(target, layer, nodes);
+      forgetServed();
       if (waiting != null && nodes.length > 0) {
         growth.requireRoom(target, nodes.length);
         float[] keys = new float[nodes.length * shape.rowLength()];

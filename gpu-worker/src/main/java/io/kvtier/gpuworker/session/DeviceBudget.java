@@ -8,6 +8,7 @@ import io.kvtier.gpuworker.device.DeviceMemory;
 import io.kvtier.gpuworker.device.LayerShape;
 import io.kvtier.page.Residence;
 import io.kvtier.v1.Session;
+import java.util.ArrayList;
 import java.util.List;
 import java.util.Optional;
 import java.util.function.LongSupplier;
@@ -104,6 +105,62 @@ final class DeviceBudget {
     }
     if (info.getDeviceBytesMax() != 0) {
       hotSet.shrink(left);
+    }
+  }
+
+  /**
+   * Policies under which restored layers, which hold nothing but sketches at most, fit: those of a
+   * plan, demoted where the session has outgrown it. Layers give up in turn, one head each time.
+   *
+   * @param policies {@code [layers][kvHeads]}
+   */
+  List<List<HeadPolicy>> fitting(SessionLayer[] layers, List<List<HeadPolicy>> policies) {
+    List<List<HeadPolicy>> fitted = new ArrayList<>(policies);
+    int tokens = 0;
+    long held = 0;
+    long exact = 0;
+    for (SessionLayer layer : layers) {
+      if (!layer.device.placesHeads()) {
+        return policies;
+      }
+      tokens = Math.max(tokens, layer.device.tokens());
+      held += layer.device.residentBytes();
+      exact += shape.exactRowBytes();
+    }
+    long max = info.getDeviceBytesMax() == 0 ? Long.MAX_VALUE : info.getDeviceBytesMax();
+    long ofMemory = memory.bytesMax() - memory.bytesUsed() + held;
+    long left = Math.min(max, ofMemory) - exact - stagedBytes(tokens);
+    long need = 0;
+    for (int layer = 0; layer < layers.length; layer++) {
+      need += bytesOf(layers[layer], fitted.get(layer));
+    }
+    boolean demoting = true;
+    while (need > left && demoting) {
+      demoting = false;
+      for (int layer = 0; layer < layers.length && need > left; layer++) {
+        Optional<List<HeadPolicy>> demoted = Demotion.next(fitted.get(layer), tokens);
+        if (demoted.isPresent()) {
+          need -= bytesOf(layers[layer], fitted.get(layer)) - bytesOf(layers[layer], demoted.get());
+          fitted.set(layer, demoted.get());
+          demoting = true;
+        }
+      }
+    }
+    return fitted;
+  }
+
+  private long bytesOf(SessionLayer layer, List<HeadPolicy> policies) {
+    long bytes = 0;
+    for (HeadPolicy policy : policies) {
+      bytes += (long) layer.device.pages() * policy.residence().deviceBytes(shape.layout());
+    }
+    return bytes;
+  }
+
+  /** Lowers the hot set to what the layers leave of the session's bytes. */
+  void fitHotSet(SessionLayer[] layers) {
+    if (info.getDeviceBytesMax() != 0 && layers[0].device.placesHeads()) {
+      hotSet.shrink(Math.max(0, left(layers[0], 0)));
     }
   }
 

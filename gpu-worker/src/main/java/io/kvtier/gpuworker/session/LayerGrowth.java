@@ -65,12 +65,17 @@ final class LayerGrowth {
     budget.requireRoom(target, newPages);
   }
 
+  /** Takes what of a layer is to be stored. */
+  TierSink sink(SessionLayer target, int layer) {
+    return new TierSink(id, chain, layer, target, shape, writeBehind);
+  }
+
   /** Appends tokens; there must be room for them. */
   void append(SessionLayer target, int layer, int tokens, float[] keys, float[] values) {
     int pages = target.device.pages();
-    TierSink sink = new TierSink(id, chain, layer, shape, writeBehind);
+    TierSink sink = sink(target, layer);
     target.device.append(keys, values, tokens, sink);
-    if (chain.pages() > 0 && pages == 0 && target.device.pages() > 0) {
+    if (pages == 0 && target.device.pages() > 0) {
       sink.acceptSinks(target.device);
     }
   }

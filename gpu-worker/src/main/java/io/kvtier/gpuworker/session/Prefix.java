@@ -107,25 +107,29 @@ public final class Prefix {
     return Math.min(storedPages, shape.pages(promptTokens));
   }
 
-  /** Keys of a layer's first stored pages. */
-  List<PageKey> pageKeys(int layer, LayerShape shape) {
+  int storedPages() {
+    return storedPages;
+  }
+
+  /** The stored pages that a layer begins with; there must be some. */
+  LayerPages reused(int layer, LayerShape shape) {
     int count = reusedPages(shape);
     List<PageKey> keys = new ArrayList<>(count);
     for (int page = 0; page < count; page++) {
-      keys.add(
-          PageKey.ofPrefix(
-              chain,
-              page,
-              checksums[page * layers + layer],
-              shape.fingerprint(),
-              layer,
-              shape.layout()));
+      keys.add(pageKey(layer, page, shape));
     }
-    return keys;
+    return new LayerPages(keys, sinkKey(layer, shape));
   }
 
-  /** Key of a layer's stored sink rows. */
-  PageKey sinkKey(int layer, LayerShape shape, PageLayout layout) {
+  /** Key of one of a layer's stored pages. */
+  PageKey pageKey(int layer, int page, LayerShape shape) {
+    int checksum = checksums[page * layers + layer];
+    return PageKey.ofPrefix(chain, page, checksum, shape.fingerprint(), layer, shape.layout());
+  }
+
+  /** Key of a layer's stored sink rows; some page must be stored. */
+  PageKey sinkKey(int layer, LayerShape shape) {
+    PageLayout layout = new SinkPage(shape).layout();
     return PageKey.ofPrefix(chain, 0, sinkChecksums[layer], shape.fingerprint(), layer, layout);
   }
 

@@ -11,6 +11,7 @@ import java.util.List;
 import java.util.concurrent.atomic.AtomicInteger;
 import java.util.concurrent.locks.ReentrantLock;
 import java.util.stream.Collectors;
+import org.agrona.collections.Int2IntHashMap;
 import org.jspecify.annotations.Nullable;
 
 /**
@@ -45,6 +46,9 @@ final class SessionLayer {
   /** The prefetch whose rows the arena awaits. */
   @Nullable Prefetch prefetch;
 
+  /** Header checksums of pages that were made here, by page; 0: not known. */
+  private final Int2IntHashMap checksums = new Int2IntHashMap(0);
+
   private final LayerShape shape;
   private @Nullable LayerPass pass;
   private @Nullable LayerPass hintPass;
@@ -53,6 +57,17 @@ final class SessionLayer {
     this.device = device;
     this.shape = shape;
     this.rows = new RowArena(memory);
+  }
+
+  /** Notes what a page was made as. */
+  void made(int page, int checksum) {
+    checksums.put(page, checksum);
+  }
+
+  /** Whether a page may have been made as this: not if it is known to have been made otherwise. */
+  boolean madeAs(int page, int checksum) {
+    int known = checksums.get(page);
+    return known == 0 || known == checksum;
   }
 
   /** A pass under the policies of now. */

@@ -1,35 +1,34 @@
 package io.kvtier.gpuworker.session;
 
-import static io.kvtier.KvtierException.precondition;
-
 import io.kvtier.KvtierException;
 import io.kvtier.KvtierException.Code;
 import io.kvtier.client.PageTransport;
 import io.kvtier.gpuworker.device.AttentionDevice;
 import io.kvtier.gpuworker.trace.StepListener;
+import io.kvtier.page.PageKey;
 import io.kvtier.v1.Session;
 import java.util.ArrayDeque;
 import java.util.HashMap;
 import java.util.LinkedHashMap;
+import java.util.List;
 import java.util.Map;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
-import java.util.function.Function;
 import java.util.logging.Logger;
 import org.jspecify.annotations.Nullable;
 
 /**
- * The sessions attached to this worker, bounded in number. Closes them all, then its threads. Safe
- * for any number of threads.
+ * The sessions attached to this worker, bounded in number. Closes them all, then its threads; their
+ * pages stay, so that they can be resumed elsewhere. Safe for any number of threads.
  */
 public final class SessionTable implements AutoCloseable {
   private static final Logger LOG = Logger.getLogger(SessionTable.class.getName());
   private static final int UNDELETED_MAX = 1024;
 
   private final AttentionDevice device;
-  private final Function<String, PageTransport> tierOf;
+  private final SessionTiers tiers;
   private final int sessionsMax;
-  private final WorkerSession.Limits limits;
+  private final SessionLimits limits;
   private final StepListener listener;
   private final ExecutorService background = Executors.newVirtualThreadPerTaskExecutor();
   private final Map<String, WorkerSession> sessions = new LinkedHashMap<>();
@@ -43,18 +42,17 @@ public final class SessionTable implements AutoCloseable {
   /**
    * An empty table.
    *
-   * @param tierOf the tier that keeps a session's pages, by what it is placed by: its id, or what
-   *     it has in common with the sessions that it shares pages with
+   * @param tiers keep sessions' pages
    * @param listener hears of each step
    */
   public SessionTable(
       AttentionDevice device,
-      Function<String, PageTransport> tierOf,
+      SessionTiers tiers,
       int sessionsMax,
-      WorkerSession.Limits limits,
+      SessionLimits limits,
       StepListener listener) {
     this.device = device;
-    this.tierOf = tierOf;
+    this.tiers = tiers;
     this.sessionsMax = sessionsMax;
     this.limits = limits;
     this.listener = listener;
@@ -64,7 +62,7 @@ public final class SessionTable implements AutoCloseable {
    * Takes a session in: with what is stored of its prefix, or as a copy of {@code forkOf} unless
    * that is empty.
    *
-   * @return first tokens that it has from its prefix
+   * @return first tokens that it has from its prefix, or whose pages are those of {@code forkOf}
    */
   public int attach(Session info, String forkOf, Prefix prefix) {
     String id = info.getSessionId();
@@ -80,21 +78,61 @@ public final class SessionTable implements AutoCloseable {
     try {
       session =
           parent == null
-              ? WorkerSession.open(info, prefix, host(tierOf.apply(prefix.placement(id))))
+              ? SessionOpening.open(info, prefix, host(tiers.tierFor(prefix.placement(id))))
               : parent.fork(info);
     } finally {
       wanted = publish(id, session);
     }
     if (!wanted) {
       session.close();
-      throw new KvtierException(
-          Code.UNAVAILABLE, "session %s was detached while it was being attached".formatted(id));
+      throw detachedMeanwhile(id);
     }
-    return parent == null ? session.tokens(0) : 0;
+    return parent == null ? session.tokens(0) : session.sharedTokens();
   }
 
-  private WorkerSession.Host host(PageTransport tier) {
-    return new WorkerSession.Host(device, tier, background, limits, listener);
+  /**
+   * Takes a session in that was attached before, with a lower epoch: here, and then all but its
+   * epoch stays; or elsewhere, and then it is read back from its pages.
+   *
+   * @return tokens that each layer has
+   * @throws KvtierException PRECONDITION if it is here with the same epoch or a newer one
+   */
+  public int[] resume(Session info, Prefix prefix) {
+    String id = info.getSessionId();
+    WorkerSession here;
+    synchronized (this) {
+      here = sessions.get(id);
+      if (here == null) {
+        requireRoom(id);
+        attaching.put(id, true);
+      }
+    }
+    if (here != null) {
+      return here.raiseEpoch(info.getEpoch());
+    }
+    WorkerSession session = null;
+    boolean wanted = false;
+    try {
+      List<PageKey> names = StoredPages.firstNames(info, prefix);
+      PageTransport tier = tiers.tierHolding(prefix.placement(id), names);
+      session = SessionOpening.resume(info, prefix, host(tier));
+    } finally {
+      wanted = publish(id, session);
+    }
+    if (!wanted) {
+      session.leave();
+      throw detachedMeanwhile(id);
+    }
+    return session.layerTokens();
+  }
+
+  private static KvtierException detachedMeanwhile(String id) {
+    return new KvtierException(
+        Code.UNAVAILABLE, "session %s was detached while it was being attached".formatted(id));
+  }
+
+  private SessionHost host(PageTransport tier) {
+    return new SessionHost(device, tier, background, limits, listener);
   }
 
   /** Ends an attach; false if the session was detached, or the worker stopped, meanwhile. */
@@ -121,26 +159,45 @@ public final class SessionTable implements AutoCloseable {
     }
   }
 
-  /** Frees a session; one that is not here is no error. */
+  /** Frees a session, whatever its epoch, and deletes its pages; it need not be here. */
   public void detach(String id) {
+    detach(id, 0, false);
+  }
+
+  /**
+   * Frees a session; one that is not here is no error.
+   *
+   * @param epoch frees nothing if the session is here in a newer one; 0: whatever its epoch
+   * @param keepPages leaves its pages to the worker that has it now, or will
+   */
+  public void detach(String id, long epoch, boolean keepPages) {
     WorkerSession session;
     synchronized (this) {
-      session = sessions.remove(id);
+      session = sessions.get(id);
+      if (session != null && epoch != 0 && session.epoch() > epoch) {
+        return;
+      }
+      sessions.remove(id);
       attaching.computeIfPresent(id, (key, wanted) -> false);
     }
     if (session != null) {
-      closeOrKeep(session);
+      closeOrKeep(session, keepPages);
     }
     WorkerSession again = nextUndeleted();
     if (again != null) {
-      closeOrKeep(again);
+      // Closed already: what it was closed for is tried again.
+      closeOrKeep(again, false);
     }
   }
 
   /** A session whose pages the tier does not delete now is tried again with a later detach. */
-  private void closeOrKeep(WorkerSession session) {
+  private void closeOrKeep(WorkerSession session, boolean keepPages) {
     try {
-      session.close();
+      if (keepPages) {
+        session.leave();
+      } else {
+        session.close();
+      }
     } catch (KvtierException e) {
       LOG.warning(
           "pages of session %s are not deleted from the tier yet: %s"
@@ -158,17 +215,14 @@ public final class SessionTable implements AutoCloseable {
   }
 
   /**
-   * The session of a call.
+   * The session of a call. Its epoch may be over when the call is made: {@link
+   * WorkerSession#inEpoch} tells.
    *
    * @throws KvtierException NOT_FOUND, or PRECONDITION if the epoch is not the session's
    */
   public synchronized WorkerSession require(String id, long epoch) {
     WorkerSession session = require(id);
-    if (session.info().getEpoch() != epoch) {
-      throw precondition(
-          "epoch %d of session %s is stale; it is in epoch %d",
-          epoch, id, session.info().getEpoch());
-    }
+    session.requireEpoch(epoch);
     return session;
   }
 
@@ -186,16 +240,16 @@ public final class SessionTable implements AutoCloseable {
 
   @Override
   public void close() {
-    java.util.List<WorkerSession> open;
+    List<WorkerSession> open;
     synchronized (this) {
       closed = true;
-      open = java.util.List.copyOf(sessions.values());
+      open = List.copyOf(sessions.values());
       sessions.clear();
     }
     RuntimeException failed = null;
     for (WorkerSession session : open) {
       try {
-        session.close();
+        session.leave();
       } catch (RuntimeException e) {
         // The tier may be gone already; the device's memory must be freed all the same.
         if (failed == null) {

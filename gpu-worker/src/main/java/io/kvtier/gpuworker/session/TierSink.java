@@ -11,41 +11,53 @@ import org.agrona.DirectBuffer;
 import org.agrona.concurrent.UnsafeBuffer;
 
 /**
- * Sends the pages of one layer of a session to the tier, behind its back. Pages of a shared prompt
- * are named by their tokens and bytes, others by the session.
+ * Sends the pages of one layer of a session to the tier, behind its back, and its sink rows, so
+ * that another worker can go on with it. Pages of a shared prompt are named by their tokens and
+ * bytes, others by the session.
  */
 final class TierSink implements DeviceLayer.PageSink {
   private final UUID session;
   private final PrefixChain chain;
   private final int layer;
+  private final SessionLayer target;
   private final LayerShape shape;
   private final WriteBehind writeBehind;
 
-  TierSink(UUID session, PrefixChain chain, int layer, LayerShape shape, WriteBehind writeBehind) {
+  TierSink(
+      UUID session,
+      PrefixChain chain,
+      int layer,
+      SessionLayer target,
+      LayerShape shape,
+      WriteBehind writeBehind) {
     this.session = session;
     this.chain = chain;
     this.layer = layer;
+    this.target = target;
     this.shape = shape;
     this.writeBehind = writeBehind;
   }
 
   @Override
   public PageKey key(int pageIndex, DirectBuffer page) {
+    int checksum = Pages.headerChecksum(page, 0);
     if (pageIndex < chain.pages()) {
-      int checksum = Pages.headerChecksum(page, 0);
       return PageKey.ofPrefix(
           chain, pageIndex, checksum, shape.fingerprint(), layer, shape.layout());
     }
+    target.made(pageIndex, checksum);
     return PageKey.ofSession(session, pageIndex, shape.fingerprint(), layer, shape.layout());
   }
 
-  /** Sends the sink rows of a shared prompt, once its first page is out. */
+  /** Sends the sink rows, once the first page is out. */
   void acceptSinks(DeviceLayer device) {
     SinkPage sinks = new SinkPage(shape);
     UnsafeBuffer page = sinks.write(layer, device);
     PageKey key =
-        PageKey.ofPrefix(
-            chain, 0, Pages.headerChecksum(page, 0), shape.fingerprint(), layer, sinks.layout());
+        chain.pages() > 0
+            ? PageKey.ofPrefix(
+                chain, 0, Pages.headerChecksum(page, 0), shape.fingerprint(), layer, sinks.layout())
+            : PageKey.ofSession(session, 0, shape.fingerprint(), layer, sinks.layout());
     writeBehind.enqueueAside(layer, key, UnsafeByteOperations.unsafeWrap(page.byteArray()));
   }
 

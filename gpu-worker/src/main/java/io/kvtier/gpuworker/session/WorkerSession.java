@@ -5,29 +5,25 @@ import static io.kvtier.KvtierException.precondition;
 import static io.kvtier.KvtierException.requireInRange;
 import static io.kvtier.page.PageLayout.TOKENS;
 
-import com.google.errorprone.annotations.CanIgnoreReturnValue;
 import io.kvtier.KvtierException;
-import io.kvtier.KvtierException.Code;
-import io.kvtier.client.PageTransport;
 import io.kvtier.gpuworker.core.HeadPolicy;
-import io.kvtier.gpuworker.device.AttentionDevice;
 import io.kvtier.gpuworker.device.DeviceLayer;
 import io.kvtier.gpuworker.device.DeviceMemory;
 import io.kvtier.gpuworker.device.LayerShape;
 import io.kvtier.gpuworker.tailor.TailorLayer;
-import io.kvtier.gpuworker.trace.StepListener;
 import io.kvtier.page.PageKey;
+import io.kvtier.page.PageLayout;
 import io.kvtier.page.PrefixChain;
 import io.kvtier.v1.Plan;
 import io.kvtier.v1.PlanMode;
 import io.kvtier.v1.Session;
 import io.kvtier.v1.SessionBytes;
+import io.kvtier.v1.TokenRange;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.UUID;
-import java.util.concurrent.ExecutorService;
-import java.util.concurrent.locks.ReentrantReadWriteLock;
 import java.util.function.Supplier;
+import java.util.logging.Level;
 import java.util.logging.Logger;
 import java.util.stream.Stream;
 import org.jspecify.annotations.Nullable;
@@ -41,11 +37,11 @@ public final class WorkerSession {
   private static final Logger LOG = Logger.getLogger(WorkerSession.class.getName());
 
   private final UUID id;
-  private final Session info;
+  private volatile Session info;
   private final LayerShape shape;
 
-  private final SessionLayer[] layers;
-  private final Host host;
+  private final SessionLayers layers;
+  private final SessionHost host;
   private final SharedPages shared;
   private final WriteBehind writeBehind;
   private final StepFetches fetches;
@@ -55,78 +51,42 @@ public final class WorkerSession {
   private final DeviceBudget budget;
   private final LayerGrowth growth;
   private final DecodeSteps steps;
-  private final ReentrantReadWriteLock life = new ReentrantReadWriteLock();
+  private final SessionLife life;
+  private final PageRepair repair;
+  private final MissingPages missing;
+  private final int sharedPages;
   private volatile @Nullable Plan plan;
-  private boolean closed;
-  private List<PageKey> undeleted = List.of();
+  private List<PageKey> leftPages = List.of();
+  private boolean deletesPages;
 
-  /**
-   * Bounds of a session's waiting.
-   *
-   * @param pendingBytesMax bytes of pages that may wait to be stored
-   * @param tierTimeoutNs longest wait for the tier, in nanoseconds
-   */
-  public record Limits(long pendingBytesMax, long tierTimeoutNs) {}
-
-  /**
-   * What a session runs on, and shares with others.
-   *
-   * @param tier keeps its pages
-   * @param background runs what no call waits for
-   * @param listener hears of each step
-   */
-  public record Host(
-      AttentionDevice device,
-      PageTransport tier,
-      ExecutorService background,
-      Limits limits,
-      StepListener listener) {}
-
-  /**
-   * A session with the tokens of its prefix that are stored; honours the plan it was opened with,
-   * if it was. If a page of the prefix is not stored any more, the session has no tokens: they are
-   * sent anew.
-   */
-  public static WorkerSession open(Session info, Prefix prefix, Host host) {
-    Sessions.requireBounds(info);
-    List<List<HeadPolicy>> policies =
-        info.hasPlan() ? PlanSwitch.policiesOf(info.getPlan(), info.getGeometry()) : List.of();
-    WorkerSession session = withPrefix(info, prefix, host);
-    if (info.hasPlan()) {
-      session.adopt(info.getPlan(), policies);
-    }
-    return session;
-  }
-
-  private static WorkerSession withPrefix(Session info, Prefix prefix, Host host) {
-    LayerShape shape = Sessions.shapeOf(info);
-    WorkerSession session = new WorkerSession(info, shape, prefix.chain(), host, null);
-    if (prefix.reusedPages(shape) == 0) {
-      return session;
-    }
-    try {
-      session.restore(prefix);
-      return session;
-    } catch (KvtierException e) {
-      session.letGo();
-      session.shared.letGo();
-      if (e.code() != Code.LOST) {
-        throw e;
-      }
-      LOG.info(
-          "session %s starts without its stored prefix: %s"
-              .formatted(info.getSessionId(), e.getMessage()));
-      return withPrefix(info, prefix.withoutStored(), host);
-    }
+  /** A session without tokens, whose prompt's pages are named by a chain. */
+  static WorkerSession empty(Session info, PrefixChain chain, SessionHost host) {
+    return new WorkerSession(info, Sessions.shapeOf(info), chain, host, null);
   }
 
   /** Takes the stored pages of all layers over. */
-  private void restore(Prefix prefix) {
-    PrefixReader reader =
-        new PrefixReader(prefix, shape, host.tier(), shared, fetches.codesFetcher());
-    for (int layer = 0; layer < layers.length; layer++) {
-      int tokens = reader.read(layer, layers[layer].device);
+  void restore(Prefix prefix) {
+    StoredReader reader = new StoredReader(shape, host.tier(), shared, fetches.codesFetcher());
+    for (int layer = 0; layer < layers.count(); layer++) {
+      int tokens = reader.read(prefix.reused(layer, shape), layers.get(layer).device);
       writeBehind.setDurable(layer, tokens / TOKENS);
+    }
+  }
+
+  /**
+   * Takes over what is stored of a session that was attached before, one entry a layer. Pages that
+   * it makes from now on may be there already, made by the worker that had it.
+   */
+  void resume(List<LayerPages> stored) {
+    writeBehind.replaceOthers();
+    StoredReader reader = new StoredReader(shape, host.tier(), shared, fetches.codesFetcher());
+    for (int layer = 0; layer < layers.count(); layer++) {
+      LayerPages pages = stored.get(layer);
+      if (!pages.keys().isEmpty()) {
+        reader.read(pages, layers.get(layer).device);
+        host.tier().hold(ownKeys(pages.keys()));
+        writeBehind.setDurable(layer, pages.keys().size());
+      }
     }
   }
 
@@ -134,28 +94,32 @@ public final class WorkerSession {
       Session info,
       LayerShape shape,
       PrefixChain chain,
-      Host host,
+      SessionHost host,
       @Nullable WorkerSession parent) {
     this.id = Sessions.uuidOf(info.getSessionId());
+    this.life = new SessionLife(info.getSessionId(), info.getEpoch());
     this.info = info;
     this.shape = shape;
     this.host = host;
     DeviceMemory memory = host.device().memory();
     long timeoutNs = host.limits().tierTimeoutNs();
     int count = info.getGeometry().getLayers();
-    this.layers = new SessionLayer[count];
+    SessionLayer[] all = new SessionLayer[count];
     int[] durablePages = new int[count];
     try {
       for (int layer = 0; layer < count; layer++) {
-        DeviceLayer empty = parent == null ? newLayer(layer) : parent.forkLayer(layer);
-        layers[layer] = new SessionLayer(empty, shape, memory);
+        DeviceLayer empty =
+            parent == null ? newLayer(layer) : parent.layers.get(layer).device.fork();
+        all[layer] = new SessionLayer(empty, shape, memory);
         durablePages[layer] = empty.pages();
       }
     } catch (RuntimeException e) {
-      releaseLayers();
+      SessionLayers.release(all);
       throw e;
     }
-    this.shared = new SharedPages(host.tier());
+    this.layers = new SessionLayers(shape, all);
+    this.sharedPages = durablePages[0];
+    this.shared = new SharedPages(host.tier(), id);
     this.writeBehind =
         new WriteBehind(
             host.tier(),
@@ -164,7 +128,7 @@ public final class WorkerSession {
             durablePages,
             host.limits().pendingBytesMax(),
             timeoutNs);
-    this.hotSet = new HotSet(layers);
+    this.hotSet = new HotSet(all);
     RowFetcher rowFetcher = new RowFetcher(shape, host.tier(), writeBehind);
     CodesFetcher codesFetcher = new CodesFetcher(shape, memory, host.tier(), writeBehind);
     this.fetches =
@@ -176,8 +140,10 @@ public final class WorkerSession {
     LayerStep layerStep =
         new LayerStep(shape, fetches, info.getDeviceBytesMax(), this::deviceBytes);
     this.steps = new DecodeSteps(info.getSessionId(), shape, growth, layerStep, host.listener());
+    this.repair = new PageRepair(shape, writeBehind);
+    this.missing = new MissingPages(all, host.tier(), writeBehind);
     if (parent == null) {
-      budget.holdNoMoreThanFits(layers);
+      budget.holdNoMoreThanFits(all);
     }
   }
 
@@ -201,13 +167,14 @@ public final class WorkerSession {
   /** Appends a chunk of one layer; returns the layer's tokens. */
   public int append(int layer, int position, int tokens, float[] keys, float[] values) {
     return whileOpen(() -> {
-      SessionLayer target = layer(layer);
+      SessionLayer target = layers.get(layer);
       target.lock.lock();
       try {
         target.requireNoTree(layer);
         growth.requireNext(layer, target.device.tokens(), position, tokens);
         growth.requireRoom(target, tokens);
         growth.append(target, layer, tokens, keys, values);
+        steps.forgetServed();
         target.queries = new float[0];
         return target.device.tokens();
       } finally {
@@ -217,12 +184,35 @@ public final class WorkerSession {
   }
 
   /**
+   * Stores pages of a layer again that the tier has lost, of the rows that they were made of.
+   * Returns the layer's tokens.
+   */
+  public int repair(int layer, int position, int tokens, float[] keys, float[] values) {
+    return whileOpen(() -> {
+      SessionLayer target = layers.get(layer);
+      target.lock.lock();
+      try {
+        TierSink sink = growth.sink(target, layer);
+        repair.repair(target, layer, position, tokens, keys, values, sink);
+        return target.device.tokens();
+      } finally {
+        target.lock.unlock();
+      }
+    });
+  }
+
+  /** Ranges of tokens whose pages no tier has: of a layer, and of the others that are not busy. */
+  public List<TokenRange> missing(int layer) {
+    return whileOpen(() -> missing.ranges(layer));
+  }
+
+  /**
    * Keeps the prompt's last queries of one layer until the plan is made. Returns the layer's
    * tokens.
    */
   public int setQueries(int layer, int window, float[] queries) {
     return whileOpen(() -> {
-      SessionLayer target = layer(layer);
+      SessionLayer target = layers.get(layer);
       target.lock.lock();
       try {
         if (window > target.device.tokens()) {
@@ -243,8 +233,9 @@ public final class WorkerSession {
    */
   public Plan finish(int tokens, PlanMaker planMaker) {
     return whileOpen(() ->
-        withAllLayers(() -> {
-          requireTokens(tokens);
+        layers.whileStill(() -> {
+          requireInRange("tokens", Integer.toUnsignedLong(tokens), 1, info.getTokensMax());
+          layers.requireTokens(tokens);
           writeBehind.flush();
           Plan made =
               info.hasPlan()
@@ -252,7 +243,7 @@ public final class WorkerSession {
                   : planMaker.makePlan(
                       info,
                       tokens,
-                      new ProfileMaker(shape, switcher).curves(layers, tokens),
+                      new ProfileMaker(shape, switcher).curves(layers.all(), tokens),
                       budget.fixedBytes(tokens),
                       shape.pages(tokens));
           adopt(made, PlanSwitch.policiesOf(made, info.getGeometry()));
@@ -260,41 +251,20 @@ public final class WorkerSession {
         }));
   }
 
-  private void requireTokens(int tokens) {
-    requireInRange("tokens", Integer.toUnsignedLong(tokens), 1, info.getTokensMax());
-    for (int layer = 0; layer < layers.length; layer++) {
-      int have = layers[layer].device.tokens();
-      if (have != tokens) {
-        throw precondition(
-            "finish says %d tokens, layer %d has %d; send the rest first", tokens, layer, have);
-      }
-    }
-  }
-
   /** Brings all layers under a plan, or changes nothing. */
-  private void adopt(Plan made, List<List<HeadPolicy>> policies) {
-    withAllLayers(() -> {
-      switcher.apply(layers, policies);
+  void adopt(Plan made, List<List<HeadPolicy>> policies) {
+    layers.whileStill(() -> {
+      switcher.apply(layers.all(), policies);
       hotSet.resize(made.getHotSetBytes());
       plan = made;
       return made;
     });
   }
 
-  /** Runs a call while no layer is in another's hands; locks are taken in the order of layers. */
-  @CanIgnoreReturnValue
-  private <T> T withAllLayers(Supplier<T> call) {
-    int locked = 0;
-    try {
-      for (; locked < layers.length; locked++) {
-        layers[locked].lock.lock();
-      }
-      return call.get();
-    } finally {
-      while (locked > 0) {
-        layers[--locked].lock.unlock();
-      }
-    }
+  /** The same, where the session may have outgrown the plan. */
+  void adoptWithinBudget(Plan made, List<List<HeadPolicy>> policies) {
+    adopt(made, budget.fitting(layers.all(), policies));
+    budget.fitHotSet(layers.all());
   }
 
   // ---- decode
@@ -320,8 +290,8 @@ public final class WorkerSession {
     return whileOpen(() -> {
       requirePlanned();
       int layer = step.layer();
-      StepResult result = steps.step(layer(layer), step);
-      if (step.hint().length > 0 && layer + 1 < layers.length) {
+      StepResult result = steps.step(layers.get(layer), step);
+      if (step.hint().length > 0 && layer + 1 < layers.count()) {
         int last = (step.tokens() - 1) * shape.qHeads() * shape.headDim();
         // Where the next layer is as long as it has not heard of this step.
         int expected = step.position() - step.acceptedCount();
@@ -336,20 +306,11 @@ public final class WorkerSession {
    * layer's tokens.
    */
   public int accept(int layer, int[] nodes) {
-    return whileOpen(() -> steps.accept(layer(layer), layer, nodes));
+    return whileOpen(() -> steps.accept(layers.get(layer), layer, nodes));
   }
 
   private void prefetch(int layer, int position, float[] hint, int at) {
-    if (!life.readLock().tryLock()) {
-      return;
-    }
-    try {
-      if (!closed) {
-        prefetcher.prefetch(layers[layer], position, hint, at);
-      }
-    } finally {
-      life.readLock().unlock();
-    }
+    life.tryWhileOpen(() -> prefetcher.prefetch(layers.get(layer), position, hint, at));
   }
 
   // ---- reading
@@ -359,14 +320,14 @@ public final class WorkerSession {
       int layer, float[] query, int tokensMax, boolean asPlanned) {
     return whileOpen(() -> {
       requirePlanned();
-      return reader().gather(layer, layer(layer), query, tokensMax, asPlanned);
+      return reader().gather(layer, layers.get(layer), query, tokensMax, asPlanned);
     });
   }
 
   /** Decoded rows of a token range, page by page. */
   public void load(int layer, int position, int tokens, SessionReader.RowsConsumer consumer) {
     whileOpen(() -> {
-      reader().load(layer, layer(layer), position, tokens, consumer);
+      reader().load(layer, layers.get(layer), position, tokens, consumer);
       return true;
     });
   }
@@ -385,19 +346,12 @@ public final class WorkerSession {
           child.getSessionId(), info.getSessionId());
     }
     Sessions.requireBounds(child);
-    return whileOpen(() -> withAllLayers(() -> forkStill(child)));
+    return whileOpen(() -> layers.whileStill(() -> forkStill(child)));
   }
 
   /** The fork itself, while no layer moves: all have the same tokens, and every page is stored. */
   private WorkerSession forkStill(Session child) {
-    int tokens = layers[0].device.tokens();
-    for (int layer = 1; layer < layers.length; layer++) {
-      int have = layers[layer].device.tokens();
-      if (have != tokens) {
-        throw precondition(
-            "layer 0 has %d tokens, layer %d has %d; fork between steps", tokens, layer, have);
-      }
-    }
+    int tokens = layers.requireEven();
     if (child.getTokensMax() < tokens) {
       throw invalid(
           "tokens_max is %d; the session that is forked has %d tokens already",
@@ -409,20 +363,56 @@ public final class WorkerSession {
     try {
       fork.shared.hold(shared.keys());
     } catch (KvtierException e) {
-      fork.letGo();
+      fork.abandon();
       throw e;
     }
     Plan inherited = plan;
     if (inherited != null) {
       // The child's layers hold the parent's codes of dense heads already: nothing is fetched,
       // nothing can fail.
-      fork.adopt(inherited, Stream.of(layers).map(layer -> layer.policies).toList());
+      fork.adopt(inherited, Stream.of(layers.all()).map(layer -> layer.policies).toList());
     }
     return fork;
   }
 
-  private DeviceLayer forkLayer(int layer) {
-    return layers[layer].device.fork();
+  /** Runs a call of an epoch, which stays the session's until the call returns. */
+  public <T> T inEpoch(long epoch, Supplier<T> call) {
+    return life.inEpoch(epoch, call);
+  }
+
+  public long epoch() {
+    return life.epoch();
+  }
+
+  void requireEpoch(long epoch) {
+    life.requireEpoch(epoch);
+  }
+
+  /**
+   * Begins a newer epoch: calls of the former are over, and so are trees that wait.
+   *
+   * @return tokens that each layer has
+   * @throws KvtierException PRECONDITION if the epoch is not newer
+   */
+  public int[] raiseEpoch(long epoch) {
+    return life.raise(
+        epoch,
+        host.limits().tierTimeoutNs(),
+        () -> {
+          info = info.toBuilder().setEpoch(epoch).build();
+          steps.dropTrees(layers.all());
+          return layers.tokens();
+        });
+  }
+
+  /** Tokens of each layer. */
+  public int[] layerTokens() {
+    return layers.tokens();
+  }
+
+  /** Of a fork: its first tokens, of every layer, whose pages are its parent's. */
+  public int sharedTokens() {
+    return sharedPages * TOKENS;
   }
 
   /**
@@ -432,50 +422,63 @@ public final class WorkerSession {
    * @throws KvtierException if the tier does not delete; the device's memory is free all the same
    */
   public void close() {
-    life.writeLock().lock();
-    try {
-      if (!closed) {
-        undeleted = letGo().stream().filter(key -> !key.isOfPrefix()).toList();
+    end(true);
+  }
+
+  /**
+   * Frees everything on the device; the pages stay, so that another worker can go on. Waits, and
+   * may be called again, as {@link #close}.
+   */
+  public void leave() {
+    end(false);
+  }
+
+  private void end(boolean deletes) {
+    life.close(wasOpen -> {
+      if (wasOpen) {
+        writeBehind.close();
+        leftPages = ownKeys(SessionLayers.release(layers.all()));
+        deletesPages = deletes;
       }
-      if (!undeleted.isEmpty()) {
-        host.tier().delete(undeleted);
-        undeleted = List.of();
+      if (!leftPages.isEmpty() && deletesPages) {
+        host.tier().delete(leftPages);
+      } else if (!leftPages.isEmpty()) {
+        host.tier().letGo(leftPages);
       }
+      leftPages = List.of();
       shared.letGo();
-    } finally {
-      life.writeLock().unlock();
+    });
+  }
+
+  /** Frees a session that nobody has seen yet; no page is deleted. */
+  void abandon() {
+    try {
+      leave();
+    } catch (KvtierException e) {
+      LOG.log(Level.WARNING, "pages of session {0} stay leased: {1}", new Object[] {id, e});
     }
   }
 
-  /** Frees everything on the device; returns the keys of the pages that no fork shares. */
-  private List<PageKey> letGo() {
-    closed = true;
-    writeBehind.close();
-    return releaseLayers();
-  }
-
-  private List<PageKey> releaseLayers() {
-    List<PageKey> unshared = new ArrayList<>();
-    for (SessionLayer layer : layers) {
-      if (layer != null) {
-        layer.rows.reset(0);
-        unshared.addAll(layer.device.release());
+  /** Of a session's pages those that it may delete, and its sink rows with the first. */
+  private List<PageKey> ownKeys(List<PageKey> pages) {
+    List<PageKey> own = new ArrayList<>();
+    PageLayout sinks = new SinkPage(shape).layout();
+    for (PageKey key : pages) {
+      if (!key.isOfPrefix() && !shared.contains(key)) {
+        own.add(key);
+        if (key.pageIndex() == 0) {
+          own.add(key.inLayout(sinks));
+        }
       }
     }
-    return unshared;
+    return own;
   }
 
   // ---- state
 
   /** Tokens of a layer. */
   public int tokens(int layer) {
-    SessionLayer target = layer(layer);
-    target.lock.lock();
-    try {
-      return target.device.tokens();
-    } finally {
-      target.lock.unlock();
-    }
+    return layers.tokens(layer);
   }
 
   /** Tokens of a layer whose pages the tier has acknowledged. */
@@ -485,34 +488,12 @@ public final class WorkerSession {
 
   /** The session's bytes. */
   public SessionBytes bytes(long device) {
-    long tokens = 0;
-    long pages = 0;
-    for (SessionLayer layer : layers) {
-      tokens += layer.device.tokens();
-      pages += layer.device.pages();
-    }
-    return SessionBytes.newBuilder()
-        .setDevice(device)
-        .setDeviceFull(tokens * shape.rowLength() * 2 * Short.BYTES)
-        .setTier(pages * shape.layout().pageLength())
-        .build();
+    return layers.bytes(device);
   }
 
   /** Bytes the session holds on the device now. */
   public long deviceBytes() {
-    long bytes = hotSet.bytes();
-    for (SessionLayer layer : layers) {
-      bytes += layer.device.residentBytes();
-    }
-    return bytes;
-  }
-
-  private SessionLayer layer(int layer) {
-    if (layer < 0 || layer >= layers.length) {
-      throw invalid(
-          "layer is %s; it must be 0..%d", Integer.toUnsignedString(layer), layers.length - 1);
-    }
-    return layers[layer];
+    return hotSet.bytes() + layers.residentBytes();
   }
 
   private void requirePlanned() {
@@ -523,14 +504,6 @@ public final class WorkerSession {
   }
 
   private <T> T whileOpen(Supplier<T> call) {
-    life.readLock().lock();
-    try {
-      if (closed) {
-        throw Sessions.unknown(info.getSessionId());
-      }
-      return call.get();
-    } finally {
-      life.readLock().unlock();
-    }
+    return life.whileOpen(call);
   }
 }

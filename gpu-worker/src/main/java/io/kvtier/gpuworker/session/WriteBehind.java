@@ -39,6 +39,13 @@ final class WriteBehind {
   private final Condition changed = lock.newCondition();
   private final Map<PageKey, Pending> pending = new LinkedHashMap<>();
   private final int[] durablePages;
+
+  /** {@code [layers]}: pages beside the counted ones that wait. */
+  private final int[] asides;
+
+  /** Whether another worker may have written pages of these keys. */
+  private volatile boolean replacing;
+
   private long pendingBytes;
   private boolean draining;
   private boolean closed;
@@ -62,6 +69,7 @@ final class WriteBehind {
     this.shared = shared;
     this.executor = executor;
     this.durablePages = durablePages;
+    this.asides = new int[durablePages.length];
     this.pendingBytesMax = pendingBytesMax;
     this.timeoutNs = timeoutNs;
   }
@@ -126,6 +134,11 @@ final class WriteBehind {
     enqueue(new Pending(layer, new KeyedPage(key, page), false));
   }
 
+  /** Another worker may have written, or be writing, pages of the keys that are to come. */
+  void replaceOthers() {
+    replacing = true;
+  }
+
   /** The tier has a layer's first pages already. */
   void setDurable(int layer, int pages) {
     lock.lock();
@@ -141,8 +154,11 @@ final class WriteBehind {
     ByteString page = waiting.page().page();
     lock.lock();
     try {
-      pending.put(key, waiting);
-      pendingBytes += page.size();
+      Pending before = pending.put(key, waiting);
+      if (before == null) {
+        pendingBytes += page.size();
+        asides[waiting.layer()] += waiting.counted() ? 0 : 1;
+      }
       if (failure == null) {
         startDrain();
       }
@@ -186,10 +202,14 @@ final class WriteBehind {
     requireHealthy();
   }
 
+  /**
+   * A layer's first pages that the tier has. None as long as a page beside them waits, such as the
+   * sink rows: without those the layer could not be read back.
+   */
   int durablePages(int layer) {
     lock.lock();
     try {
-      return durablePages[layer];
+      return asides[layer] > 0 ? 0 : durablePages[layer];
     } finally {
       lock.unlock();
     }
@@ -240,7 +260,7 @@ final class WriteBehind {
       }
       try {
         shared.hold(batch.stream().map(waiting -> waiting.page().key()).toList());
-        tier.put(batch.stream().map(Pending::page).toList());
+        put(batch.stream().map(Pending::page).toList());
       } catch (KvtierException e) {
         stop(e);
         return;
@@ -249,6 +269,14 @@ final class WriteBehind {
         return;
       }
       acknowledge(batch);
+    }
+  }
+
+  private void put(List<KeyedPage> pages) {
+    if (replacing) {
+      PagePuts.replacing(tier, pages);
+    } else {
+      tier.put(pages);
     }
   }
 
@@ -281,6 +309,7 @@ final class WriteBehind {
         pending.remove(stored.page().key());
         pendingBytes -= stored.page().page().size();
         durablePages[stored.layer()] += stored.counted() ? 1 : 0;
+        asides[stored.layer()] -= stored.counted() ? 0 : 1;
       }
       changed.signalAll();
     } finally {

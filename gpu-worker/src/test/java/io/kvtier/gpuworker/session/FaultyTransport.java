@@ -54,7 +54,7 @@ final class FaultyTransport implements PageTransport {
     if (fault == Fault.FULL) {
       throw new KvtierException(Code.EXHAUSTED, "tier is full");
     }
-    batch.forEach(page -> pages.put(page.key(), page.page()));
+    batch.forEach(page -> pages.putIfAbsent(page.key(), page.page()));
   }
 
   @Override

@@ -88,11 +88,9 @@ class WorkerSessionTest {
   }
 
   private WorkerSession open(Session info) {
-    WorkerSession.Limits limits = new WorkerSession.Limits(1 << 20, 2_000_000_000L);
-    return WorkerSession.open(
-        info,
-        Prefix.NONE,
-        new WorkerSession.Host(device, tier, background, limits, StepListener.NONE));
+    SessionLimits limits = new SessionLimits(1 << 20, 2_000_000_000L);
+    return SessionOpening.open(
+        info, Prefix.NONE, new SessionHost(device, tier, background, limits, StepListener.NONE));
   }
 
   private WorkerSession filled(Session info, int tokens) {
@@ -226,11 +224,7 @@ class WorkerSessionTest {
   void closingFreesTheDeviceWhateverTheTierDoesAndDeletesThePagesLater() {
     SessionTable table =
         new SessionTable(
-            device,
-            id -> tier,
-            4,
-            new WorkerSession.Limits(1 << 20, 2_000_000_000L),
-            StepListener.NONE);
+            device, id -> tier, 4, new SessionLimits(1 << 20, 2_000_000_000L), StepListener.NONE);
     Session info = info(HeadClass.HEAD_CLASS_SPARSE, 0);
     assertThat(table.attach(info, "", Prefix.NONE)).isZero();
     WorkerSession session = table.require(info.getSessionId(), 1);
@@ -239,11 +233,12 @@ class WorkerSessionTest {
     // Once the second layer has as many, finishing waits until the tier has all pages.
     assertThat(session.append(1, 0, 400, rows, rows)).isEqualTo(400);
     assertThat(session.finish(400, (i, t, c, f, d) -> i.getPlan())).isEqualTo(info.getPlan());
-    assertThat(tier.pages).hasSize(10);
+    // Five pages of each layer, and its sink rows.
+    assertThat(tier.pages).hasSize(12);
     tier.fault = Fault.AWAY;
     table.detach(info.getSessionId());
     assertThat(device.memory().bytesUsed()).isZero();
-    assertThat(tier.pages).hasSize(10);
+    assertThat(tier.pages).hasSize(12);
     tier.fault = Fault.NONE;
     table.detach("another");
     assertThat(tier.pages).isEmpty();

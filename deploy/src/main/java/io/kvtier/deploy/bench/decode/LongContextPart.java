@@ -8,6 +8,9 @@ import io.kvtier.deploy.bench.BenchRow;
 import io.kvtier.deploy.bench.Benchmark.Progress;
 import io.kvtier.gpuworker.cpu.CpuDevice;
 import io.kvtier.gpuworker.session.Prefix;
+import io.kvtier.gpuworker.session.SessionHost;
+import io.kvtier.gpuworker.session.SessionLimits;
+import io.kvtier.gpuworker.session.SessionOpening;
 import io.kvtier.gpuworker.session.StepResult;
 import io.kvtier.gpuworker.session.WorkerSession;
 import io.kvtier.gpuworker.trace.StepListener;
@@ -91,13 +94,12 @@ final class LongContextPart {
     long memory = 2 * info.getDeviceBytesMax() + (1L << 30);
     PageLayout layout =
         new PageLayout(Codec.ROT4, Codec.ROT4, SpreadAttention.KV_HEADS, SpreadAttention.HEAD_DIM);
-    WorkerSession.Limits limits = new WorkerSession.Limits(64 << 20, TIMEOUT_NS);
+    SessionLimits limits = new SessionLimits(64 << 20, TIMEOUT_NS);
     try (CpuDevice device = new CpuDevice(memory);
         DistantTier tier = new DistantTier(layout, ROUND_TRIP_NS, BYTES_PER_NS);
         ExecutorService background = Executors.newVirtualThreadPerTaskExecutor()) {
-      WorkerSession.Host host =
-          new WorkerSession.Host(device, tier, background, limits, StepListener.NONE);
-      WorkerSession session = WorkerSession.open(info, Prefix.NONE, host);
+      SessionHost host = new SessionHost(device, tier, background, limits, StepListener.NONE);
+      WorkerSession session = SessionOpening.open(info, Prefix.NONE, host);
       try {
         fill(session, model, progress);
         Plan plan = session.finish(tokens, LongContextPart::plan);

@@ -12,22 +12,15 @@ import io.kvtier.page.Residence;
 import java.util.ArrayList;
 import java.util.List;
 
-/** Brings the stored pages of a prefix into a session's empty layers. One thread. */
-final class PrefixReader {
-  private final Prefix prefix;
+/** Brings stored pages into a session's empty layers. One thread. */
+final class StoredReader {
   private final LayerShape shape;
   private final PageTransport tier;
   private final SharedPages shared;
   private final CodesFetcher fetcher;
   private final SinkPage sinkPage;
 
-  PrefixReader(
-      Prefix prefix,
-      LayerShape shape,
-      PageTransport tier,
-      SharedPages shared,
-      CodesFetcher fetcher) {
-    this.prefix = prefix;
+  StoredReader(LayerShape shape, PageTransport tier, SharedPages shared, CodesFetcher fetcher) {
     this.shape = shape;
     this.tier = tier;
     this.shared = shared;
@@ -42,9 +35,9 @@ final class PrefixReader {
    * @throws io.kvtier.KvtierException LOST if a page is not stored any more; the layer is of no use
    *     then and must be released
    */
-  int read(int layer, DeviceLayer device) {
-    List<PageKey> keys = prefix.pageKeys(layer, shape);
-    PageKey sinkKey = prefix.sinkKey(layer, shape, sinkPage.layout());
+  int read(LayerPages stored, DeviceLayer device) {
+    List<PageKey> keys = stored.keys();
+    PageKey sinkKey = stored.sinkKey();
     // Held before they are read: what is there then stays.
     shared.hold(keys);
     shared.hold(List.of(sinkKey));

@@ -1,0 +1,20 @@
+package io.kvtier.gpuworker.session;
+
+import io.kvtier.client.PageTransport;
+import io.kvtier.gpuworker.device.AttentionDevice;
+import io.kvtier.gpuworker.trace.StepListener;
+import java.util.concurrent.ExecutorService;
+
+/**
+ * What a session runs on, and shares with others.
+ *
+ * @param tier keeps its pages
+ * @param background runs what no call waits for
+ * @param listener hears of each step
+ */
+public record SessionHost(
+    AttentionDevice device,
+    PageTransport tier,
+    ExecutorService background,
+    SessionLimits limits,
+    StepListener listener) {}
