@@ -278,8 +278,7 @@ class ManySessionsIT {
     System.out.println(line("16 sessions", without));
     System.out.println(line("the same beside 4 of 64 queries a step", light));
     System.out.println(line("those 4", heavy));
-    assertThat(percentiles(light, .9)[LIGHT / 2])
-        .isLessThan(percentiles(heavy, .5)[HEAVY / 2] / 2);
+    assertThat(percentiles(light, .9)[LIGHT / 2]).isLessThan(percentiles(heavy, .5)[HEAVY / 2] / 2);
   }
 
   /** Steps of 64 queries of one layer until others are done. */
