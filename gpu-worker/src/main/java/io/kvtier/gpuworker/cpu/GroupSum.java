@@ -71,10 +71,12 @@ final class GroupSum {
       scratch.order(rotated, g * width);
       System.arraycopy(rotated, g * width, output, 0, headDim);
       query.rotateBack(output, 0);
+      // What is nothing beside max may have a total whose reciprocal is beyond fp32.
+      double share = 1.0 / total[g];
       for (int i = 0; i < headDim; i++) {
-        output[i] += means[g * headDim + i];
+        output[i] = (float) ((output[i] + means[g * headDim + i]) * share);
       }
-      partial.merge(output, 0, 1 / total[g], max[g] + (float) Math.log(total[g]));
+      partial.merge(output, 0, 1, max[g] + (float) Math.log(total[g]));
     }
   }
 }

@@ -7,6 +7,7 @@ import static org.assertj.core.api.Assertions.within;
 import io.kvtier.KvtierException;
 import io.kvtier.attention.ReferenceAttention;
 import io.kvtier.gpuworker.core.HeadPolicy;
+import io.kvtier.page.PageLayout;
 import io.kvtier.page.Residence;
 import java.util.Arrays;
 import java.util.Collections;
@@ -100,6 +101,32 @@ public abstract class AttentionDeviceContractTest {
         }
       }
       assertThat(sum / count).isCloseTo(0, within(.06));
+    }
+  }
+
+  /**
+   * Where attention lies on one row, exact or of a first or last page, the rest's mass relative to
+   * it passes through the smallest numbers of fp32, whose reciprocal is infinite.
+   */
+  @ParameterizedTest
+  @EnumSource(names = {"TWO_PLANES", "ONE_PLANE"})
+  void aRestThatIsNothingBesideOneRowChangesNothing(Residence sketch) {
+    try (AttentionDevice device = device(MEMORY)) {
+      LayerShape shape = LayerFixture.shape(2, 2, 64);
+      HeadPolicy few = new HeadPolicy(sketch, 1, 16, .003f);
+      List<HeadPolicy> policies = List.of(few, few);
+      LayerFixture fixture = new LayerFixture(device, shape, 700, policies, 31);
+      int paged = fixture.layer.pages() * PageLayout.TOKENS;
+      for (int position : new int[] {10, paged - 10, fixture.tokens - 1}) {
+        int row = position * shape.rowLength();
+        for (float scale = 2; scale < 8; scale += .05f) {
+          float[] query = Arrays.copyOfRange(fixture.keys, row, row + shape.rowLength());
+          for (int i = 0; i < query.length; i++) {
+            query[i] *= scale;
+          }
+          requireOracle(fixture, policies, query, 1e-3);
+        }
+      }
     }
   }
 
