@@ -5,6 +5,7 @@ import static io.kvtier.page.PageLayout.TOKENS;
 import io.kvtier.attention.GroupQuery;
 import io.kvtier.attention.HeadOffsets;
 import io.kvtier.attention.NibblePages;
+import io.kvtier.attention.RowForm;
 import io.kvtier.gpuworker.device.LayerShape;
 import io.kvtier.page.Codec;
 import io.kvtier.page.PageLayout;
@@ -33,6 +34,12 @@ public class ExactBenchmark extends DeviceBenchmark {
       HeadOffsets.inSlots(layout, LayerShape.SKETCH, 0, LayerShape.CODES);
   private final int sketchLength = layout.lengthOf(LayerShape.SKETCH);
   private final int codesLength = layout.lengthOf(LayerShape.CODES);
+  private final RowForm form = new RowForm(HEAD_DIM);
+  private final long[] rows = new long[STEP];
+  private final int[] positions = new int[STEP];
+  private final float[] valueScales = new float[STEP];
+  private float[] means;
+  private float[] chosenScores;
   private long sketches;
   private long codes;
   private GroupQuery query;
@@ -49,6 +56,8 @@ public class ExactBenchmark extends DeviceBenchmark {
     codes = region.address();
     query = query(group);
     scores = new float[group * TOKENS];
+    means = new float[group];
+    chosenScores = new float[group * STEP];
     weights = gaussian(4, group * TOKENS);
     sums = new float[group * scratch.width()];
   }
@@ -118,14 +127,22 @@ public class ExactBenchmark extends DeviceBenchmark {
     return sums;
   }
 
+  /** Scattered rows of chosen tokens: memory asked for them, scores, values. */
   @Benchmark
   @OperationsPerInvocation(STEP)
-  public float[] valueOfOneToken(Traffic traffic) {
+  public float[] chosenTokens(Traffic traffic) {
     int first = advance();
-    for (int i = first; i < first + STEP; i++) {
-      kernels.addValueRow(at, codes(i), i * 29 % TOKENS, group, weights, scratch, sums);
+    for (int i = 0; i < STEP; i++) {
+      rows[i] = codes(first + i) + i * 29 % TOKENS * 68L;
     }
-    traffic.bytes += (long) STEP * (HEAD_DIM / 2 + 2);
+    for (int i = 0; i < STEP; i += 16) {
+      int to = Math.min(STEP, i + 16);
+      kernels.touchChosen(form, rows, i, to, scratch);
+      kernels.chosenScores(
+          query, form, rows, positions, i, to, means, scratch, chosenScores, STEP, valueScales);
+      kernels.addChosen(form, rows, i, to, group, weights, 0, sums);
+    }
+    traffic.bytes += (long) STEP * form.bytes();
     return sums;
   }
 

@@ -27,7 +27,9 @@ public class SketchBenchmark extends DeviceBenchmark {
   private long sketches;
   private GroupQuery query;
   private float[] scores;
+  private short[] weights;
   private final float[] references = new float[GroupQuery.GROUP_MAX];
+  private final float[] means = new float[GroupQuery.GROUP_MAX];
   private final float[] totals = new float[GroupQuery.GROUP_MAX];
 
   @Setup
@@ -38,6 +40,7 @@ public class SketchBenchmark extends DeviceBenchmark {
     sketches = region.address();
     query = query(group);
     scores = new float[group * TOKENS];
+    weights = new short[group * TOKENS];
   }
 
   @Benchmark
@@ -65,7 +68,7 @@ public class SketchBenchmark extends DeviceBenchmark {
     int first = advance();
     for (int i = first; i < first + STEP; i++) {
       kernels.sketchWeights(
-          query, at, address(i), 2, scratch, references, 0, scores, 0, TOKENS, totals, 0);
+          query, at, address(i), 2, scratch, references, 0, weights, 0, TOKENS, totals, means, 0);
     }
     traffic.bytes += (long) STEP * bytesRead(2);
     return scores;

@@ -2,6 +2,7 @@ package io.kvtier.benchmark;
 
 import static io.kvtier.page.PageLayout.TOKENS;
 
+import io.kvtier.codec.RawRows;
 import org.openjdk.jmh.annotations.Benchmark;
 import org.openjdk.jmh.annotations.Param;
 import org.openjdk.jmh.annotations.Setup;
@@ -29,6 +30,7 @@ public class WeightsBenchmark extends LayerBenchmark {
   private final float[] masses = new float[80];
   private float[] scores;
   private float[] weights;
+  private short[] estimates;
 
   @Setup
   public void fill() {
@@ -39,6 +41,10 @@ public class WeightsBenchmark extends LayerBenchmark {
       scores[i] = (float) random.nextDouble();
     }
     weights = scores.clone();
+    estimates = new short[scores.length];
+    for (int i = 0; i < scores.length; i++) {
+      estimates[i] = RawRows.toBf16(scores[i]);
+    }
   }
 
   @Benchmark
@@ -62,7 +68,7 @@ public class WeightsBenchmark extends LayerBenchmark {
     for (int i = first; i < first + STEP; i++) {
       count +=
           kernels.candidates(
-              scores, at(i, 0), tokens, GROUP, SHARES, 0, FLOOR, 0, positions, masses, 0);
+              estimates, at(i, 0), tokens, GROUP, SHARES, 0, FLOOR, 0, positions, masses, 0);
     }
     traffic.bytes += bytes();
     return count;

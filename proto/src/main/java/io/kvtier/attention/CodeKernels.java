@@ -431,6 +431,57 @@ final class CodeKernels {
     sum.intoArray(sums, at);
   }
 
+  /** As {@link #addMeansFour}, two vectors of the pages' means at once. */
+  static void addMeansWide(
+      long[] pages,
+      int from,
+      int to,
+      int meanAt,
+      float[] weights,
+      int weightsAt,
+      int group,
+      float[] sums,
+      int at,
+      int headDim) {
+    int at1 = at + headDim;
+    int at2 = at + 2 * headDim;
+    int at3 = at + 3 * headDim;
+    FloatVector sum0 = FloatVector.fromArray(F, sums, at);
+    FloatVector sum1 = FloatVector.fromArray(F, sums, at1);
+    FloatVector sum2 = FloatVector.fromArray(F, sums, at2);
+    FloatVector sum3 = FloatVector.fromArray(F, sums, at3);
+    FloatVector next0 = FloatVector.fromArray(F, sums, at + LANES);
+    FloatVector next1 = FloatVector.fromArray(F, sums, at1 + LANES);
+    FloatVector next2 = FloatVector.fromArray(F, sums, at2 + LANES);
+    FloatVector next3 = FloatVector.fromArray(F, sums, at3 + LANES);
+    int weightAt = weightsAt;
+    for (int page = from; page < to; page++) {
+      FloatVector mean = KernelLanes.halves(pages[page] + meanAt);
+      FloatVector next = KernelLanes.halves(pages[page] + meanAt + 2L * LANES);
+      FloatVector weight = FloatVector.broadcast(F, weights[weightAt]);
+      sum0 = mean.fma(weight, sum0);
+      next0 = next.fma(weight, next0);
+      weight = FloatVector.broadcast(F, weights[weightAt + 1]);
+      sum1 = mean.fma(weight, sum1);
+      next1 = next.fma(weight, next1);
+      weight = FloatVector.broadcast(F, weights[weightAt + 2]);
+      sum2 = mean.fma(weight, sum2);
+      next2 = next.fma(weight, next2);
+      weight = FloatVector.broadcast(F, weights[weightAt + 3]);
+      sum3 = mean.fma(weight, sum3);
+      next3 = next.fma(weight, next3);
+      weightAt += group;
+    }
+    sum0.intoArray(sums, at);
+    sum1.intoArray(sums, at1);
+    sum2.intoArray(sums, at2);
+    sum3.intoArray(sums, at3);
+    next0.intoArray(sums, at + LANES);
+    next1.intoArray(sums, at1 + LANES);
+    next2.intoArray(sums, at2 + LANES);
+    next3.intoArray(sums, at3 + LANES);
+  }
+
   /** As {@link #addMeansOne} for four queries. */
   static void addMeansFour(
       long[] pages,

@@ -79,6 +79,11 @@ final class KernelLanes {
             .convertShape(ZERO_EXTEND_B2I, I, 0);
   }
 
+  /** A vector of words; of a short row what follows it is read too. */
+  static IntVector words(long address) {
+    return IntVector.fromMemorySegment(I, OffHeap.ALL, address, LITTLE_ENDIAN);
+  }
+
   static LongVector row(long address) {
     return ByteVector.fromMemorySegment(BYTES, OffHeap.ALL, address, LITTLE_ENDIAN)
         .reinterpretAsLongs();
@@ -100,6 +105,12 @@ final class KernelLanes {
   static FloatVector bf16(long address) {
     return ((IntVector)
             ShortVector.fromMemorySegment(S, OffHeap.ALL, address, LITTLE_ENDIAN).castShape(I, 0))
+        .lanewise(LSHL, 16)
+        .reinterpretAsFloats();
+  }
+
+  static FloatVector bf16(short[] numbers, int at) {
+    return ((IntVector) ShortVector.fromArray(S, numbers, at).castShape(I, 0))
         .lanewise(LSHL, 16)
         .reinterpretAsFloats();
   }

@@ -40,11 +40,14 @@ public interface Kernels {
 
   /**
    * Scores a page's tokens by two planes, as {@link #sketchScores}, and turns the scores into
-   * weights at once: {@code e^(score - reference)}, an estimate, to 5e-4; from e^-87 to e^87.
+   * weights at once: {@code e^(score - reference)}, an estimate, to 5e-4 and then to the nearest of
+   * bf16; from e^-87 to e^87.
    *
    * @param references {@code [group]} from {@code referencesAt} on
-   * @param weights receives {@code [group][stride]}, the page's 64 from {@code weightsAt} on
+   * @param weights receives {@code [group][stride]} bf16, the page's 64 from {@code weightsAt} on
    * @param totals receives {@code [group]} from {@code pageAt} on: the page's sum of weights
+   * @param meanScores receives {@code [group]} from {@code pageAt} on: scores of the page's mean
+   *     key
    */
   void sketchWeights(
       GroupQuery query,
@@ -54,10 +57,11 @@ public interface Kernels {
       Scratch scratch,
       float[] references,
       int referencesAt,
-      float[] weights,
+      short[] weights,
       int weightsAt,
       int stride,
       float[] totals,
+      float[] meanScores,
       int pageAt);
 
   /**
@@ -82,6 +86,13 @@ public interface Kernels {
    */
   void touch(long address, int length, Scratch scratch);
 
+  /**
+   * As {@link #touch}, a piece of each page.
+   *
+   * @param pages addresses that {@code at} counts from; {@code from} to {@code to} are read
+   */
+  void touchPages(long[] pages, int from, int to, int at, int length, Scratch scratch);
+
   /** The largest of {@code count} scores; -∞ for none. */
   float max(float[] scores, int at, int count);
 
@@ -104,14 +115,52 @@ public interface Kernels {
   void addValues(
       HeadOffsets at, long codes, int group, float[] weights, Scratch scratch, float[] sums);
 
-  /** As {@link #addValues}, one token's row. */
-  void addValueRow(
-      HeadOffsets at,
-      long codes,
-      int token,
-      int group,
-      float[] weights,
+  /**
+   * Reads a word of every cache line of rows {@code from} to {@code to}, all under way at once.
+   *
+   * @param rows addresses of rows of {@code form}
+   */
+  void touchChosen(RowForm form, long[] rows, int from, int to, Scratch scratch);
+
+  /**
+   * Scores chosen tokens {@code from} to {@code to}, at most 64, by their rows.
+   *
+   * @param rows addresses of rows of {@code form}, joined
+   * @param positions of the tokens, by the same index
+   * @param meanScores {@code [pages][group]}: the score of each page's mean key
+   * @param scores receives {@code [group][stride]}, by the same index
+   * @param valueScales receives the scales of the tokens' values, by the same index
+   */
+  void chosenScores(
+      GroupQuery query,
+      RowForm form,
+      long[] rows,
+      int[] positions,
+      int from,
+      int to,
+      float[] meanScores,
       Scratch scratch,
+      float[] scores,
+      int stride,
+      float[] valueScales);
+
+  /**
+   * Adds the values of chosen tokens {@code from} to {@code to} to rotated accumulators: {@code Σ
+   * scaled x level}, token by token.
+   *
+   * @param rows addresses of rows of {@code form}
+   * @param scaled {@code [group][64]}: weight x value scale, of token {@code from} at {@code
+   *     scaledAt}
+   * @param sums {@code [group][width]}, as for {@link #addValues}
+   */
+  void addChosen(
+      RowForm form,
+      long[] rows,
+      int from,
+      int to,
+      int group,
+      float[] scaled,
+      int scaledAt,
       float[] sums);
 
   /**
@@ -172,7 +221,7 @@ public interface Kernels {
    * Pools the masses of a page's tokens over the group, {@code Σ_g weight x share}, and notes those
    * not below a floor.
    *
-   * @param weights {@code [group][stride]}, the page's 64 from {@code at} on
+   * @param weights {@code [group][stride]} bf16, the page's 64 from {@code at} on
    * @param shares {@code [group]} from {@code sharesAt} on
    * @param floor above 0
    * @param position of the page's first token
@@ -181,7 +230,7 @@ public interface Kernels {
    * @return the count with those noted
    */
   int candidates(
-      float[] weights,
+      short[] weights,
       int at,
       int stride,
       int group,

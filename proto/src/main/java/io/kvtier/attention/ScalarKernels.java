@@ -2,6 +2,7 @@ package io.kvtier.attention;
 
 import static io.kvtier.page.PageLayout.TOKENS;
 
+import io.kvtier.codec.RawRows;
 import io.kvtier.codec.RotLevels;
 import io.kvtier.codec.Vectors;
 import java.lang.foreign.ValueLayout;
@@ -97,10 +98,11 @@ final class ScalarKernels implements Kernels {
       Scratch scratch,
       float[] references,
       int referencesAt,
-      float[] weights,
+      short[] weights,
       int weightsAt,
       int stride,
       float[] totals,
+      float[] meanScores,
       int pageAt) {
     sketchScores(query, at, sketch, planes, scratch, scratch.scores);
     for (int g = 0; g < query.group(); g++) {
@@ -108,10 +110,12 @@ final class ScalarKernels implements Kernels {
       for (int t = 0; t < TOKENS; t++) {
         float x = scratch.scores[g * TOKENS + t] - references[referencesAt + g];
         float weight = (float) Math.exp(Math.clamp(x, -ESTIMATE_MAX, ESTIMATE_MAX));
-        weights[g * stride + weightsAt + t] = weight;
-        total += weight;
+        short rounded = RawRows.toBf16(weight);
+        weights[g * stride + weightsAt + t] = rounded;
+        total += RawRows.ofBf16(rounded);
       }
       totals[pageAt + g] = total;
+      meanScores[pageAt + g] = meanScore(query, g, sketch + at.keyMean());
     }
   }
 
@@ -193,16 +197,57 @@ final class ScalarKernels implements Kernels {
   }
 
   @Override
-  public void addValueRow(
-      HeadOffsets at,
-      long codes,
-      int token,
-      int group,
-      float[] weights,
+  public void touchPages(long[] pages, int from, int to, int at, int length, Scratch scratch) {}
+
+  @Override
+  public void touchChosen(RowForm form, long[] rows, int from, int to, Scratch scratch) {}
+
+  @Override
+  public void chosenScores(
+      GroupQuery query,
+      RowForm form,
+      long[] rows,
+      int[] positions,
+      int from,
+      int to,
+      float[] meanScores,
       Scratch scratch,
+      float[] scores,
+      int stride,
+      float[] valueScales) {
+    int headDim = form.headDim();
+    for (int i = from; i < to; i++) {
+      float keyScale = half(rows[i] + form.keyScaleAt(), 0);
+      for (int g = 0; g < query.group(); g++) {
+        float dot = 0;
+        for (int d = 0; d < headDim; d++) {
+          int pair = u8(rows[i] + d / 2);
+          int code = d % 2 == 0 ? pair & 15 : pair >> 4;
+          dot += query.rotated[g * headDim + d] * LEVELS.level(code);
+        }
+        float mean = meanScores[positions[i] / TOKENS * query.group() + g];
+        scores[g * stride + i] = dot * keyScale + mean;
+      }
+      valueScales[i] = half(rows[i] + form.valueScaleAt(), 0);
+    }
+  }
+
+  @Override
+  public void addChosen(
+      RowForm form,
+      long[] rows,
+      int from,
+      int to,
+      int group,
+      float[] scaled,
+      int scaledAt,
       float[] sums) {
-    for (int g = 0; g < group; g++) {
-      addRow(at, codes, token, weights[g * TOKENS + token], sums, g * scratch.width());
+    int width = Scratch.width(form.headDim());
+    for (int i = from; i < to; i++) {
+      for (int g = 0; g < group; g++) {
+        float weight = scaled[g * TOKENS + scaledAt + i - from];
+        addCodes(rows[i] + form.valuesAt(), form.headDim(), weight, sums, g * width);
+      }
     }
   }
 
@@ -210,8 +255,12 @@ final class ScalarKernels implements Kernels {
       HeadOffsets at, long codes, int token, float weight, float[] sums, int sumsAt) {
     float scaled = weight * half(codes + at.valueScales(), token);
     long row = codes + at.valueCodes() + (long) token * at.headDim() / 2;
-    for (int chunk = 0; chunk < at.headDim(); chunk += 32) {
-      int pairs = Math.min(16, (at.headDim() - chunk) / 2);
+    addCodes(row, at.headDim(), scaled, sums, sumsAt);
+  }
+
+  private static void addCodes(long row, int headDim, float scaled, float[] sums, int sumsAt) {
+    for (int chunk = 0; chunk < headDim; chunk += 32) {
+      int pairs = Math.min(16, (headDim - chunk) / 2);
       for (int j = 0; j < pairs; j++) {
         int pair = u8(row + chunk / 2 + j);
         sums[sumsAt + chunk + j] += scaled * LEVELS.level(pair & 15);
@@ -293,7 +342,7 @@ final class ScalarKernels implements Kernels {
 
   @Override
   public int candidates(
-      float[] weights,
+      short[] weights,
       int at,
       int stride,
       int group,
@@ -308,7 +357,7 @@ final class ScalarKernels implements Kernels {
     for (int t = 0; t < TOKENS; t++) {
       float mass = 0;
       for (int g = 0; g < group; g++) {
-        mass += weights[g * stride + at + t] * shares[sharesAt + g];
+        mass += RawRows.ofBf16(weights[g * stride + at + t]) * shares[sharesAt + g];
       }
       if (mass >= floor) {
         positions[n] = position + t;

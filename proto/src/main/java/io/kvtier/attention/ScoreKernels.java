@@ -64,6 +64,17 @@ final class ScoreKernels {
     return sum;
   }
 
+  /** As {@link #touch}, a piece of each page. */
+  static long touchPages(long[] pages, int from, int to, int at, int length) {
+    long sum = 0;
+    for (int line = at; line < at + length; line += 64) {
+      for (int page = from; page < to; page++) {
+        sum += OffHeap.ALL.get(LONG, pages[page] + line);
+      }
+    }
+    return sum;
+  }
+
   /**
    * The score of a page's mean key with each query of a group.
    *
@@ -197,7 +208,7 @@ final class ScoreKernels {
   }
 
   static int candidates(
-      float[] weights,
+      short[] weights,
       int at,
       int stride,
       int group,
@@ -214,7 +225,7 @@ final class ScoreKernels {
       FloatVector mass = FloatVector.zero(F);
       for (int g = 0; g < group; g++) {
         mass =
-            FloatVector.fromArray(F, weights, g * stride + at + t)
+            KernelLanes.bf16(weights, g * stride + at + t)
                 .fma(FloatVector.broadcast(F, shares[sharesAt + g]), mass);
       }
       VectorMask<Float> taken = mass.compare(GE, floor);

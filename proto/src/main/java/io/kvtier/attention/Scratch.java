@@ -32,6 +32,12 @@ public final class Scratch {
   /** Sums of lanes before they are added up, {@code [group][16]}. */
   final float[] lanes;
 
+  /** As {@link #lanes}, of chosen tokens: {@code [64][4][16]}. */
+  final float[] chosenLanes = new float[TOKENS * 4 * LANES_MAX];
+
+  /** Keys of chosen tokens times queries: {@code [64][4]}. */
+  final float[] dots = new float[TOKENS * 4];
+
   /** Keeps the compiler from dropping reads. */
   long touched;
 

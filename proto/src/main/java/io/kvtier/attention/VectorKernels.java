@@ -6,7 +6,7 @@ import io.kvtier.codec.Vectors;
 
 /**
  * The kernels on the vector unit, of whatever width it has. The loops are in {@link SketchKernels},
- * {@link CodeKernels} and {@link RowKernels}.
+ * {@link CodeKernels}, {@link ChosenKernels} and {@link RowKernels}.
  */
 final class VectorKernels implements Kernels {
   static final VectorKernels INSTANCE = new VectorKernels();
@@ -63,10 +63,11 @@ final class VectorKernels implements Kernels {
       Scratch scratch,
       float[] references,
       int referencesAt,
-      float[] weights,
+      short[] weights,
       int weightsAt,
       int stride,
       float[] totals,
+      float[] meanScores,
       int pageAt) {
     sum(query, at, sketch, planes, scratch);
     float factor = planes == 1 ? GroupQuery.SIGN_ALONE / GroupQuery.SIGN_WEIGHT : 1;
@@ -74,6 +75,7 @@ final class VectorKernels implements Kernels {
       float coarse = planes == 1 ? 0 : query.bias[2 * g + 1];
       float step = query.step[g] * factor;
       float bias = query.bias[2 * g] * factor + coarse;
+      meanScores[pageAt + g] = scratch.scaled[g];
       float mean = scratch.scaled[g] - references[referencesAt + g];
       SketchKernels.weights(
           scratch.sums,
@@ -159,6 +161,11 @@ final class VectorKernels implements Kernels {
   }
 
   @Override
+  public void touchPages(long[] pages, int from, int to, int at, int length, Scratch scratch) {
+    scratch.touched += ScoreKernels.touchPages(pages, from, to, at, length);
+  }
+
+  @Override
   public float max(float[] scores, int at, int count) {
     return ScoreKernels.max(scores, at, count);
   }
@@ -177,22 +184,6 @@ final class VectorKernels implements Kernels {
     addRows(at, codes, 0, TOKENS, group, scratch, sums);
   }
 
-  @Override
-  public void addValueRow(
-      HeadOffsets at,
-      long codes,
-      int token,
-      int group,
-      float[] weights,
-      Scratch scratch,
-      float[] sums) {
-    float scale = ScoreKernels.half(codes + at.valueScales() + 2L * token);
-    for (int g = 0; g < group; g++) {
-      scratch.scaled[g * TOKENS + token] = weights[g * TOKENS + token] * scale;
-    }
-    addRows(at, codes, token, token + 1, group, scratch, sums);
-  }
-
   private static void addRows(
       HeadOffsets at, long codes, int from, int to, int group, Scratch scratch, float[] sums) {
     long rows = codes + at.valueCodes();
@@ -202,6 +193,79 @@ final class VectorKernels implements Kernels {
     }
     for (; g < group; g++) {
       CodeKernels.addOne(rows, at.headDim(), from, to, scratch.scaled, g, sums);
+    }
+  }
+
+  @Override
+  public void touchChosen(RowForm form, long[] rows, int from, int to, Scratch scratch) {
+    scratch.touched += ChosenKernels.touch(rows, from, to, form.bytes());
+  }
+
+  @Override
+  public void chosenScores(
+      GroupQuery query,
+      RowForm form,
+      long[] rows,
+      int[] positions,
+      int from,
+      int to,
+      float[] meanScores,
+      Scratch scratch,
+      float[] scores,
+      int stride,
+      float[] valueScales) {
+    int group = query.group();
+    int count = to - from;
+    for (int g = 0; g < group; g += query.blockAt(g)) {
+      int block = query.blockAt(g);
+      if (block == 4) {
+        ChosenKernels.dotsFour(query, g, rows, from, to, scratch.chosenLanes);
+        ScoreKernels.sums(scratch.chosenLanes, 4 * count, scratch.dots, 0, 1);
+      } else {
+        ChosenKernels.dotsOne(query, g, rows, from, to, scratch.dots);
+      }
+      for (int h = 0; h < block; h++) {
+        ChosenKernels.scale(
+            scratch.dots,
+            h,
+            block,
+            rows,
+            positions,
+            from,
+            to,
+            form,
+            meanScores,
+            group,
+            g + h,
+            scores,
+            (g + h) * stride);
+      }
+    }
+    ChosenKernels.valueScales(rows, from, to, form, valueScales);
+  }
+
+  @Override
+  public void addChosen(
+      RowForm form,
+      long[] rows,
+      int from,
+      int to,
+      int group,
+      float[] scaled,
+      int scaledAt,
+      float[] sums) {
+    int headDim = form.headDim();
+    int width = Scratch.width(headDim);
+    int values = form.valuesAt();
+    int g = 0;
+    for (; group - g >= 4; g += 4) {
+      int at = g * TOKENS + scaledAt;
+      ChosenKernels.addFour(
+          rows, from, to, values, headDim, scaled, at, TOKENS, sums, g * width, width);
+    }
+    for (; g < group; g++) {
+      int at = g * TOKENS + scaledAt;
+      ChosenKernels.addOne(rows, from, to, values, headDim, scaled, at, sums, g * width);
     }
   }
 
@@ -218,7 +282,13 @@ final class VectorKernels implements Kernels {
       float[] sums) {
     int g = 0;
     for (; group - g >= 4; g += 4) {
-      for (int i = 0; i < headDim; i += KernelLanes.LANES) {
+      int i = 0;
+      for (; i <= headDim - 2 * KernelLanes.LANES; i += 2 * KernelLanes.LANES) {
+        int sumsAt = g * headDim + i;
+        CodeKernels.addMeansWide(
+            pages, from, to, meanAt + 2 * i, weights, weightsAt + g, group, sums, sumsAt, headDim);
+      }
+      for (; i < headDim; i += KernelLanes.LANES) {
         int sumsAt = g * headDim + i;
         CodeKernels.addMeansFour(
             pages, from, to, meanAt + 2 * i, weights, weightsAt + g, group, sums, sumsAt, headDim);
@@ -277,7 +347,7 @@ final class VectorKernels implements Kernels {
 
   @Override
   public int candidates(
-      float[] weights,
+      short[] weights,
       int at,
       int stride,
       int group,

@@ -5,6 +5,7 @@ import static java.lang.foreign.ValueLayout.JAVA_BYTE;
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.within;
 
+import io.kvtier.codec.RawRows;
 import io.kvtier.codec.RotLevels;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
@@ -39,8 +40,19 @@ final class KernelCase implements AutoCloseable {
   private final long[] pages = new long[PAGES];
   private final MemorySegment memory;
   private final MemorySegment rows;
+  private final RowForm form;
+  private final long[] chosenRows = new long[ROWS];
+  private final int[] chosenPositions = new int[ROWS];
+
+  /** {@code [pages][group]}. */
+  private final float[] pageScores;
+
   private final float[] queries;
   private final float[] weights;
+
+  /** The weights as bf16. */
+  private final short[] estimates;
+
   private final float[] references;
   private final GroupQuery scalarQuery;
   private final GroupQuery otherQuery;
@@ -52,6 +64,7 @@ final class KernelCase implements AutoCloseable {
   private static final class Outputs {
     final float[] scores;
     final float[] weights;
+    final short[] estimates;
     final float[] totals;
     final float[] sums;
     final float[] means;
@@ -63,6 +76,7 @@ final class KernelCase implements AutoCloseable {
     Outputs(int group, int headDim) {
       scores = new float[group * TOKENS];
       weights = new float[group * TOKENS * 2 + 1];
+      estimates = new short[weights.length];
       totals = new float[3 * group];
       sums = new float[group * Scratch.width(headDim)];
       means = new float[group * headDim];
@@ -71,6 +85,7 @@ final class KernelCase implements AutoCloseable {
     void clear() {
       Arrays.fill(scores, 0);
       Arrays.fill(weights, 0);
+      Arrays.fill(estimates, (short) 0);
       Arrays.fill(totals, 0);
       Arrays.fill(sums, 0);
       Arrays.fill(means, 0);
@@ -121,12 +136,19 @@ final class KernelCase implements AutoCloseable {
     for (int i = 0; i < weights.length; i++) {
       weights[i] = i % 7 == 0 ? 0 : weights[i] * weights[i];
     }
+    this.estimates = new short[weights.length];
+    for (int i = 0; i < weights.length; i++) {
+      estimates[i] = RawRows.toBf16(weights[i]);
+    }
     this.references = gaussian(random, 2 * group, 3);
     this.scalarQuery = new GroupQuery(group, headDim);
     this.otherQuery = new GroupQuery(group, headDim);
     this.scratch = new Scratch(group, headDim);
     this.expected = new Outputs(group, headDim);
     this.actual = new Outputs(group, headDim);
+    this.form = new RowForm(headDim);
+    this.pageScores = gaussian(random, PAGES * group, 2);
+    fillChosen(random);
     this.steps = makeSteps();
     scalarQuery.load(queries, 0, true, Kernels.scalar());
     otherQuery.load(queries, 0, true, Kernels.scalar());
@@ -137,6 +159,26 @@ final class KernelCase implements AutoCloseable {
       float x = (float) random.nextGaussian() * deviation;
       memory.set(SHORT, from + 2L * i, Float.floatToFloat16(i % 17 == 0 ? x * 1e-6f : x));
     }
+  }
+
+  /** Rows of random codes, in no order, a scale that is not tiny with each. */
+  private void fillChosen(SplittableRandom random) {
+    int stride = form.bytes() + 12;
+    MemorySegment chosen = arena.allocate((long) ROWS * stride + 64, 64);
+    byte[] bits = new byte[ROWS * stride];
+    random.nextBytes(bits);
+    MemorySegment.copy(bits, 0, chosen, JAVA_BYTE, 0, bits.length);
+    for (int i = 0; i < ROWS; i++) {
+      long row = (long) (ROWS - 1 - i) * stride;
+      chosenRows[i] = chosen.address() + row;
+      chosenPositions[i] = random.nextInt(PAGES * TOKENS);
+      chosen.set(SHORT, row + form.keyScaleAt(), half(random));
+      chosen.set(SHORT, row + form.valueScaleAt(), half(random));
+    }
+  }
+
+  private static short half(SplittableRandom random) {
+    return Float.floatToFloat16((float) random.nextDouble(.1, 2));
   }
 
   private static float[] gaussian(SplittableRandom random, int length, double deviation) {
@@ -159,7 +201,7 @@ final class KernelCase implements AutoCloseable {
       step.call.run(other, otherQuery, actual);
       requireClose(step.name + " scores", actual.scores, expected.scores);
       if (step.name.equals("sketchWeights")) {
-        requireEstimates(actual.weights, expected.weights);
+        requireEstimates(numbers(actual.estimates), numbers(expected.estimates));
         requireEstimates(actual.totals, expected.totals);
       } else {
         requireClose(step.name + " weights", actual.weights, expected.weights);
@@ -200,14 +242,22 @@ final class KernelCase implements AutoCloseable {
 
   /**
    * Each to a part of its own size: a score that large terms cancel out in is known to 1e-4, and
-   * its weight not better.
+   * its weight not better; the nearest bf16 may then be the next one.
    */
   private static void requireEstimates(float[] actual, float[] expected) {
     for (int i = 0; i < expected.length; i++) {
       assertThat(actual[i])
           .as("sketchWeights[%d]", i)
-          .isCloseTo(expected[i], within(Math.abs(expected[i]) * 5e-4f));
+          .isCloseTo(expected[i], within(Math.abs(expected[i]) * (5e-4f + 1f / 128)));
     }
+  }
+
+  private static float[] numbers(short[] bf16) {
+    float[] numbers = new float[bf16.length];
+    for (int i = 0; i < bf16.length; i++) {
+      numbers[i] = RawRows.ofBf16(bf16[i]);
+    }
+    return numbers;
   }
 
   private record Step(String name, Call call) {}
@@ -215,6 +265,24 @@ final class KernelCase implements AutoCloseable {
   /** One kernel call. */
   private interface Call {
     void run(Kernels kernels, GroupQuery query, Outputs out);
+  }
+
+  private Step chosen(String name, int from, int to) {
+    return new Step(
+        name,
+        (k, q, o) ->
+            k.chosenScores(
+                q,
+                form,
+                chosenRows,
+                chosenPositions,
+                from,
+                to,
+                pageScores,
+                scratch,
+                o.scores,
+                TOKENS,
+                o.masses));
   }
 
   private final Step[] steps;
@@ -246,10 +314,11 @@ final class KernelCase implements AutoCloseable {
                   scratch,
                   references,
                   group,
-                  o.weights,
+                  o.estimates,
                   1,
                   TOKENS * 2,
                   o.totals,
+                  o.means,
                   group)),
       exact("exactScores all", -1L),
       exact("exactScores one", 1L << 37),
@@ -262,9 +331,14 @@ final class KernelCase implements AutoCloseable {
           "weigh far below", (k, q, o) -> o.single = k.weigh(weights, 0, 88f, o.weights, 0, 16)),
       new Step(
           "addValues", (k, q, o) -> k.addValues(at, pages[0], group, weights, scratch, o.sums)),
+      chosen("chosenScores", 0, ROWS),
+      chosen("chosenScores of one", 2, 3),
       new Step(
-          "addValueRow",
-          (k, q, o) -> k.addValueRow(at, pages[0], 63, group, weights, scratch, o.sums)),
+          "addChosen",
+          (k, q, o) -> k.addChosen(form, chosenRows, 0, ROWS, group, weights, 0, o.sums)),
+      new Step(
+          "addChosen later",
+          (k, q, o) -> k.addChosen(form, chosenRows, 1, ROWS - 1, group, weights, 5, o.sums)),
       new Step(
           "addMeans",
           (k, q, o) ->
@@ -309,7 +383,7 @@ final class KernelCase implements AutoCloseable {
           (k, q, o) ->
               o.count =
                   k.candidates(
-                      weights, 0, TOKENS, group, SHARES, 0, .31f, 640, o.positions, o.masses, 7))
+                      estimates, 0, TOKENS, group, SHARES, 0, .31f, 640, o.positions, o.masses, 7))
     };
   }
 

@@ -1,6 +1,5 @@
 package io.kvtier.attention;
 
-import static io.kvtier.page.PageLayout.TOKENS;
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 import static org.junit.jupiter.api.Assumptions.assumeTrue;
@@ -9,6 +8,7 @@ import io.kvtier.codec.Vectors;
 import java.lang.reflect.InvocationTargetException;
 import java.lang.reflect.Proxy;
 import java.time.Duration;
+import java.util.Arrays;
 import java.util.function.UnaryOperator;
 import java.util.stream.Stream;
 import org.junit.jupiter.api.BeforeEach;
@@ -53,7 +53,12 @@ class KernelsParityTest {
         bug("max", "the last score forgotten", args -> with(args, 2, (int) args[2] - 1)),
         bug("addValues", "rows one token late", args -> values(args, 0, 1)),
         bug("addValues", "scales one token late", args -> values(args, 2, 0)),
-        bug("addValueRow", "the next token", args -> with(args, 2, ((int) args[2] + 1) % TOKENS)),
+        bug("chosenScores", "rows a byte late", args -> with(args, 2, plus((long[]) args[2], 1))),
+        bug("chosenScores", "means of no page's own", args -> with(args, 3, new int[64])),
+        bug("chosenScores", "the last token left out", args -> with(args, 5, (int) args[5] - 1)),
+        bug("addChosen", "rows a byte late", args -> with(args, 1, plus((long[]) args[1], 1))),
+        bug("addChosen", "weights of the next token", args -> with(args, 6, (int) args[6] + 1)),
+        bug("addChosen", "the last token left out", args -> with(args, 3, (int) args[3] - 1)),
         bug("addMeans", "a page left out", args -> with(args, 2, (int) args[2] - 1)),
         bug("addMeans", "weights of the next page", args -> with(args, 7, (int) args[7] + 1)),
         bug("rowScores", "rows one element late", args -> with(args, 1, (long) args[1] + 2)),
@@ -70,6 +75,10 @@ class KernelsParityTest {
   private static Object[] with(Object[] args, int index, Object value) {
     args[index] = value;
     return args;
+  }
+
+  private static long[] plus(long[] addresses, int more) {
+    return Arrays.stream(addresses).map(address -> address + more).toArray();
   }
 
   private static Object[] moved(

@@ -2,6 +2,7 @@ package io.kvtier.deploy.bench;
 
 import static io.kvtier.page.PageLayout.TOKENS;
 
+import io.kvtier.attention.RowForm;
 import io.kvtier.gpuworker.core.HeadPolicy;
 import io.kvtier.gpuworker.device.AttentionDevice;
 import io.kvtier.gpuworker.device.DeviceLayer;
@@ -38,6 +39,7 @@ final class BenchLayer implements DeviceLayer.PageSink, AutoCloseable {
   private final LayerShape shape;
   private final DeviceLayer layer;
   private final TokenRows tokenRows;
+  private final RowForm form;
 
   /** {@code [pages][heads]}: the rows of all of a page's tokens. */
   private final List<DeviceSlot> rows = new ArrayList<>();
@@ -51,6 +53,7 @@ final class BenchLayer implements DeviceLayer.PageSink, AutoCloseable {
     this.layer = device.newLayer(0, shape);
     this.dense = dense;
     this.tokenRows = new TokenRows(layout, Residence.TWO_PLANES.rows());
+    this.form = shape.rowForm();
     SplittableRandom random = new SplittableRandom(seed);
     float[] keys = new float[CHUNK * shape.rowLength()];
     float[] values = new float[CHUNK * shape.rowLength()];
@@ -66,7 +69,7 @@ final class BenchLayer implements DeviceLayer.PageSink, AutoCloseable {
 
   /** Bytes that a layer of so many tokens takes. */
   static long bytes(int tokens) {
-    return 1200L * tokens + (8 << 20);
+    return 1500L * tokens + (8 << 20);
   }
 
   private static List<HeadPolicy> allDense() {
@@ -107,7 +110,7 @@ final class BenchLayer implements DeviceLayer.PageSink, AutoCloseable {
       for (int i = 0; i < count; i++) {
         int position = pass.chosenPosition(head, i);
         DeviceSlot slot = rows.get(position / TOKENS * KV_HEADS + head);
-        pass.giveRow(head, i, slot, position % TOKENS * tokenRows.length());
+        pass.giveRow(head, i, slot, position % TOKENS * form.bytes());
       }
     }
     pass.attendRows();
@@ -125,9 +128,12 @@ final class BenchLayer implements DeviceLayer.PageSink, AutoCloseable {
       return;
     }
     for (int head = 0; head < KV_HEADS; head++) {
-      DeviceSlot slot = device.memory().allocate(TOKENS * tokenRows.length());
+      DeviceSlot slot = device.memory().allocate(TOKENS * form.bytes());
       for (int token = 0; token < TOKENS; token++) {
-        tokenRows.takeFromPage(page, 0, head, token, slot.buffer(), token * tokenRows.length());
+        int at = token * form.bytes();
+        int fetchedAt = form.fetchedAt(Residence.TWO_PLANES);
+        tokenRows.takeFromPage(page, 0, head, token, slot.buffer(), at + fetchedAt);
+        form.markFetched(slot.buffer(), at);
       }
       rows.add(slot);
     }

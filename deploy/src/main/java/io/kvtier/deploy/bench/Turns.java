@@ -9,6 +9,10 @@ import java.util.function.DoubleSupplier;
  */
 final class Turns {
   private static final int WARMUP_ROUNDS = 6;
+
+  /** The compiler needs so long for all that a step runs through. */
+  private static final long WARMUP_NS = 1_500_000_000;
+
   private static final int ROUNDS = 15;
   private static final long ROUND_NS = 40_000_000;
 
@@ -29,6 +33,10 @@ final class Turns {
       Runnable ours, DoubleSupplier reference, Benchmark.Progress progress, String what) {
     double[] oursSeconds = new double[ROUNDS];
     double[] referenceSeconds = new double[ROUNDS];
+    long startNs = System.nanoTime();
+    while (System.nanoTime() - startNs < WARMUP_NS) {
+      ours.run();
+    }
     for (int round = -WARMUP_ROUNDS; round < ROUNDS; round++) {
       double a = secondsPerCall(ours);
       double b = reference.getAsDouble();

@@ -240,7 +240,8 @@ final class TornadoPass implements LayerPass {
 
   @Override
   public void giveRow(int kvHead, int index, DeviceSlot slot, int offset) {
-    rows.give(kvHead, index, slot, offset);
+    int fetchedAt = layer.shape().rowForm().fetchedAt(rowSections(kvHead));
+    rows.give(kvHead, index, slot, offset + fetchedAt);
   }
 
   @Override

@@ -185,13 +185,13 @@ final class CpuPass implements LayerPass {
 
   @Override
   public void giveRow(int kvHead, int index, DeviceSlot rows, int offset) {
-    heads[kvHead].coded.giveRow(index, rows.buffer().addressOffset() + offset);
+    heads[kvHead].coded.chosen.giveRow(index, rows.buffer().addressOffset() + offset);
   }
 
   @Override
   public void forgetRows() {
     for (HeadPass head : heads) {
-      head.coded.forgetRows();
+      head.coded.chosen.forgetRows();
     }
   }
 
@@ -206,6 +206,7 @@ final class CpuPass implements LayerPass {
 
   @Override
   public void attendRows() {
+    PassMemory[] memories = requireMemory();
     int left = 0;
     for (HeadPass head : heads) {
       left += head.sketched() ? head.chosenCount() - head.attendedCount() : 0;
@@ -214,7 +215,7 @@ final class CpuPass implements LayerPass {
         left >= SHARED_ROWS_MIN,
         (head, index, range, tools) -> {
           if (head.sketched()) {
-            head.attendRows(tools);
+            head.attendRows(memories[index], tools);
           }
         });
   }
@@ -258,9 +259,6 @@ final class CpuPass implements LayerPass {
     }
     for (int head = 0; head < heads.length; head++) {
       heads[head].coded.reserveSums(ranges);
-      if (heads[head].sketched()) {
-        heads[head].scan.leaveChosenOut(memories[head]);
-      }
     }
     forRanges(
         ranges,
@@ -268,7 +266,8 @@ final class CpuPass implements LayerPass {
           if (head.dense()) {
             head.coded.attendDense(range, tools);
           } else if (head.sketched()) {
-            head.coded.estimateRest(range, memories[index]);
+            head.scan.leaveChosenOut(range, memories[index], tools);
+            head.coded.estimateRest(range, memories[index], tools);
           }
         });
   }

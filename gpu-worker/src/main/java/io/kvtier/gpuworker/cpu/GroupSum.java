@@ -55,6 +55,11 @@ final class GroupSum {
     }
   }
 
+  /** Scales the rotated sum of a query. */
+  void scaleRotated(int g, float factor) {
+    scale(rotated, g * width, width, factor);
+  }
+
   private static void scale(float[] x, int at, int length, float factor) {
     for (int i = at; i < at + length; i++) {
       x[i] *= factor;

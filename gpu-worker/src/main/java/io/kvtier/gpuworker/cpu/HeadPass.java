@@ -72,6 +72,7 @@ final class HeadPass {
     }
     scan.clear();
     coded.begin();
+    coded.chosen.expect(scan.chosen(), 0);
     exact.attend(query, newTokens, partials);
     if (sketched()) {
       scan.begin(memory);
@@ -81,7 +82,7 @@ final class HeadPass {
   /** Chooses among all ranges' candidates. */
   void choose(PassMemory memory) {
     scan.choose(memory);
-    coded.expectRows(scan.chosenCount());
+    coded.chosen.expect(scan.chosen(), scan.chosenCount());
   }
 
   /** Tokens that the choice was made among; all of a streamed head. */
@@ -109,12 +110,12 @@ final class HeadPass {
 
   /** Chosen tokens that have been attended to. */
   int attendedCount() {
-    return streamed() ? firstChosen(coded.attended()) : coded.attended();
+    return streamed() ? firstChosen(coded.attended()) : coded.chosen.attended();
   }
 
   /** Attends to chosen tokens as far as their rows are there. */
-  void attendRows(Tools tools) {
-    coded.attendRows(scan.chosen(), scan.chosenCount(), tools);
+  void attendRows(PassMemory memory, Tools tools) {
+    coded.chosen.attend(memory.meanScores, tools);
   }
 
   /** Merges all parts. */

@@ -7,17 +7,20 @@ import java.util.concurrent.atomic.AtomicInteger;
 
 /**
  * What a pass writes between its halves, for one KV head: the sketch's weights of every paged
- * token. The largest thing a pass needs (4 bytes a token and q head), so it is lent for one query
+ * token. The largest thing a pass needs (2 bytes a token and q head), so it is lent for one query
  * at a time by {@link Workshop}. One pass at a time; its tasks write different ranges.
  */
 final class PassMemory {
-  /** {@code [pages][group][64]}: e^(sketch score - the range's reference). */
-  float[] weights = new float[0];
+  /** {@code [pages][group][64]}, bf16: e^(sketch score - the range's reference). */
+  short[] weights = new short[0];
 
   /**
    * {@code [pages][group]}: a page's weights added up, those of tokens attended otherwise left out.
    */
   float[] pageTotals = new float[0];
+
+  /** {@code [pages][group]}: scores of the pages' mean keys. */
+  float[] meanScores = new float[0];
 
   /** {@code [ranges][group]}: what a range's weights are relative to. */
   float[] references = new float[0];
@@ -39,8 +42,9 @@ final class PassMemory {
     floorBits.set(0);
     if (pageTotals.length < pages * group) {
       int room = pages + pages / 4;
-      weights = new float[room * group * TOKENS];
+      weights = new short[room * group * TOKENS];
       pageTotals = new float[room * group];
+      meanScores = new float[room * group];
     }
     if (candidates.length < ranges) {
       references = new float[ranges * group];

@@ -6,6 +6,7 @@ import io.kvtier.attention.GroupQuery;
 import io.kvtier.attention.HeadOffsets;
 import io.kvtier.attention.Kernels;
 import io.kvtier.attention.Partial;
+import io.kvtier.codec.RawRows;
 import io.kvtier.gpuworker.core.Candidates;
 import io.kvtier.gpuworker.core.HeadPolicy;
 import io.kvtier.gpuworker.core.TokenChooser;
@@ -136,6 +137,7 @@ final class SketchScan {
         page * group * TOKENS,
         TOKENS,
         memory.pageTotals,
+        memory.meanScores,
         page * group);
   }
 
@@ -159,11 +161,13 @@ final class SketchScan {
     float shrink = (float) Math.exp(memory.references[slot] - higher);
     memory.references[slot] = higher;
     for (int before = range * RANGE; before < page; before++) {
-      memory.pageTotals[before * group + g] *= shrink;
       int from = (before * group + g) * TOKENS;
+      float total = 0;
       for (int t = from; t < from + TOKENS; t++) {
-        memory.weights[t] *= shrink;
+        memory.weights[t] = RawRows.toBf16(RawRows.ofBf16(memory.weights[t]) * shrink);
+        total += RawRows.ofBf16(memory.weights[t]);
       }
+      memory.pageTotals[before * group + g] = total;
     }
     scanPage(range, page, memory, tools);
   }
@@ -172,10 +176,10 @@ final class SketchScan {
   private void leaveSinksOut(PassMemory memory) {
     for (int g = 0; g < group; g++) {
       int from = g * TOKENS;
-      Arrays.fill(memory.weights, from, from + layer.exact().sinkCount(), 0);
+      Arrays.fill(memory.weights, from, from + layer.exact().sinkCount(), (short) 0);
       float total = 0;
       for (int t = from; t < from + TOKENS; t++) {
-        total += memory.weights[t];
+        total += RawRows.ofBf16(memory.weights[t]);
       }
       memory.pageTotals[g] = total;
     }
@@ -261,6 +265,12 @@ final class SketchScan {
     return chosenCount;
   }
 
+  /** Index of the first chosen token that is not before a position. */
+  private int firstChosen(int position) {
+    int index = Arrays.binarySearch(chosen, 0, chosenCount, position);
+    return index < 0 ? -index - 1 : index;
+  }
+
   /** Tokens that the choice was made among. */
   int candidateCount() {
     return candidateCount;
@@ -275,25 +285,30 @@ final class SketchScan {
   }
 
   /**
-   * Takes the tokens chosen out of their pages' estimates: what is attended is no part of the rest.
+   * Takes a range's tokens chosen out of their pages' estimates: what is attended is no part of the
+   * rest.
    */
-  void leaveChosenOut(PassMemory memory) {
-    int from = 0;
-    while (from < chosenCount) {
-      int page = chosen[from] / TOKENS;
-      int to = from + 1;
-      while (to < chosenCount && chosen[to] / TOKENS == page) {
-        to++;
-      }
+  void leaveChosenOut(int range, PassMemory memory, Tools tools) {
+    int end = firstChosen((range + 1) * RANGE * TOKENS);
+    for (int from = firstChosen(range * RANGE * TOKENS); from < end; from += TOKENS) {
+      leaveOut(from, Math.min(end, from + TOKENS), memory, tools.scores);
+    }
+  }
+
+  /** First all weights are read, which lie anywhere, then they are added up page by page. */
+  private void leaveOut(int from, int to, PassMemory memory, float[] weights) {
+    for (int i = from; i < to; i++) {
+      int first = chosen[i] / TOKENS * group * TOKENS + chosen[i] % TOKENS;
       for (int g = 0; g < group; g++) {
-        float estimated = 0;
-        for (int i = from; i < to; i++) {
-          estimated += memory.weights[(page * group + g) * TOKENS + chosen[i] % TOKENS];
-        }
-        int slot = page * group + g;
-        memory.pageTotals[slot] = Math.max(0, memory.pageTotals[slot] - estimated);
+        weights[(i - from) * group + g] = RawRows.ofBf16(memory.weights[first + g * TOKENS]);
       }
-      from = to;
+    }
+    for (int i = from; i < to; i++) {
+      int slot = chosen[i] / TOKENS * group;
+      for (int g = 0; g < group; g++) {
+        float left = memory.pageTotals[slot + g] - weights[(i - from) * group + g];
+        memory.pageTotals[slot + g] = Math.max(0, left);
+      }
     }
   }
 }

@@ -19,10 +19,10 @@ public interface CodesTaker {
 
   /**
    * Says where a chosen token's row lies. It stays the caller's, and must stay there until it has
-   * been attended to.
+   * been attended to. A row that is as it was fetched may be joined with the sketch in its place.
    *
    * @param index of the chosen token
-   * @param rows device memory; the row begins at {@code offset}
+   * @param rows device memory; the row, of {@link LayerShape#rowForm}, begins at {@code offset}
    */
   void giveRow(int kvHead, int index, DeviceSlot rows, int offset);
 

@@ -3,6 +3,7 @@ package io.kvtier.gpuworker.device;
 import static io.kvtier.KvtierException.requireInRange;
 
 import io.kvtier.KvtierException;
+import io.kvtier.attention.RowForm;
 import io.kvtier.page.Fingerprint;
 import io.kvtier.page.PageLayout;
 import io.kvtier.page.Residence;
@@ -74,9 +75,9 @@ public record LayerShape(
     return layout.lengthOf(residence.sketch());
   }
 
-  /** Bytes of one token's row of one head, as it is fetched; 0 where none are. */
-  public int rowBytes(Residence residence) {
-    return layout.lengthOf(residence.rows()) / PageLayout.TOKENS;
+  /** How rows of chosen tokens lie on the device. */
+  public RowForm rowForm() {
+    return RowForm.of(layout);
   }
 
   /** Bytes of one head's codes of a page, as they are fetched or resident. */

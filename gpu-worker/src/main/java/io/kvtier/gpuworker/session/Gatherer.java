@@ -13,11 +13,14 @@ import io.kvtier.gpuworker.device.LayerShape;
 import io.kvtier.gpuworker.session.CodesFetcher.PageHead;
 import io.kvtier.gpuworker.session.SessionReader.HeadRows;
 import io.kvtier.page.Residence;
+import io.kvtier.page.TokenRows;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.BitSet;
 import java.util.List;
 import java.util.stream.IntStream;
+import org.agrona.MutableDirectBuffer;
+import org.agrona.concurrent.UnsafeBuffer;
 
 /**
  * Finds what dominates a query's attention in one layer, for engines that attend themselves: the
@@ -156,6 +159,7 @@ final class Gatherer {
 
     private final float[] key;
     private final float[] value;
+    private final MutableDirectBuffer row = new UnsafeBuffer(new byte[shape.rowForm().bytes()]);
     private final BitSet[] taken;
 
     Taker(LayerPass pass, DeviceSlot scratch, float[] key, float[] value) {
@@ -192,10 +196,10 @@ final class Gatherer {
       if (!taken[kvHead].get(index)) {
         taken[kvHead].set(index);
         int position = chosenPosition(kvHead, index);
-        fetches
-            .rowFetcher()
-            .rowsOf(rowSections(kvHead))
-            .put(rows.buffer(), offset, position % TOKENS, scratch.buffer(), 0);
+        TokenRows fetched = fetches.rowFetcher().rowsOf(rowSections(kvHead));
+        long address = rows.buffer().addressOffset() + offset;
+        shape.rowForm().copyFetched(address, fetched.sectionSet(), row, 0);
+        fetched.put(row, 0, position % TOKENS, scratch.buffer(), 0);
         device.readRow(kvHead, position, scratch, key, value, 0);
         heads[kvHead].take(exact.length + index, key, value);
       }

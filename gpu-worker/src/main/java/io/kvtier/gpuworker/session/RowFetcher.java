@@ -3,6 +3,7 @@ package io.kvtier.gpuworker.session;
 import com.google.protobuf.ByteString;
 import io.kvtier.KvtierException;
 import io.kvtier.KvtierException.Code;
+import io.kvtier.attention.RowForm;
 import io.kvtier.client.PageTransport;
 import io.kvtier.gpuworker.device.LayerShape;
 import io.kvtier.page.PageKey;
@@ -26,6 +27,7 @@ final class RowFetcher {
   private final WriteBehind writeBehind;
   private final TokenRows twoPlanes;
   private final TokenRows onePlane;
+  private final RowForm form;
   private final AtomicLong bytesFetched = new AtomicLong();
 
   RowFetcher(LayerShape shape, PageTransport tier, WriteBehind writeBehind) {
@@ -34,6 +36,7 @@ final class RowFetcher {
     this.writeBehind = writeBehind;
     this.twoPlanes = new TokenRows(shape.layout(), Residence.TWO_PLANES.rows());
     this.onePlane = new TokenRows(shape.layout(), Residence.ONE_PLANE.rows());
+    this.form = shape.rowForm();
   }
 
   /** Bytes of rows that have come from the tier so far, and of the requests for them. */
@@ -121,17 +124,24 @@ final class RowFetcher {
           "the tier answered %d bytes for %d rows of a page; they have %d"
               .formatted(length, rows, rows * each));
     }
+    int fetchedAt = form.fetchedAt(request.getSections());
     for (int i = 0; i < rows; i++) {
-      batch.slot(from + i).buffer().putBytes(batch.offset(from + i), data, offset + i * each, each);
+      UnsafeBuffer to = batch.slot(from + i).buffer();
+      int at = batch.offset(from + i);
+      to.putBytes(at + fetchedAt, data, offset + i * each, each);
+      form.markFetched(to, at);
     }
     bytesFetched.addAndGet(length);
   }
 
   private void takePending(ByteString page, TokenRows rows, RowBatch batch, int from, int to) {
     DirectBuffer bytes = new UnsafeBuffer(page.asReadOnlyByteBuffer());
+    int fetchedAt = form.fetchedAt(rows.sectionSet());
     for (int i = from; i < to; i++) {
-      rows.takeFromPage(
-          bytes, 0, batch.kvHead(i), batch.token(i), batch.slot(i).buffer(), batch.offset(i));
+      UnsafeBuffer place = batch.slot(i).buffer();
+      int at = batch.offset(i);
+      rows.takeFromPage(bytes, 0, batch.kvHead(i), batch.token(i), place, at + fetchedAt);
+      form.markFetched(place, at);
     }
   }
 }

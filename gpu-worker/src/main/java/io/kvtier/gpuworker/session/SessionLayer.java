@@ -121,11 +121,7 @@ final class SessionLayer {
     this.pass = null;
     this.hintPass = null;
     this.sketchedHeads = HotSet.sketchedHeads(policies);
-    int rowBytes = 0;
-    for (HeadPolicy policy : policies) {
-      rowBytes = Math.max(rowBytes, shape.rowBytes(policy.residence()));
-    }
-    rows.reset(rowBytes);
+    rows.reset(sketchedHeads == 0 ? 0 : shape.rowForm().bytes());
     prefetch = null;
   }
 }

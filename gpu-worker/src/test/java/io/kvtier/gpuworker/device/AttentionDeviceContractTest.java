@@ -305,7 +305,8 @@ public abstract class AttentionDeviceContractTest {
       LayerFixture fixture = new LayerFixture(device, shape, 700, all, 9);
       float[] query = query(shape, 2);
       Attended good = attend(fixture, all, query);
-      int rowBytes = shape.rowBytes(sketch);
+      int rowBytes = shape.rowForm().bytes();
+      int keyAt = shape.rowForm().fetchedAt(sketch);
       // Planted: all bits inverted, as a decoder with swapped planes would read them.
       Attended inverted =
           attend(
@@ -315,7 +316,8 @@ public abstract class AttentionDeviceContractTest {
               (pass, head) -> {
                 DeviceSlot rows = fixture.rows(pass, head);
                 for (int i = 0; i < pass.chosenCount(head); i++) {
-                  for (int at = i * rowBytes; at < i * rowBytes + rowBytes - 34; at++) {
+                  int row = i * rowBytes;
+                  for (int at = row + keyAt; at < row + shape.headDim() / 2; at++) {
                     rows.buffer().putByte(at, (byte) ~rows.buffer().getByte(at));
                   }
                 }
@@ -378,7 +380,7 @@ public abstract class AttentionDeviceContractTest {
       pass.choose(query(shape, 2), 0, new float[0], new float[0], 0);
       DeviceSlot rows = fixture.rows(pass, 0);
       for (int i = 0; i < 99; i++) {
-        pass.giveRow(0, i, rows, i * shape.rowBytes(Residence.TWO_PLANES));
+        pass.giveRow(0, i, rows, i * shape.rowForm().bytes());
       }
       pass.attendRows();
       assertThat(pass.attendedCount(0)).isBetween(1, 99);

@@ -2,6 +2,7 @@ package io.kvtier.gpuworker.device;
 
 import static io.kvtier.page.PageLayout.TOKENS;
 
+import io.kvtier.attention.RowForm;
 import io.kvtier.codec.PageDecoder;
 import io.kvtier.gpuworker.core.HeadPolicy;
 import io.kvtier.page.Codec;
@@ -135,10 +136,12 @@ final class LayerFixture implements DeviceLayer.PageSink {
     return slot;
   }
 
-  /** Rows of a head's chosen tokens, one behind the other; held once. */
+  /** Rows of a head's chosen tokens as they are fetched, one behind the other; held once. */
   DeviceSlot rows(LayerPass pass, int head) {
     TokenRows rows = new TokenRows(shape.layout(), pass.rowSections(head));
-    DeviceSlot slot = memory.allocate(Math.max(1, pass.chosenCount(head) * rows.length()));
+    RowForm form = shape.rowForm();
+    int fetchedAt = form.fetchedAt(rows.sectionSet());
+    DeviceSlot slot = memory.allocate(Math.max(1, pass.chosenCount(head) * form.bytes()));
     for (int i = 0; i < pass.chosenCount(head); i++) {
       int position = pass.chosenPosition(head, i);
       rows.takeFromPage(
@@ -147,7 +150,8 @@ final class LayerFixture implements DeviceLayer.PageSink {
           head,
           position % TOKENS,
           slot.buffer(),
-          i * rows.length());
+          i * form.bytes() + fetchedAt);
+      form.markFetched(slot.buffer(), i * form.bytes());
     }
     return slot;
   }
@@ -168,7 +172,7 @@ final class LayerFixture implements DeviceLayer.PageSink {
     for (int round = 1; round <= rounds; round++) {
       for (int head = 0; head < shape.kvHeads(); head++) {
         DeviceSlot slot = held.get(head);
-        int rowBytes = slot == null ? 0 : shape.layout().lengthOf(pass.rowSections(head)) / TOKENS;
+        int rowBytes = shape.rowForm().bytes();
         for (int i = pass.chosenCount(head) - 1; slot != null && i >= 0; i--) {
           if (round == rounds || random.nextInt(3) > 0) {
             pass.giveRow(head, i, slot, i * rowBytes);

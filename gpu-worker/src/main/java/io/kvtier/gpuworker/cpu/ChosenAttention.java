@@ -1,0 +1,288 @@
+package io.kvtier.gpuworker.cpu;
+
+import static io.kvtier.page.PageLayout.TOKENS;
+
+import io.kvtier.attention.GroupQuery;
+import io.kvtier.attention.HeadOffsets;
+import io.kvtier.attention.Kernels;
+import io.kvtier.attention.RowForm;
+import io.kvtier.gpuworker.cpu.Workshop.Tools;
+import io.kvtier.gpuworker.device.LayerShape;
+import io.kvtier.page.PageLayout;
+import io.kvtier.page.Residence;
+import java.util.Arrays;
+
+/**
+ * Attention of one KV head's group to its chosen tokens, by their rows, as these come. Scoring is
+ * done in any order; weights and values are added up in the order of positions, and what the result
+ * depends on (where the reference of the weights is raised, which of the lanes of a sum a token
+ * goes to) follows from the tokens alone: the same bits, whatever comes when. One thread.
+ */
+final class ChosenAttention {
+  /** Rows that memory is asked for at once: as many lines as a core has on their way. */
+  private static final int TOUCHED = 16;
+
+  /** Weights may be so much above their reference, e^16, before it is raised. */
+  private static final float ABOVE_REFERENCE = 16;
+
+  private final HeadPages pages;
+  private final Kernels kernels;
+  private final GroupQuery query;
+  private final int group;
+  private final int headDim;
+  private final int planes;
+  private final RowForm form;
+  private final HeadOffsets at;
+  private final GroupSum sum;
+
+  /** The chosen tokens' positions. */
+  private int[] chosen = new int[0];
+
+  private int count;
+
+  /** Addresses of the chosen tokens' rows; 0: not given. */
+  private long[] rows = new long[0];
+
+  /** {@code [group][stride]}. */
+  private float[] scores = new float[0];
+
+  private int stride;
+  private float[] valueScales = new float[0];
+  private boolean[] scored = new boolean[0];
+
+  /** By chosen token: the number of its page among those that hold any. */
+  private int[] units = new int[0];
+
+  /** Addresses of those pages' sketches. */
+  private long[] unitSketches = new long[0];
+
+  /** {@code [units][group]}: weights of a page's chosen tokens, added up. */
+  private float[] unitWeights = new float[0];
+
+  /** {@code [group][64]}: weights added up, lane by lane. */
+  private final float[] lanes;
+
+  private int attended;
+  private boolean complete;
+
+  /**
+   * For one head.
+   *
+   * @param sum receives what the tokens give
+   */
+  ChosenAttention(
+      LayerShape shape,
+      HeadPages pages,
+      Residence residence,
+      Kernels kernels,
+      GroupQuery query,
+      GroupSum sum) {
+    PageLayout layout = shape.layout();
+    this.pages = pages;
+    this.kernels = kernels;
+    this.query = query;
+    this.group = shape.group();
+    this.headDim = shape.headDim();
+    this.planes = residence.planes();
+    this.form = shape.rowForm();
+    this.at = HeadPages.offsets(layout, residence);
+    this.sum = sum;
+    this.lanes = new float[group * TOKENS];
+  }
+
+  /** Expects the rows of so many tokens; none has been given then. */
+  void expect(int[] positions, int tokens) {
+    chosen = positions;
+    count = tokens;
+    attended = 0;
+    complete = false;
+    if (rows.length < count) {
+      int room = count + count / 2;
+      rows = new long[room];
+      scores = new float[room * group];
+      valueScales = new float[room];
+      scored = new boolean[room];
+      units = new int[room];
+      unitSketches = new long[room];
+      unitWeights = new float[room * group];
+    }
+    stride = rows.length;
+    Arrays.fill(rows, 0, count, 0);
+    Arrays.fill(scored, 0, count, false);
+    Arrays.fill(lanes, 0);
+    int unit = -1;
+    for (int i = 0; i < count; i++) {
+      if (i == 0 || chosen[i] / TOKENS != chosen[i - 1] / TOKENS) {
+        unitSketches[++unit] = pages.sketchAddress(chosen[i] / TOKENS);
+      }
+      units[i] = unit;
+    }
+    Arrays.fill(unitWeights, 0, (unit + 1) * group, 0);
+  }
+
+  void giveRow(int index, long address) {
+    rows[index] = address;
+  }
+
+  void forgetRows() {
+    Arrays.fill(rows, 0);
+  }
+
+  /** Tokens that have been attended to, from the first on. */
+  int attended() {
+    return attended;
+  }
+
+  /**
+   * Attends to tokens up to the first page whose rows are not all there; scores what is there of
+   * later ones.
+   *
+   * @param meanScores {@code [pages][group]}
+   */
+  void attend(float[] meanScores, Tools tools) {
+    if (complete) {
+      return;
+    }
+    scoreAll(meanScores, tools);
+    int there = attended;
+    while (there < count && rows[there] != 0) {
+      there++;
+    }
+    // Up to the end of a page.
+    while (there > attended && there < count && units[there] == units[there - 1]) {
+      there--;
+    }
+    add(attended, there, tools);
+    attended = there;
+    if (attended == count && count > 0) {
+      complete = true;
+      addMeans(tools);
+    }
+  }
+
+  // ---- scores
+
+  private void scoreAll(float[] meanScores, Tools tools) {
+    int from = attended;
+    while (from < count) {
+      if (rows[from] == 0 || scored[from]) {
+        from++;
+        continue;
+      }
+      int to = from + 1;
+      while (to < count && to - from < TOUCHED && rows[to] != 0 && !scored[to]) {
+        to++;
+      }
+      kernels.touchChosen(form, rows, from, to, tools.scratch);
+      join(from, to, tools);
+      kernels.chosenScores(
+          query,
+          form,
+          rows,
+          chosen,
+          from,
+          to,
+          meanScores,
+          tools.scratch,
+          scores,
+          stride,
+          valueScales);
+      Arrays.fill(scored, from, to, true);
+      from = to;
+    }
+  }
+
+  private void join(int from, int to, Tools tools) {
+    for (int i = from; i < to; i++) {
+      if (form.isFetched(rows[i])) {
+        int token = chosen[i] % TOKENS;
+        form.join(at, unitSketches[units[i]], planes, token, rows[i], tools.scratch);
+      }
+    }
+  }
+
+  // ---- weights and values
+
+  private void add(int from, int to, Tools tools) {
+    int begin = from;
+    int at = from;
+    while (at < to) {
+      int end = at + 1;
+      while (end < to && units[end] == units[at]) {
+        end++;
+      }
+      for (int g = 0; g < group; g++) {
+        float most = kernels.max(scores, g * stride + at, end - at);
+        if (most > sum.max[g] + ABOVE_REFERENCE) {
+          addRun(begin, at, tools);
+          begin = at;
+          raise(g, most, units[at]);
+        }
+      }
+      at = end;
+    }
+    addRun(begin, to, tools);
+  }
+
+  /** Raises the reference of a query's weights; what was added up so far is scaled down. */
+  private void raise(int g, float reference, int unitsBefore) {
+    float shrink = (float) Math.exp(sum.max[g] - reference);
+    sum.raise(g, reference);
+    sum.scaleRotated(g, shrink);
+    for (int i = g * TOKENS; i < (g + 1) * TOKENS; i++) {
+      lanes[i] *= shrink;
+    }
+    for (int unit = 0; unit < unitsBefore; unit++) {
+      unitWeights[unit * group + g] *= shrink;
+    }
+  }
+
+  private void addRun(int from, int to, Tools tools) {
+    int at = from;
+    while (at < to) {
+      // A token's lane is its index's, wherever the run begins.
+      int end = Math.min(to, (at & -TOKENS) + TOKENS);
+      addBlock(at, end, tools);
+      at = end;
+    }
+  }
+
+  private void addBlock(int from, int to, Tools tools) {
+    int lane = from % TOKENS;
+    int length = to - from;
+    float[] weights = tools.weights;
+    for (int g = 0; g < group; g++) {
+      int first = g * TOKENS;
+      Arrays.fill(tools.scores, first, first + TOKENS, Float.NEGATIVE_INFINITY);
+      System.arraycopy(scores, g * stride + from, tools.scores, first + lane, length);
+      kernels.weigh(tools.scores, first, sum.max[g], weights, first, TOKENS);
+      for (int i = first; i < first + TOKENS; i++) {
+        lanes[i] += weights[i];
+      }
+      for (int i = 0; i < length; i++) {
+        unitWeights[units[from + i] * group + g] += weights[first + lane + i];
+        weights[first + lane + i] *= valueScales[from + i];
+      }
+    }
+    kernels.addChosen(form, rows, from, to, group, weights, lane, sum.rotated);
+  }
+
+  private void addMeans(Tools tools) {
+    int unitCount = units[count - 1] + 1;
+    int meanAt = at.valueMean();
+    for (int unit = 0; unit < unitCount; unit += CodedAttention.TOUCHED) {
+      int to = Math.min(unitCount, unit + CodedAttention.TOUCHED);
+      int bytes = Short.BYTES * headDim;
+      kernels.touchPages(unitSketches, unit, to, meanAt, bytes, tools.scratch);
+      kernels.addMeans(
+          unitSketches, unit, to, meanAt, headDim, group, unitWeights, unit * group, sum.means);
+    }
+    for (int g = 0; g < group; g++) {
+      float total = 0;
+      for (int i = g * TOKENS; i < (g + 1) * TOKENS; i++) {
+        total += lanes[i];
+      }
+      sum.total[g] = total;
+    }
+  }
+}
