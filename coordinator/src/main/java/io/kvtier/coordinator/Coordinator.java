@@ -3,17 +3,21 @@ package io.kvtier.coordinator;
 import io.grpc.BindableService;
 import io.grpc.ServerInterceptors;
 import io.kvtier.coordinator.grpc.ClusterGrpcService;
-import io.kvtier.coordinator.grpc.GuardedProfiles;
-import io.kvtier.coordinator.grpc.GuardedTables;
+import io.kvtier.coordinator.grpc.Housekeeping;
+import io.kvtier.coordinator.grpc.IdleSessions;
+import io.kvtier.coordinator.grpc.Lead;
+import io.kvtier.coordinator.grpc.LeaderOnly;
+import io.kvtier.coordinator.grpc.PinKeeper;
 import io.kvtier.coordinator.grpc.SessionsGrpcService;
 import io.kvtier.coordinator.grpc.TierWatch;
 import io.kvtier.coordinator.grpc.WorkerClients;
-import io.kvtier.coordinator.membership.MembershipTable;
+import io.kvtier.coordinator.log.LocalLog;
+import io.kvtier.coordinator.log.ReplicatedLog;
+import io.kvtier.coordinator.membership.NodeLeases;
 import io.kvtier.coordinator.metrics.CoordinatorMeters;
 import io.kvtier.coordinator.prefix.PrefixDirectory;
-import io.kvtier.coordinator.profile.ProfileLimits;
-import io.kvtier.coordinator.profile.ProfileTable;
-import io.kvtier.coordinator.session.SessionTable;
+import io.kvtier.coordinator.raft.RaftLog;
+import io.kvtier.coordinator.session.Reservations;
 import io.kvtier.rpc.Closing;
 import io.kvtier.rpc.Endpoint;
 import io.kvtier.rpc.Tenant;
@@ -26,8 +30,9 @@ import java.util.concurrent.Executors;
 import java.util.function.LongSupplier;
 
 /**
- * One running coordinator: builds its parts in order and closes them in reverse. Its tables live in
- * memory only: after a restart no session is open and the nodes register again.
+ * One running coordinator: builds its parts in order and closes them in reverse. Without
+ * replication its state lives in memory only: after a restart no session is open and the nodes
+ * register again.
  */
 public final class Coordinator implements AutoCloseable {
   private final Closing closing;
@@ -41,9 +46,11 @@ public final class Coordinator implements AutoCloseable {
   }
 
   /**
-   * Starts a coordinator; it serves when this returns.
+   * Starts a coordinator; it serves when this returns, though several ones may not have found their
+   * leader yet.
    *
-   * @throws io.kvtier.KvtierException UNAVAILABLE if an address cannot be bound
+   * @throws io.kvtier.KvtierException UNAVAILABLE if an address or the log cannot be used;
+   *     PRECONDITION if the log is another cluster's
    */
   public static Coordinator start(CoordinatorConfig config) {
     return start(config, System::nanoTime);
@@ -52,43 +59,67 @@ public final class Coordinator implements AutoCloseable {
   static Coordinator start(CoordinatorConfig config, LongSupplier nanoClock) {
     PrometheusMeterRegistry registry = new PrometheusMeterRegistry(PrometheusConfig.DEFAULT);
     CoordinatorMeters meters = new CoordinatorMeters(registry);
-    GuardedTables tables =
-        new GuardedTables(
-            new SessionTable(config.sessionsMax()),
-            new MembershipTable(MembershipTable.NODES_MAX, config.nodeLease().toNanos()),
-            nanoClock);
-    GuardedProfiles profiles = new GuardedProfiles(new ProfileTable(ProfileLimits.defaults()));
-    meters.observe(
-        () -> tables.call((sessions, _, _) -> sessions.count()),
-        role -> tables.call((_, members, _) -> members.count(role)),
-        role -> tables.call((_, members, _) -> members.bytesUsed(role)));
     Closing closing = new Closing();
     try {
       closing.add(registry::close);
+      ReplicatedLog log = closing.add(openLog(config));
+      Lead lead =
+          new Lead(
+              log,
+              new Reservations(config.sessionsMax()),
+              new NodeLeases(config.nodeLease().toNanos()),
+              nanoClock,
+              System::currentTimeMillis);
+      observe(meters, lead);
       WorkerClients workers = closing.add(new WorkerClients(config.workerDeadline(), meters));
       TierWatch tiers =
           closing.add(
               new TierWatch(
                   new PrefixDirectory(PrefixDirectory.KEYS_DEFAULT),
-                  () -> tables.call((_, members, _) -> members.nodes(Role.ROLE_TIER))));
+                  () -> lead.look(view -> view.state().nodes().nodes(Role.ROLE_TIER))));
       meters.observePrefixKeys(tiers::keys);
+      PinKeeper pins = closing.add(new PinKeeper(lead, tiers, UUID::randomUUID));
+      IdleSessions idle = new IdleSessions(lead, meters);
       SessionsGrpcService sessions =
-          new SessionsGrpcService(tables, workers, tiers, UUID::randomUUID, meters);
+          new SessionsGrpcService(lead, workers, tiers, pins, UUID::randomUUID, meters);
+      ClusterGrpcService cluster =
+          new ClusterGrpcService(lead, idle, workers, config.nodeLease(), meters);
+      LeaderOnly leaderOnly = new LeaderOnly(lead);
       Endpoint endpoint =
           closing.add(
               Endpoint.start(
                   config.endpoint(),
                   List.<BindableService>of(
-                      () -> ServerInterceptors.intercept(sessions, new Tenant()),
-                      new ClusterGrpcService(
-                          tables, profiles, workers, config.nodeLease(), meters)),
+                      () -> ServerInterceptors.intercept(sessions, new Tenant(), leaderOnly),
+                      () -> ServerInterceptors.intercept(cluster, leaderOnly)),
                   registry,
                   Executors.newVirtualThreadPerTaskExecutor()));
+      closing.add(
+          new Housekeeping(
+              lead, "housekeeping", List.of(lead::removeLapsed, idle::expireUnserved)));
+      closing.add(new Housekeeping(lead, "pins", List.of(pins::keep)));
       return new Coordinator(endpoint, closing);
     } catch (RuntimeException e) {
       closing.closeAfter(e);
       throw e;
     }
+  }
+
+  private static ReplicatedLog openLog(CoordinatorConfig config) {
+    return config
+        .replication()
+        .<ReplicatedLog>map(RaftLog::open)
+        .orElseGet(() -> new LocalLog(UUID.randomUUID().getMostSignificantBits()));
+  }
+
+  private static void observe(CoordinatorMeters meters, Lead lead) {
+    meters.observe(
+        () -> lead.call(view -> view.state().sessions().count()),
+        role -> lead.call(view -> view.count(role)),
+        role -> lead.call(view -> view.bytesUsed(role)));
+    meters.observeLead(
+        () -> lead.leadership().leads() ? 1 : 0,
+        () -> lead.call(view -> view.state().pins().at(view.nowMs()).size()));
   }
 
   /** The gRPC target, host:port; still told after {@link #close}. */

@@ -15,6 +15,7 @@ import java.util.List;
 import java.util.Map;
 import java.util.concurrent.BlockingQueue;
 import java.util.concurrent.ConcurrentHashMap;
+import java.util.concurrent.CopyOnWriteArrayList;
 import java.util.concurrent.Executors;
 import java.util.concurrent.LinkedBlockingQueue;
 import org.jspecify.annotations.Nullable;
@@ -30,7 +31,10 @@ final class LoopbackWorker extends AttentionImplBase implements AutoCloseable {
 
   final Map<String, AttachRequest> attached = new ConcurrentHashMap<>();
   final BlockingQueue<String> detached = new LinkedBlockingQueue<>();
+  final List<DetachRequest> detaches = new CopyOnWriteArrayList<>();
   volatile Mode mode = Mode.ACCEPT;
+  volatile List<Integer> layerTokens = List.of();
+  volatile int sharedTokens;
   volatile @Nullable Status refusal;
   private final Endpoint endpoint;
   private final String target;
@@ -63,16 +67,33 @@ final class LoopbackWorker extends AttentionImplBase implements AutoCloseable {
     if (status != null) {
       throw status.asRuntimeException();
     }
+    AttachRequest here = attached.get(request.getSession().getSessionId());
+    if (here != null && here.getSession().getEpoch() >= request.getSession().getEpoch()) {
+      throw Status.FAILED_PRECONDITION.withDescription("not a newer epoch").asRuntimeException();
+    }
     attached.put(request.getSession().getSessionId(), request);
     if (mode == Mode.ACCEPT) {
-      observer.onNext(AttachResponse.getDefaultInstance());
+      AttachResponse.Builder response = AttachResponse.newBuilder();
+      if (request.getResume()) {
+        response.addAllLayerTokens(layerTokens);
+      }
+      if (!request.getForkOf().isEmpty()) {
+        response.setSharedTokens(sharedTokens);
+      }
+      observer.onNext(response.build());
       observer.onCompleted();
     }
   }
 
   @Override
   public void detach(DetachRequest request, StreamObserver<DetachResponse> observer) {
-    attached.remove(request.getSessionId());
+    attached.computeIfPresent(
+        request.getSessionId(),
+        (_, here) ->
+            request.getEpoch() != 0 && here.getSession().getEpoch() > request.getEpoch()
+                ? here
+                : null);
+    detaches.add(request);
     detached.add(request.getSessionId());
     observer.onNext(DetachResponse.getDefaultInstance());
     observer.onCompleted();

@@ -6,6 +6,7 @@ import io.kvtier.client.ClusterMember;
 import io.kvtier.gpuworker.device.AttentionDevice;
 import io.kvtier.gpuworker.grpc.AttentionGrpcService;
 import io.kvtier.gpuworker.grpc.CoordinatorPlans;
+import io.kvtier.gpuworker.grpc.IdleReport;
 import io.kvtier.gpuworker.grpc.ReplicaMeters;
 import io.kvtier.gpuworker.grpc.TierDirectory;
 import io.kvtier.gpuworker.grpc.WorkerMeters;
@@ -96,6 +97,7 @@ public final class GpuWorker implements AutoCloseable {
                   List.of(service),
                   meters,
                   Executors.newVirtualThreadPerTaskExecutor()));
+      IdleReport idle = new IdleReport(sessions, device.memory()::bytesUsed);
       Node node =
           Node.newBuilder()
               .setNodeId(config.nodeId())
@@ -105,10 +107,7 @@ public final class GpuWorker implements AutoCloseable {
               .build();
       member.set(
           closing.add(
-              ClusterMember.join(
-                  config.coordinatorTarget(),
-                  node,
-                  () -> new ClusterMember.Load(device.memory().bytesUsed(), sessions.size()))));
+              ClusterMember.join(config.coordinatorTarget(), node, idle::load, idle::free)));
       return new GpuWorker(endpoint, device, trace, closing);
     } catch (RuntimeException e) {
       closing.closeAfter(e);

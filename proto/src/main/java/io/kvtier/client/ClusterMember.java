@@ -2,24 +2,25 @@ package io.kvtier.client;
 
 import static io.kvtier.KvtierException.requireInRange;
 
-import io.grpc.ManagedChannel;
-import io.grpc.StatusRuntimeException;
 import io.kvtier.KvtierException;
 import io.kvtier.KvtierException.Code;
-import io.kvtier.rpc.Channels;
-import io.kvtier.rpc.Statuses;
 import io.kvtier.v1.ClusterGrpc;
+import io.kvtier.v1.FreedSession;
 import io.kvtier.v1.HeartbeatRequest;
+import io.kvtier.v1.HeartbeatResponse;
 import io.kvtier.v1.MembershipRequest;
 import io.kvtier.v1.MembershipResponse;
 import io.kvtier.v1.Node;
 import io.kvtier.v1.RegisterRequest;
 import io.kvtier.v1.Role;
+import io.kvtier.v1.SessionRef;
 import java.time.Duration;
 import java.util.List;
 import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.ThreadLocalRandom;
 import java.util.concurrent.TimeUnit;
+import java.util.function.Consumer;
+import java.util.function.Function;
 import java.util.function.Supplier;
 import java.util.logging.Level;
 import java.util.logging.Logger;
@@ -41,33 +42,44 @@ public final class ClusterMember implements AutoCloseable {
   private static final long BACK_OFF_MAX_NS = Duration.ofSeconds(2).toNanos();
   private static final int HEARTBEATS_PER_LEASE = 3;
 
+  /** Idle sessions that one heartbeat tells of. */
+  public static final int IDLE_MAX = 256;
+
   /**
    * What a node tells of itself with each heartbeat.
    *
    * @param bytesUsed of the node's bytes_max
    * @param sessions sessions attached; 0 for a tier node
+   * @param idle sessions that have not been used for as long as they may, longest first; what is
+   *     beyond {@link #IDLE_MAX} waits for a later heartbeat
    */
-  public record Load(long bytesUsed, int sessions) {
+  public record Load(long bytesUsed, int sessions, List<SessionRef> idle) {
     public Load {
       requireInRange("bytesUsed", bytesUsed, 0, Long.MAX_VALUE);
       requireInRange("sessions", sessions, 0, Integer.MAX_VALUE);
+      idle = idle.stream().limit(IDLE_MAX).toList();
+    }
+
+    /** That of a node without idle sessions. */
+    public Load(long bytesUsed, int sessions) {
+      this(bytesUsed, sessions, List.of());
     }
   }
 
-  private final String coordinatorTarget;
+  private final Coordinators coordinators;
   private final Node node;
   private final Supplier<Load> load;
-  private final ManagedChannel channel;
+  private final Consumer<FreedSession> freed;
   private final CountDownLatch closing = new CountDownLatch(1);
   private final Thread thread;
   private volatile long heartbeatNs;
 
   private ClusterMember(
-      String coordinatorTarget, Node node, Supplier<Load> load, ManagedChannel channel) {
-    this.coordinatorTarget = coordinatorTarget;
+      Coordinators coordinators, Node node, Supplier<Load> load, Consumer<FreedSession> freed) {
+    this.coordinators = coordinators;
     this.node = node;
     this.load = load;
-    this.channel = channel;
+    this.freed = freed;
     this.thread =
         Thread.ofPlatform()
             .daemon()
@@ -78,6 +90,7 @@ public final class ClusterMember implements AutoCloseable {
   /**
    * Joins the cluster; the node is a member when this returns. Tries for at most 10 s.
    *
+   * @param coordinatorTarget host:port of the coordinator, or of several with commas between them
    * @param load asked before each heartbeat, on the member's thread; should not block
    * @throws KvtierException UNAVAILABLE if the coordinator does not answer, or as it refused
    */
@@ -85,18 +98,37 @@ public final class ClusterMember implements AutoCloseable {
     return join(coordinatorTarget, node, load, JOIN_TIMEOUT_DEFAULT);
   }
 
+  /**
+   * Joins the cluster, as above.
+   *
+   * @param freed told of each idle session that the node must free, on the member's thread
+   */
+  public static ClusterMember join(
+      String coordinatorTarget, Node node, Supplier<Load> load, Consumer<FreedSession> freed) {
+    return join(coordinatorTarget, node, load, freed, JOIN_TIMEOUT_DEFAULT);
+  }
+
   /** Joins the cluster, as above, trying for at most {@code timeout}. */
   public static ClusterMember join(
       String coordinatorTarget, Node node, Supplier<Load> load, Duration timeout) {
+    return join(coordinatorTarget, node, load, _ -> {}, timeout);
+  }
+
+  private static ClusterMember join(
+      String coordinatorTarget,
+      Node node,
+      Supplier<Load> load,
+      Consumer<FreedSession> freed,
+      Duration timeout) {
     requireInRange("join timeout in ms", timeout.toMillis(), 1, Duration.ofHours(1).toMillis());
-    ManagedChannel channel = Channels.open(coordinatorTarget);
+    Coordinators coordinators = Coordinators.at(coordinatorTarget);
     try {
-      ClusterMember member = new ClusterMember(coordinatorTarget, node, load, channel);
+      ClusterMember member = new ClusterMember(coordinators, node, load, freed);
       member.registerWithin(timeout);
       member.thread.start();
       return member;
     } catch (RuntimeException e) {
-      Channels.close(channel);
+      coordinators.close();
       throw e;
     }
   }
@@ -116,11 +148,7 @@ public final class ClusterMember implements AutoCloseable {
    * @throws KvtierException UNAVAILABLE or DEADLINE if the coordinator does not answer
    */
   public MembershipResponse membership() {
-    try {
-      return stub(CALL_DEADLINE_NS).membership(MembershipRequest.getDefaultInstance());
-    } catch (StatusRuntimeException e) {
-      throw Statuses.fromStatus(e, peer());
-    }
+    return call(CALL_DEADLINE_NS, stub -> stub.membership(MembershipRequest.getDefaultInstance()));
   }
 
   /** Ends the heartbeats and closes the channel; idempotent. */
@@ -128,7 +156,7 @@ public final class ClusterMember implements AutoCloseable {
   public void close() {
     closing.countDown();
     thread.interrupt();
-    Channels.close(channel);
+    coordinators.close();
   }
 
   private void registerWithin(Duration timeout) {
@@ -209,15 +237,9 @@ public final class ClusterMember implements AutoCloseable {
   }
 
   private void register(long deadlineNs) {
-    try {
-      long leaseMs =
-          stub(deadlineNs)
-              .register(RegisterRequest.newBuilder().setNode(node).build())
-              .getLeaseMs();
-      heartbeatNs = TimeUnit.MILLISECONDS.toNanos(Math.max(1, leaseMs)) / HEARTBEATS_PER_LEASE;
-    } catch (StatusRuntimeException e) {
-      throw Statuses.fromStatus(e, peer());
-    }
+    RegisterRequest request = RegisterRequest.newBuilder().setNode(node).build();
+    long leaseMs = call(deadlineNs, stub -> stub.register(request)).getLeaseMs();
+    heartbeatNs = TimeUnit.MILLISECONDS.toNanos(Math.max(1, leaseMs)) / HEARTBEATS_PER_LEASE;
   }
 
   /** Renews the lease; false if the coordinator does not know the node (any more). */
@@ -228,27 +250,30 @@ public final class ClusterMember implements AutoCloseable {
             .setNodeId(node.getNodeId())
             .setBytesUsed(now.bytesUsed())
             .setSessions(now.sessions())
+            .addAllIdleSessions(now.idle())
             .build();
+    HeartbeatResponse response;
     try {
-      var _ = stub(CALL_DEADLINE_NS).heartbeat(request);
-      return true;
-    } catch (StatusRuntimeException e) {
-      KvtierException refusal = Statuses.fromStatus(e, peer());
-      if (refusal.code() == Code.NOT_FOUND) {
+      response = call(CALL_DEADLINE_NS, stub -> stub.heartbeat(request));
+    } catch (KvtierException e) {
+      if (e.code() == Code.NOT_FOUND) {
         return false;
       }
-      throw refusal;
+      throw e;
     }
+    response.getFreedSessionsList().forEach(freed);
+    return true;
   }
 
-  private ClusterGrpc.ClusterBlockingStub stub(long deadlineNs) {
+  private <R> R call(long deadlineNs, Function<ClusterGrpc.ClusterBlockingStub, R> call) {
     // Our own back-off bounds the attempts; the channel's grows to minutes.
-    channel.resetConnectBackoff();
-    return ClusterGrpc.newBlockingStub(channel).withDeadlineAfter(deadlineNs, TimeUnit.NANOSECONDS);
+    coordinators.wake();
+    return coordinators.call(
+        ClusterGrpc::newBlockingStub, Duration.ofNanos(Math.max(1, deadlineNs)), call);
   }
 
   private String peer() {
-    return "coordinator at " + coordinatorTarget;
+    return "coordinator at " + coordinators.targets();
   }
 
   /** Doubles from 50 ms to 2 s, less up to half, so that nodes do not return all at once. */

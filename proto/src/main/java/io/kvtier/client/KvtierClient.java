@@ -4,11 +4,10 @@ import com.google.protobuf.ByteString;
 import io.grpc.Channel;
 import io.grpc.ClientInterceptors;
 import io.grpc.ManagedChannel;
-import io.grpc.StatusRuntimeException;
 import io.kvtier.KvtierException;
+import io.kvtier.KvtierException.Code;
 import io.kvtier.TenantName;
 import io.kvtier.rpc.Channels;
-import io.kvtier.rpc.Statuses;
 import io.kvtier.rpc.Tenant;
 import io.kvtier.v1.CloseRequest;
 import io.kvtier.v1.ClusterGrpc;
@@ -19,17 +18,20 @@ import io.kvtier.v1.ListSessionsRequest;
 import io.kvtier.v1.LookupPrefixRequest;
 import io.kvtier.v1.ModelProfile;
 import io.kvtier.v1.OpenRequest;
+import io.kvtier.v1.PinRequest;
+import io.kvtier.v1.PinResponse;
 import io.kvtier.v1.ProfilesRequest;
 import io.kvtier.v1.ResumeRequest;
 import io.kvtier.v1.Session;
 import io.kvtier.v1.SessionsGrpc;
+import io.kvtier.v1.UnpinRequest;
 import java.time.Duration;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.UUID;
 import java.util.concurrent.ConcurrentHashMap;
-import java.util.concurrent.TimeUnit;
+import java.util.concurrent.atomic.AtomicInteger;
 import java.util.function.Function;
 
 /**
@@ -58,24 +60,22 @@ public final class KvtierClient implements AutoCloseable {
   /** Time-out of a call, and of each wait on a stream, unless another is given. */
   public static final Duration DEFAULT_TIMEOUT = Duration.ofSeconds(30);
 
-  private final ManagedChannel channel;
-  private final Channel coordinator;
-  private final String peer;
+  private final Coordinators coordinators;
+  private final Optional<String> tenant;
   private final Duration timeout;
   private final Map<String, ManagedChannel> workers = new ConcurrentHashMap<>();
 
-  private KvtierClient(String target, Duration timeout, Optional<String> tenant) {
-    this.channel = Channels.open(target);
-    this.coordinator =
-        tenant
-            .<Channel>map(name -> ClientInterceptors.intercept(channel, Tenant.attach(name)))
-            .orElse(channel);
-    this.peer = "the coordinator at " + target;
+  private KvtierClient(String targets, Duration timeout, Optional<String> tenant) {
+    this.coordinators = Coordinators.at(targets);
+    this.tenant = tenant;
     this.timeout = timeout;
   }
 
   /**
-   * A client of the coordinator at {@code target}, host:port; nothing is sent until the first call.
+   * A client of a coordinator; nothing is sent until the first call.
+   *
+   * @param target its gRPC target, host:port; or those of several, with commas between them: each
+   *     call goes to the one that leads, and on to another one as long as it has time
    */
   public static KvtierClient connect(String target) {
     return connect(target, DEFAULT_TIMEOUT);
@@ -105,7 +105,11 @@ public final class KvtierClient implements AutoCloseable {
             .setTokensMax(options.tokensMax())
             .setDeviceBytesMax(options.deviceBytesMax())
             .setMode(options.mode())
-            .addAllTokenIds(options.tokenIds());
+            .addAllTokenIds(options.tokenIds())
+            .setOwner(options.owner())
+            .setIdleTimeoutMs((int) options.idleTimeout().toMillis())
+            // So that it may be sent again where another coordinator leads since.
+            .setRequestId(UUID.randomUUID().toString());
     options.plan().ifPresent(request::setPlan);
     Session session = call(stub -> stub.open(request.build()));
     return new KvSession(this, session, SessionLink.tailOf(session, options.replayBytesMax()));
@@ -142,14 +146,9 @@ public final class KvtierClient implements AutoCloseable {
             .setModelFingerprint(modelFingerprint)
             .setTokens(tokens)
             .build();
-    try {
-      return ClusterGrpc.newBlockingStub(coordinator)
-          .withDeadlineAfter(timeout.toNanos(), TimeUnit.NANOSECONDS)
-          .profiles(request)
-          .getProfilesList();
-    } catch (StatusRuntimeException e) {
-      throw Statuses.fromStatus(e, peer);
-    }
+    return coordinators
+        .call(ClusterGrpc::newBlockingStub, timeout, stub -> stub.profiles(request))
+        .getProfilesList();
   }
 
   /**
@@ -184,6 +183,7 @@ public final class KvtierClient implements AutoCloseable {
             .setSessionId(parent.getSessionId())
             .setEpoch(parent.getEpoch())
             .setOwner(parent.getOwner())
+            .setRequestId(UUID.randomUUID().toString())
             .build();
     return call(stub -> stub.fork(request));
   }
@@ -195,8 +195,44 @@ public final class KvtierClient implements AutoCloseable {
             .setEpoch(session.getEpoch())
             .setOwner(session.getOwner())
             .build();
-    // The answer carries nothing: what counts is that no refusal came.
-    var _ = call(stub -> stub.close(request));
+    AtomicInteger sent = new AtomicInteger();
+    try {
+      // The answer carries nothing: what counts is that no refusal came.
+      var _ =
+          call(stub -> {
+            sent.incrementAndGet();
+            return stub.close(request);
+          });
+    } catch (KvtierException e) {
+      // Sent again since an answer was lost: it was closed by then.
+      if (e.code() != Code.NOT_FOUND || sent.get() == 1) {
+        throw e;
+      }
+    }
+  }
+
+  /**
+   * Keeps the stored pages of a prompt from eviction, and those that are stored later, until {@link
+   * #unpin} or the end of a time.
+   *
+   * @param tokenIds the prompt's, from its first token on; a page's 64 at least
+   * @param ttl 1 s..30 days
+   */
+  public PinResponse pin(Geometry geometry, List<Integer> tokenIds, Duration ttl) {
+    PinRequest request =
+        PinRequest.newBuilder()
+            .setGeometry(geometry)
+            .addAllTokenIds(tokenIds)
+            .setTtlMs(ttl.toMillis())
+            .setRequestId(UUID.randomUUID().toString())
+            .build();
+    return call(stub -> stub.pin(request));
+  }
+
+  /** Ends a pin. */
+  public void unpin(String pinId) {
+    UnpinRequest request = UnpinRequest.newBuilder().setPinId(pinId).build();
+    var _ = call(stub -> stub.unpin(request));
   }
 
   ManagedChannel worker(String target) {
@@ -208,18 +244,19 @@ public final class KvtierClient implements AutoCloseable {
   }
 
   private <R> R call(Function<SessionsGrpc.SessionsBlockingStub, R> method) {
-    try {
-      return method.apply(
-          SessionsGrpc.newBlockingStub(coordinator)
-              .withDeadlineAfter(timeout.toNanos(), TimeUnit.NANOSECONDS));
-    } catch (StatusRuntimeException e) {
-      throw Statuses.fromStatus(e, peer);
-    }
+    return coordinators.call(
+        channel -> SessionsGrpc.newBlockingStub(ofTenant(channel)), timeout, method);
+  }
+
+  private Channel ofTenant(Channel channel) {
+    return tenant
+        .<Channel>map(name -> ClientInterceptors.intercept(channel, Tenant.attach(name)))
+        .orElse(channel);
   }
 
   @Override
   public void close() {
     workers.values().forEach(Channels::close);
-    Channels.close(channel);
+    coordinators.close();
   }
 }

@@ -36,6 +36,12 @@ public final class Channels {
     return target.startsWith(UnixSockets.PREFIX);
   }
 
+  /** Whether a text is a target: host:port. */
+  public static boolean isTarget(String text) {
+    int colon = text.lastIndexOf(':');
+    return colon > 0 && text.substring(colon + 1).matches("[0-9]{1,5}");
+  }
+
   private static NettyChannelBuilder builder(String target) {
     if (isUnixSocket(target)) {
       Path path = Path.of(target.substring(UnixSockets.PREFIX.length()));
@@ -47,8 +53,7 @@ public final class Channels {
           .withOption(ChannelOption.SO_KEEPALIVE, null)
           .overrideAuthority("localhost");
     }
-    int colon = target.lastIndexOf(':');
-    if (colon <= 0 || !target.substring(colon + 1).matches("[0-9]{1,5}")) {
+    if (!isTarget(target)) {
       throw KvtierException.invalid("target is '%s'; it must be host:port or unix:PATH", target);
     }
     return NettyChannelBuilder.forTarget("dns:///" + target);

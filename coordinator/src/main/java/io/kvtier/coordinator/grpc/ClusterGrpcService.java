@@ -5,59 +5,61 @@ import static io.kvtier.KvtierException.requireInRange;
 import io.grpc.stub.StreamObserver;
 import io.kvtier.KvtierException;
 import io.kvtier.coordinator.metrics.CoordinatorMeters;
+import io.kvtier.coordinator.plan.Curves;
 import io.kvtier.coordinator.plan.PlanInputs;
 import io.kvtier.coordinator.plan.Planner;
-import io.kvtier.coordinator.plan.ResidualCurve;
 import io.kvtier.coordinator.plan.TailorPlanner;
 import io.kvtier.coordinator.profile.ModelKey;
 import io.kvtier.coordinator.profile.ProfileTable;
 import io.kvtier.page.PageLayout;
-import io.kvtier.rpc.GeometryLimits;
-import io.kvtier.rpc.PlanLimits;
 import io.kvtier.v1.ClusterGrpc.ClusterImplBase;
-import io.kvtier.v1.CurvePoint;
-import io.kvtier.v1.Geometry;
-import io.kvtier.v1.HeadProfile;
+import io.kvtier.v1.Command;
+import io.kvtier.v1.DrainRequest;
+import io.kvtier.v1.DrainResponse;
 import io.kvtier.v1.HeartbeatRequest;
 import io.kvtier.v1.HeartbeatResponse;
 import io.kvtier.v1.MakePlanRequest;
 import io.kvtier.v1.MembershipRequest;
 import io.kvtier.v1.MembershipResponse;
 import io.kvtier.v1.Node;
+import io.kvtier.v1.NodeState;
 import io.kvtier.v1.Plan;
 import io.kvtier.v1.PlanMode;
 import io.kvtier.v1.ProfilesRequest;
 import io.kvtier.v1.ProfilesResponse;
 import io.kvtier.v1.RegisterRequest;
 import io.kvtier.v1.RegisterResponse;
+import io.kvtier.v1.Role;
 import io.kvtier.v1.Session;
+import io.kvtier.v1.SessionRecord;
+import io.kvtier.v1.SessionRef;
+import io.kvtier.v1.SetNodeState;
+import io.kvtier.v1.SetPlan;
 import java.time.Duration;
-import java.util.ArrayList;
-import java.util.List;
-import java.util.Optional;
 import java.util.logging.Level;
 import java.util.logging.Logger;
 
-/** The Cluster service (cluster.proto). No handler blocks on another process. */
+/** The Cluster service (cluster.proto). No handler blocks on workers or tiers but Drain. */
 public final class ClusterGrpcService extends ClusterImplBase {
   private static final int QUERIES_MAX = 64;
+  private static final int IDLE_SESSIONS_MAX = 256;
   private static final Logger LOG = Logger.getLogger(ClusterGrpcService.class.getName());
 
-  private final GuardedTables tables;
-  private final GuardedProfiles profiles;
+  private final Lead lead;
+  private final IdleSessions idle;
   private final WorkerClients workers;
   private final long leaseMs;
   private final CoordinatorMeters meters;
   private final Replies replies;
 
   public ClusterGrpcService(
-      GuardedTables tables,
-      GuardedProfiles profiles,
+      Lead lead,
+      IdleSessions idle,
       WorkerClients workers,
       Duration nodeLease,
       CoordinatorMeters meters) {
-    this.tables = tables;
-    this.profiles = profiles;
+    this.lead = lead;
+    this.idle = idle;
     this.workers = workers;
     this.leaseMs = nodeLease.toMillis();
     this.meters = meters;
@@ -80,13 +82,18 @@ public final class ClusterGrpcService extends ClusterImplBase {
   }
 
   @Override
+  public void drain(DrainRequest request, StreamObserver<DrainResponse> observer) {
+    replies.answer(observer, () -> drain(request));
+  }
+
+  @Override
   public void makePlan(MakePlanRequest request, StreamObserver<Plan> observer) {
     replies.answer(observer, () -> makePlan(request));
   }
 
   @Override
   public void profiles(ProfilesRequest request, StreamObserver<ProfilesResponse> observer) {
-    replies.answer(observer, () -> ProfileReplies.of(request, profiles));
+    replies.answer(observer, () -> ProfileReplies.of(request, lead));
   }
 
   private RegisterResponse register(RegisterRequest request) {
@@ -94,11 +101,7 @@ public final class ClusterGrpcService extends ClusterImplBase {
       throw KvtierException.invalid("node is absent; it is required");
     }
     Node node = request.getNode();
-    long epoch =
-        tables.call((_, members, nowNs) -> {
-          members.register(node, nowNs);
-          return members.epoch();
-        });
+    long epoch = lead.register(node);
     workers.wake(node.getTarget());
     LOG.log(
         Level.INFO,
@@ -108,33 +111,61 @@ public final class ClusterGrpcService extends ClusterImplBase {
   }
 
   private HeartbeatResponse heartbeat(HeartbeatRequest request) {
-    long epoch =
-        tables.call((_, members, nowNs) -> {
-          members.heartbeat(
-              request.getNodeId(), request.getBytesUsed(), request.getSessions(), nowNs);
-          return members.epoch();
+    requireInRange("idle_sessions", request.getIdleSessionsCount(), 0, IDLE_SESSIONS_MAX);
+    Node node =
+        lead.call(view -> {
+          Node known = view.state().nodes().get(request.getNodeId());
+          view.leases()
+              .renew(
+                  request.getNodeId(), request.getBytesUsed(), request.getSessions(), view.nowNs());
+          return known;
         });
-    return HeartbeatResponse.newBuilder().setMembershipEpoch(epoch).build();
+    HeartbeatResponse.Builder response = HeartbeatResponse.newBuilder().setState(node.getState());
+    for (SessionRef told : request.getIdleSessionsList()) {
+      idle.told(told, node.getTarget()).ifPresent(response::addFreedSessions);
+    }
+    return response.setMembershipEpoch(lead.call(view -> view.state().nodes().epoch())).build();
   }
 
   private MembershipResponse membership() {
-    return tables.call((_, members, _) ->
+    return lead.call(view ->
         MembershipResponse.newBuilder()
-            .setMembershipEpoch(members.epoch())
-            .addAllNodes(members.nodes())
+            .setMembershipEpoch(view.state().nodes().epoch())
+            .addAllNodes(view.state().nodes().nodes())
             .build());
+  }
+
+  private DrainResponse drain(DrainRequest request) {
+    NodeState state =
+        request.getUndo() ? NodeState.NODE_STATE_ACTIVE : NodeState.NODE_STATE_DRAINING;
+    Node node = lead.call(view -> view.state().nodes().get(request.getNodeId()));
+    var _ =
+        lead.submit(
+            Command.newBuilder()
+                .setSetNodeState(
+                    SetNodeState.newBuilder().setNodeId(node.getNodeId()).setState(state)));
+    if (request.getUndo() || node.getRole() != Role.ROLE_WORKER) {
+      return DrainResponse.getDefaultInstance();
+    }
+    // Their clients find them gone, resume them, and are given another worker.
+    long left =
+        lead.call(view -> view.state().sessions().on(node.getTarget())).stream()
+            .filter(record -> !workers.detach(record.getSession(), true))
+            .count();
+    int opening = lead.call(view -> view.reservations().countOn(node.getTarget()));
+    return DrainResponse.newBuilder().setSessions((int) left + opening).build();
   }
 
   /** Plans outside the lock: a profile of many heads takes a while. */
   private Plan makePlan(MakePlanRequest request) {
     String id = request.getSessionId();
     long epoch = request.getEpoch();
-    Session session = tables.call((sessions, _, _) -> sessions.get(id, epoch));
+    SessionRecord record = lead.call(view -> view.state().sessions().get(id, epoch));
+    Session session = record.getSession();
     PlanInputs inputs = inputs(request, session);
-    Optional<Plan> given = tables.call((sessions, _, _) -> sessions.givenPlan(id, epoch));
-    if (given.isPresent()) {
+    if (record.getPlanGiven()) {
       meters.planGiven();
-      return given.get();
+      return session.getPlan();
     }
     ModelKey key = ModelKey.of(session.getGeometry(), session.getMode());
     PlanInputs known = refined(key, inputs, request.getQueries());
@@ -142,14 +173,16 @@ public final class ClusterGrpcService extends ClusterImplBase {
         session.getMode() == PlanMode.PLAN_MODE_TAILORKV
             ? TailorPlanner.plan(known)
             : Planner.plan(known);
-    tables.call((sessions, _, _) -> {
-      sessions.setPlan(id, epoch, plan);
-      return id;
-    });
-    if (isSample(inputs, request.getQueries())
-        && tables.call((sessions, _, _) -> sessions.markProfiled(id, epoch))) {
-      profiles.merge(key, inputs.tokens(), inputs.curves());
+    SetPlan.Builder change =
+        SetPlan.newBuilder()
+            .setSessionId(id)
+            .setEpoch(epoch)
+            .setPlan(plan)
+            .setTokens(inputs.tokens());
+    if (!record.getProfiled() && isSample(inputs, request.getQueries())) {
+      change.addAllHeads(request.getHeadsList());
     }
+    var _ = lead.submit(Command.newBuilder().setSetPlan(change));
     meters.planMade();
     return plan;
   }
@@ -166,7 +199,7 @@ public final class ClusterGrpcService extends ClusterImplBase {
     if (!inputs.curves().isEmpty() && queries >= ProfileTable.QUERIES_MIN) {
       return inputs;
     }
-    ProfileTable.Known known = profiles.at(key, inputs.tokens());
+    ProfileTable.Known known = lead.call(view -> view.state().profiles().at(key, inputs.tokens()));
     return known.curves().isEmpty() ? inputs : inputs.withProfile(known.curves(), known.sessions());
   }
 
@@ -186,39 +219,12 @@ public final class ClusterGrpcService extends ClusterImplBase {
         session.getDeviceBytesMax(),
         request.getFixedDeviceBytes(),
         pages(request, tokens),
-        curves(request.getHeadsList(), session.getGeometry(), tokens));
+        Curves.of(request.getHeadsList(), session.getGeometry(), tokens));
   }
 
   private static int pages(MakePlanRequest request, int tokens) {
     return (int)
         requireInRange(
             "pages", Integer.toUnsignedLong(request.getPages()), 0, tokens / PageLayout.TOKENS);
-  }
-
-  private static List<ResidualCurve> curves(
-      List<HeadProfile> profiles, Geometry geometry, int tokens) {
-    int heads = GeometryLimits.heads(geometry);
-    if (!profiles.isEmpty() && profiles.size() != heads) {
-      throw KvtierException.invalid(
-          "heads has %d entries; it must have none, or layers x kv_heads = %d x %d = %d",
-          profiles.size(), geometry.getLayers(), geometry.getKvHeads(), heads);
-    }
-    List<ResidualCurve> curves = new ArrayList<>(profiles.size());
-    for (int i = 0; i < profiles.size(); i++) {
-      HeadProfile profile = profiles.get(i);
-      String name = "heads[" + i + "]";
-      PlanLimits.requirePlace(name, profile.getLayer(), profile.getKvHead(), i, geometry);
-      curves.add(curve(name + ".curve", profile.getCurveList(), tokens));
-    }
-    return curves;
-  }
-
-  private static ResidualCurve curve(String name, List<CurvePoint> points, int tokens) {
-    int[] k = points.stream().mapToInt(CurvePoint::getK).toArray();
-    float[] residual = new float[k.length];
-    for (int i = 0; i < k.length; i++) {
-      residual[i] = points.get(i).getResidual();
-    }
-    return ResidualCurve.of(name, k, residual, tokens);
   }
 }

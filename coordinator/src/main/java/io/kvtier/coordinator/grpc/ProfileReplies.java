@@ -19,7 +19,7 @@ import java.util.List;
 final class ProfileReplies {
   private ProfileReplies() {}
 
-  static ProfilesResponse of(ProfilesRequest request, GuardedProfiles profiles) {
+  static ProfilesResponse of(ProfilesRequest request, Lead lead) {
     int tokens =
         (int)
             requireInRange(
@@ -29,10 +29,10 @@ final class ProfileReplies {
                 GeometryLimits.TOKENS_MAX);
     ProfilesResponse.Builder response = ProfilesResponse.newBuilder();
     long bytes = 0;
-    for (Entry entry : profiles.list()) {
+    for (Entry entry : lead.call(view -> view.state().profiles().list())) {
       if (request.getModelFingerprint().isEmpty()
           || request.getModelFingerprint().equals(entry.key().geometry().getModelFingerprint())) {
-        ModelProfile profile = profile(entry, tokens, profiles);
+        ModelProfile profile = profile(entry, tokens, lead);
         bytes += profile.getSerializedSize();
         if (bytes > Endpoint.MESSAGE_BYTES_MAX / 2) {
           throw new KvtierException(
@@ -47,7 +47,7 @@ final class ProfileReplies {
     return response.build();
   }
 
-  private static ModelProfile profile(Entry entry, int tokens, GuardedProfiles profiles) {
+  private static ModelProfile profile(Entry entry, int tokens, Lead lead) {
     ModelProfile.Builder profile =
         ModelProfile.newBuilder()
             .setGeometry(entry.key().geometry())
@@ -55,7 +55,8 @@ final class ProfileReplies {
             .setSessions(entry.sessions())
             .setBytes(entry.bytes());
     if (tokens > 0) {
-      List<ResidualCurve> curves = profiles.at(entry.key(), tokens).curves();
+      List<ResidualCurve> curves =
+          lead.call(view -> view.state().profiles().at(entry.key(), tokens)).curves();
       int kvHeads = entry.key().geometry().getKvHeads();
       for (int i = 0; i < curves.size(); i++) {
         profile.addHeads(head(i / kvHeads, i % kvHeads, curves.get(i)));

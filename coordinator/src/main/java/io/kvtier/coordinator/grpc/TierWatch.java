@@ -66,6 +66,34 @@ public final class TierWatch implements AutoCloseable {
     }
   }
 
+  /**
+   * Whether every tier that is a member has told all that it holds, since this coordinator was
+   * started. What was told by one that does not answer now counts.
+   */
+  boolean whole() {
+    List<Node> members = tiers.get();
+    lock.lock();
+    try {
+      return members.stream()
+          .allMatch(node -> {
+            Watched known = watched.get(node.getNodeId());
+            return known != null && known.target.equals(node.getTarget()) && known.whole;
+          });
+    } finally {
+      lock.unlock();
+    }
+  }
+
+  /** The pages of a chain, in all versions, by the node that holds them. */
+  Map<String, List<PageKey>> holders(PrefixChain chain) {
+    lock.lock();
+    try {
+      return directory.holders(chain);
+    } finally {
+      lock.unlock();
+    }
+  }
+
   /** Keys that the directory holds. */
   public int keys() {
     lock.lock();
@@ -120,6 +148,7 @@ public final class TierWatch implements AutoCloseable {
     private long instance;
     private long sequence;
     private boolean told;
+    private boolean whole;
 
     Watched(String id, String target) {
       this.id = id;
@@ -164,6 +193,7 @@ public final class TierWatch implements AutoCloseable {
       told = false;
       if (response.getSnapshotBegins()) {
         directory.forget(id);
+        whole = false;
       }
       for (ByteString key : response.getKeysList()) {
         directory.stored(id, PageKey.of(key));
@@ -177,8 +207,9 @@ public final class TierWatch implements AutoCloseable {
         }
       }
       // A snapshot that breaks off begins anew.
-      boolean whole = !response.getSnapshot() || response.getSnapshotEnds();
-      instance = whole ? response.getInstance() : 0;
+      boolean complete = !response.getSnapshot() || response.getSnapshotEnds();
+      whole = whole || complete;
+      instance = complete ? response.getInstance() : 0;
       sequence = response.getSequence();
     }
 

@@ -1,18 +1,22 @@
 package io.kvtier.coordinator.grpc;
 
+import com.google.errorprone.annotations.CanIgnoreReturnValue;
 import io.grpc.Context;
+import io.grpc.Status;
 import io.grpc.StatusRuntimeException;
+import io.grpc.health.v1.HealthCheckRequest;
+import io.grpc.health.v1.HealthGrpc;
 import io.grpc.stub.StreamObserver;
 import io.kvtier.KvtierException;
 import io.kvtier.KvtierException.Code;
 import io.kvtier.coordinator.metrics.CoordinatorMeters;
 import io.kvtier.rpc.Statuses;
 import io.kvtier.v1.AttachRequest;
+import io.kvtier.v1.AttachResponse;
 import io.kvtier.v1.AttentionGrpc;
 import io.kvtier.v1.DetachRequest;
 import io.kvtier.v1.DetachResponse;
 import io.kvtier.v1.Session;
-import io.kvtier.v1.SharedPrefix;
 import java.time.Duration;
 import java.util.concurrent.TimeUnit;
 import java.util.logging.Level;
@@ -21,6 +25,9 @@ import java.util.logging.Logger;
 /** Tells workers which sessions they have. Owns the channels to them. Thread-safe. */
 public final class WorkerClients implements AutoCloseable {
   private static final Logger LOG = Logger.getLogger(WorkerClients.class.getName());
+
+  /** A worker that takes longer is taken for lost by a caller that could not reach it either. */
+  private static final long PROBE_DEADLINE_MS = 500;
 
   private final WorkerChannels channels = new WorkerChannels(WorkerChannels.CHANNELS_MAX);
   private final long deadlineNs;
@@ -35,24 +42,14 @@ public final class WorkerClients implements AutoCloseable {
    * Hands a session to its worker and waits for the answer. The deadline and the cancellation of
    * the call that is being served apply too.
    *
-   * @param forkOf session to start as a copy of, or empty
-   * @param prefix names of its prompt's pages; without hashes there are none
-   * @return first tokens that the session has from the start; 0 for a fork
    * @throws KvtierException UNAVAILABLE if the worker does not answer in time, else as it refused
    */
-  int attach(Session session, String forkOf, SharedPrefix prefix) {
-    String target = session.getWorkerTarget();
+  AttachResponse attach(AttachRequest request) {
+    String target = request.getSession().getWorkerTarget();
     try (WorkerChannels.Use use = channels.use(target)) {
-      AttachRequest request =
-          AttachRequest.newBuilder()
-              .setSession(session)
-              .setForkOf(forkOf)
-              .setPrefix(prefix)
-              .build();
       return AttentionGrpc.newBlockingStub(use.channel())
           .withDeadlineAfter(deadlineNs, TimeUnit.NANOSECONDS)
-          .attach(request)
-          .getReusedTokens();
+          .attach(request);
     } catch (StatusRuntimeException e) {
       KvtierException refusal = Statuses.fromStatus(e, "worker " + target);
       // To the engine a silent worker and an absent one are the same: it may try again.
@@ -63,29 +60,57 @@ public final class WorkerClients implements AutoCloseable {
     }
   }
 
+  /** Whether a worker answers at once. */
+  boolean answers(String target) {
+    try (WorkerChannels.Use use = channels.use(target)) {
+      // What it says does not matter.
+      var _ =
+          HealthGrpc.newBlockingStub(use.channel())
+              .withDeadlineAfter(PROBE_DEADLINE_MS, TimeUnit.MILLISECONDS)
+              .check(HealthCheckRequest.getDefaultInstance());
+      return true;
+    } catch (StatusRuntimeException e) {
+      Status.Code code = e.getStatus().getCode();
+      return code != Status.Code.UNAVAILABLE && code != Status.Code.DEADLINE_EXCEEDED;
+    } catch (KvtierException e) {
+      return false;
+    }
+  }
+
   /**
    * Tells a worker to free a session and waits. A worker that does not answer is logged and
    * counted, as the session is gone here whatever it says.
+   *
+   * @param keepPages whether its pages stay in the tier, for another worker
+   * @return whether the worker has freed it
    */
-  void detach(String target, String sessionId) {
+  @CanIgnoreReturnValue
+  boolean detach(Session session, boolean keepPages) {
+    String target = session.getWorkerTarget();
     try (WorkerChannels.Use use = channels.use(target)) {
       // The session is removed already, so the worker must hear of it even if our caller leaves.
       Context.ROOT.run(() ->
           AttentionGrpc.newBlockingStub(use.channel())
               .withDeadlineAfter(deadlineNs, TimeUnit.NANOSECONDS)
-              .detach(request(sessionId)));
+              .detach(request(session, keepPages)));
+      return true;
     } catch (StatusRuntimeException | KvtierException e) {
-      detachFailed(target, sessionId, e);
+      detachFailed(session, e);
+      return false;
     }
   }
 
-  /** Tells a worker to free a session and does not wait; it may never have had it. */
-  void detachLater(String target, String sessionId) {
+  /**
+   * Tells a worker to free a session and does not wait; it may never have had it.
+   *
+   * @param keepPages whether its pages stay in the tier, for another worker
+   */
+  void detachLater(Session session, boolean keepPages) {
     WorkerChannels.Use use;
     try {
-      use = channels.use(target);
+      use = channels.use(session.getWorkerTarget());
     } catch (KvtierException e) {
-      detachFailed(target, sessionId, e);
+      detachFailed(session, e);
       return;
     }
     StreamObserver<DetachResponse> observer =
@@ -96,7 +121,7 @@ public final class WorkerClients implements AutoCloseable {
           @Override
           public void onError(Throwable thrown) {
             use.close();
-            detachFailed(target, sessionId, thrown);
+            detachFailed(session, thrown);
           }
 
           @Override
@@ -107,7 +132,7 @@ public final class WorkerClients implements AutoCloseable {
     Context.ROOT.run(() ->
         AttentionGrpc.newStub(use.channel())
             .withDeadlineAfter(deadlineNs, TimeUnit.NANOSECONDS)
-            .detach(request(sessionId), observer));
+            .detach(request(session, keepPages), observer));
   }
 
   /** Connects to a worker that just came (back) without waiting for a back-off to end. */
@@ -115,16 +140,20 @@ public final class WorkerClients implements AutoCloseable {
     channels.wake(target);
   }
 
-  private static DetachRequest request(String sessionId) {
-    return DetachRequest.newBuilder().setSessionId(sessionId).build();
+  private static DetachRequest request(Session session, boolean keepPages) {
+    return DetachRequest.newBuilder()
+        .setSessionId(session.getSessionId())
+        .setEpoch(session.getEpoch())
+        .setKeepPages(keepPages)
+        .build();
   }
 
-  private void detachFailed(String target, String sessionId, Throwable thrown) {
+  private void detachFailed(Session session, Throwable thrown) {
     meters.detachFailed();
     LOG.log(
         Level.WARNING,
-        "worker {0} could not be told to free session {1} and may hold its memory: {2}",
-        new Object[] {target, sessionId, thrown.getMessage()});
+        "worker {0} could not be told to free session {1} and may hold it until it is idle: {2}",
+        new Object[] {session.getWorkerTarget(), session.getSessionId(), thrown.getMessage()});
   }
 
   @Override

@@ -6,7 +6,10 @@ public enum CoordinatorMeter {
   NODES("kvtier.coordinator.nodes", "Nodes whose lease holds, by role"),
   NODE_BYTES("kvtier.coordinator.node.bytes", "Bytes in use as the nodes last told, by role"),
   OPENS("kvtier.coordinator.opens", "Sessions opened, by kind: open or fork"),
-  CLOSES("kvtier.coordinator.closes", "Sessions closed"),
+  CLOSES("kvtier.coordinator.closes", "Sessions closed, by reason: asked, or idle"),
+  RESUMES("kvtier.coordinator.resumes", "Sessions resumed, by worker: the same, or another"),
+  LEADS("kvtier.coordinator.leads", "1 if this coordinator leads, 0 if another does or none"),
+  PINS("kvtier.coordinator.pins", "Prefixes that are pinned"),
   DETACH_FAILURES(
       "kvtier.coordinator.detach.failures",
       "Sessions removed here that their worker could not be told of; it may still hold them"),

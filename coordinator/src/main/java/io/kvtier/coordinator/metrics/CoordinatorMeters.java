@@ -15,6 +15,9 @@ public final class CoordinatorMeters {
   private final Counter opens;
   private final Counter forks;
   private final Counter closes;
+  private final Counter expired;
+  private final Counter resumedStaying;
+  private final Counter resumedMoved;
   private final Counter detachFailures;
   private final Counter plansMade;
   private final Counter plansGiven;
@@ -23,7 +26,10 @@ public final class CoordinatorMeters {
     this.registry = registry;
     opens = counter(CoordinatorMeter.OPENS, "kind", "open");
     forks = counter(CoordinatorMeter.OPENS, "kind", "fork");
-    closes = counter(CoordinatorMeter.CLOSES);
+    closes = counter(CoordinatorMeter.CLOSES, "reason", "asked");
+    expired = counter(CoordinatorMeter.CLOSES, "reason", "idle");
+    resumedStaying = counter(CoordinatorMeter.RESUMES, "worker", "same");
+    resumedMoved = counter(CoordinatorMeter.RESUMES, "worker", "other");
     detachFailures = counter(CoordinatorMeter.DETACH_FAILURES);
     plansMade = counter(CoordinatorMeter.PLANS, "source", "made");
     plansGiven = counter(CoordinatorMeter.PLANS, "source", "given");
@@ -44,6 +50,12 @@ public final class CoordinatorMeters {
     }
   }
 
+  /** Registers whether this coordinator leads, and the pins. */
+  public void observeLead(Supplier<Number> leads, Supplier<Number> pins) {
+    gauge(CoordinatorMeter.LEADS, leads);
+    gauge(CoordinatorMeter.PINS, pins);
+  }
+
   /** Registers the gauge of the prefix directory. */
   public void observePrefixKeys(Supplier<Number> keys) {
     gauge(CoordinatorMeter.PREFIX_KEYS, keys);
@@ -59,6 +71,15 @@ public final class CoordinatorMeters {
 
   public void closed() {
     closes.increment();
+  }
+
+  public void expired() {
+    expired.increment();
+  }
+
+  /** Counts a session that was resumed. */
+  public void resumed(boolean moved) {
+    (moved ? resumedMoved : resumedStaying).increment();
   }
 
   public void detachFailed() {

@@ -152,6 +152,22 @@ public final class PrefixDirectory {
     return best == null ? OptionalInt.empty() : OptionalInt.of(best.key.headerChecksum());
   }
 
+  /** The pages of a chain, in all layers and versions, by the node that holds them. */
+  public Map<String, List<PageKey>> holders(PrefixChain chain) {
+    Map<String, List<PageKey>> holders = new HashMap<>();
+    for (int page = 0; page < chain.pages(); page++) {
+      for (Copies held :
+          byHash.getOrDefault(new Hash(chain.high(page), chain.low(page)), List.of())) {
+        byNode.forEach((node, keysThere) -> {
+          if (keysThere.contains(held.key)) {
+            holders.computeIfAbsent(node, _ -> new ArrayList<>()).add(held.key);
+          }
+        });
+      }
+    }
+    return holders;
+  }
+
   /** Keys held, each once a node. */
   public int keys() {
     return keys;

@@ -1,6 +1,7 @@
 package io.kvtier.coordinator.profile;
 
 import io.kvtier.coordinator.plan.ResidualCurve;
+import io.kvtier.v1.ProfileRecord;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
@@ -32,6 +33,36 @@ final class ModelProfile {
   /** A profile that has seen nothing. */
   ModelProfile(int heads) {
     this.residuals = new float[heads][SHARES];
+  }
+
+  /** One of a snapshot. */
+  static ModelProfile of(ProfileRecord record) {
+    int heads = record.getResidualsCount() / SHARES;
+    ModelProfile profile = new ModelProfile(heads);
+    for (int head = 0; head < heads; head++) {
+      for (int s = 0; s < SHARES; s++) {
+        profile.residuals[head][s] = record.getResiduals(head * SHARES + s);
+      }
+    }
+    for (int s = 0; s < SHARES; s++) {
+      profile.samples[s] = record.getSamples(s);
+    }
+    profile.sessions = record.getSessions();
+    return profile;
+  }
+
+  /** What a snapshot keeps of it. */
+  ProfileRecord.Builder record() {
+    ProfileRecord.Builder record = ProfileRecord.newBuilder().setSessions(sessions);
+    for (int count : samples) {
+      record.addSamples(count);
+    }
+    for (float[] head : residuals) {
+      for (float residual : head) {
+        record.addResiduals(residual);
+      }
+    }
+    return record;
   }
 
   /** Bytes that a profile of so many heads takes. */

@@ -1,12 +1,17 @@
 package io.kvtier.coordinator.profile;
 
 import io.kvtier.coordinator.plan.ResidualCurve;
+import io.kvtier.v1.ProfileRecord;
 import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 
-/** The models' profiles, bounded in number and bytes; the least recently used goes first. */
+/**
+ * The models' profiles, bounded in number and bytes; the one that was refined longest ago goes
+ * first. Looking changes nothing, since each coordinator is asked other things and all must keep
+ * the same.
+ */
 public final class ProfileTable {
   /** Shorter contexts are mostly exact window, whose mass no curve counts. */
   public static final int TOKENS_MIN = 512;
@@ -16,8 +21,8 @@ public final class ProfileTable {
 
   private final ProfileLimits limits;
 
-  /** By recency of use, oldest first. */
-  private final Map<ModelKey, ModelProfile> profiles = new LinkedHashMap<>(16, .75f, true);
+  /** By time of the last session taken in, oldest first. */
+  private final Map<ModelKey, ModelProfile> profiles = new LinkedHashMap<>();
 
   private long bytes;
 
@@ -48,13 +53,13 @@ public final class ProfileTable {
     if (own > limits.bytesMax()) {
       return;
     }
-    ModelProfile profile = profiles.get(key);
+    ModelProfile profile = profiles.remove(key);
     if (profile == null) {
       profile = new ModelProfile(curves.size());
-      profiles.put(key, profile);
       bytes += own;
-      makeRoom();
     }
+    profiles.put(key, profile);
+    makeRoom();
     profile.merge(tokens, curves);
   }
 
@@ -70,7 +75,7 @@ public final class ProfileTable {
     return ModelProfile.bytes(key.geometry().getLayers() * key.geometry().getKvHeads());
   }
 
-  /** What is known of a model at a context length; no curves: nothing. Counts as a use. */
+  /** What is known of a model at a context length; no curves: nothing. */
   public Known at(ModelKey key, int tokens) {
     ModelProfile profile = profiles.get(key);
     return profile == null
@@ -78,12 +83,33 @@ public final class ProfileTable {
         : new Known(profile.sessions(), profile.curvesAt(tokens));
   }
 
-  /** All profiles, least recently used first. Counts as no use. */
+  /** All profiles, the one refined longest ago first. */
   public List<Entry> list() {
     List<Entry> entries = new ArrayList<>();
     profiles.forEach(
         (key, profile) -> entries.add(new Entry(key, profile.sessions(), bytesOf(key))));
     return entries;
+  }
+
+  /** All profiles for a snapshot, in its order. */
+  public List<ProfileRecord> records() {
+    List<ProfileRecord> records = new ArrayList<>();
+    profiles.forEach((key, profile) ->
+        records.add(profile.record().setGeometry(key.geometry()).setMode(key.mode()).build()));
+    return records;
+  }
+
+  /** Takes a profile of a snapshot in, in the snapshot's order. */
+  public void restore(ProfileRecord record) {
+    ModelKey key = ModelKey.of(record.getGeometry(), record.getMode());
+    profiles.put(key, ModelProfile.of(record));
+    bytes += bytesOf(key);
+  }
+
+  /** Forgets everything. */
+  public void clear() {
+    profiles.clear();
+    bytes = 0;
   }
 
   /** Bytes of all profiles. */

@@ -103,12 +103,14 @@ final class ProfileTableTest {
   }
 
   @Test
-  void theModelUsedLeastRecentlyGoes() {
+  void theModelRefinedLongestAgoGoes() {
     ProfileTable three = new ProfileTable(new ProfileLimits(3, 1 << 20));
     for (int model : new int[] {1, 2, 3}) {
       three.merge(key(model), TOKENS, List.of(ofShares(.2, TOKENS)));
     }
-    assertThat(three.at(key(1), TOKENS).sessions()).isEqualTo(1);
+    // Looking changes nothing.
+    assertThat(three.at(key(2), TOKENS).sessions()).isEqualTo(1);
+    three.merge(key(1), TOKENS, List.of(ofShares(.2, TOKENS)));
     assertThat(three.list()).hasSize(3);
     three.merge(key(4), TOKENS, List.of(ofShares(.2, TOKENS)));
     assertThat(three.list())

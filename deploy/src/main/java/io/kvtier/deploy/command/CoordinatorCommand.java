@@ -13,11 +13,13 @@ import picocli.CommandLine.Mixin;
     mixinStandardHelpOptions = true)
 public final class CoordinatorCommand implements Callable<Integer> {
   @Mixin private final EndpointOptions endpoint = new EndpointOptions();
+  @Mixin private final ReplicationOptions replication = new ReplicationOptions();
 
   @Override
   public Integer call() throws InterruptedException {
     Coordinator coordinator =
-        Coordinator.start(CoordinatorConfig.defaults().withEndpoint(endpoint.config()));
+        Coordinator.start(
+            replication.applyTo(CoordinatorConfig.defaults().withEndpoint(endpoint.config())));
     System.out.printf(
         "coordinator ready at %s (pages at %s)%n", coordinator.target(), coordinator.opsUrl());
     Running.untilSignal(coordinator);

@@ -7,7 +7,9 @@ final class NodeOptions {
   @Option(
       names = "--coordinator",
       required = true,
-      description = "the coordinator to join, host:port")
+      description =
+          "the coordinator to join, host:port; of a cluster of several, all with commas between"
+              + " them")
   String coordinator = "";
 
   @Option(

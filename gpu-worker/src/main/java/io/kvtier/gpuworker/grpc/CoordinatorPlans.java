@@ -1,11 +1,8 @@
 package io.kvtier.gpuworker.grpc;
 
-import io.grpc.ManagedChannel;
-import io.grpc.StatusRuntimeException;
+import io.kvtier.client.Coordinators;
 import io.kvtier.gpuworker.core.ResidualCurve;
 import io.kvtier.gpuworker.session.PlanMaker;
-import io.kvtier.rpc.Channels;
-import io.kvtier.rpc.Statuses;
 import io.kvtier.v1.ClusterGrpc;
 import io.kvtier.v1.CurvePoint;
 import io.kvtier.v1.HeadProfile;
@@ -13,19 +10,16 @@ import io.kvtier.v1.MakePlanRequest;
 import io.kvtier.v1.Plan;
 import io.kvtier.v1.Session;
 import java.time.Duration;
-import java.util.concurrent.TimeUnit;
 import java.util.stream.Stream;
 
 /** Plans made by the coordinator. */
 public final class CoordinatorPlans implements PlanMaker, AutoCloseable {
-  private final String peer;
-  private final ManagedChannel channel;
+  private final Coordinators coordinators;
   private final Duration deadline;
 
-  /** Asks the coordinator at {@code target}, host:port. */
-  public CoordinatorPlans(String target, Duration deadline) {
-    this.peer = "the coordinator at " + target;
-    this.channel = Channels.open(target);
+  /** Asks the coordinator at {@code targets}, host:port, or the one of several that leads. */
+  public CoordinatorPlans(String targets, Duration deadline) {
+    this.coordinators = Coordinators.at(targets);
     this.deadline = deadline;
   }
 
@@ -45,13 +39,8 @@ public final class CoordinatorPlans implements PlanMaker, AutoCloseable {
         request.addHeads(profile(layer, head, curves[layer][head]));
       }
     }
-    try {
-      return ClusterGrpc.newBlockingStub(channel)
-          .withDeadlineAfter(deadline.toNanos(), TimeUnit.NANOSECONDS)
-          .makePlan(request.build());
-    } catch (StatusRuntimeException e) {
-      throw Statuses.fromStatus(e, peer);
-    }
+    return coordinators.call(
+        ClusterGrpc::newBlockingStub, deadline, stub -> stub.makePlan(request.build()));
   }
 
   /** Queries of the layer that has fewest: each was added once a q head of the group. */
@@ -72,6 +61,6 @@ public final class CoordinatorPlans implements PlanMaker, AutoCloseable {
 
   @Override
   public void close() {
-    Channels.close(channel);
+    coordinators.close();
   }
 }

@@ -12,6 +12,7 @@ import io.kvtier.replica.ReplicaConfig;
 import io.kvtier.replica.ReplicaCounts;
 import io.kvtier.v1.MembershipResponse;
 import io.kvtier.v1.Node;
+import io.kvtier.v1.NodeState;
 import io.kvtier.v1.Role;
 import java.time.Duration;
 import java.util.Comparator;
@@ -47,19 +48,30 @@ public final class TierDirectory implements SessionTiers, AutoCloseable {
    */
   public record Lease(String owner, long epoch, Duration ttl) {}
 
-  /** The tier nodes of an epoch, in the order of the ranking's indexes. */
-  private record Members(Rendezvous ranking, List<Node> nodes) {
+  /**
+   * The tier nodes of an epoch.
+   *
+   * @param ranking of those that take pages
+   * @param ranked these, in the order of the ranking's indexes
+   * @param nodes all, also those that drain and only serve what they have
+   */
+  private record Members(Rendezvous ranking, List<Node> ranked, List<Node> nodes) {
     static Members of(MembershipResponse membership) {
       List<Node> tiers =
           membership.getNodesList().stream()
               .filter(node -> node.getRole() == Role.ROLE_TIER)
               .sorted(Comparator.comparing(Node::getNodeId))
               .toList();
+      List<Node> active =
+          tiers.stream().filter(node -> node.getState() != NodeState.NODE_STATE_DRAINING).toList();
+      // Where all drain, pages have nowhere else to go.
+      List<Node> ranked = active.isEmpty() ? tiers : active;
       return new Members(
           new Rendezvous(
               membership.getMembershipEpoch(),
-              tiers.stream().map(Node::getNodeId).toList(),
-              tiers.stream().collect(Collectors.toMap(Node::getNodeId, Node::getInstance))),
+              ranked.stream().map(Node::getNodeId).toList(),
+              ranked.stream().collect(Collectors.toMap(Node::getNodeId, Node::getInstance))),
+          ranked,
           tiers);
     }
   }
@@ -72,7 +84,7 @@ public final class TierDirectory implements SessionTiers, AutoCloseable {
   private final TierLeases leases;
   private final AtomicBoolean refreshing = new AtomicBoolean();
   private final @Nullable ReplicatedPages replicated;
-  private volatile Members last = new Members(new Rendezvous(0, List.of()), List.of());
+  private volatile Members last = new Members(new Rendezvous(0, List.of()), List.of(), List.of());
   private volatile long lastNs = System.nanoTime() - MEMBERS_AGE_NS;
   private volatile boolean closed;
 
@@ -145,7 +157,7 @@ public final class TierDirectory implements SessionTiers, AutoCloseable {
   }
 
   private static Node chosen(Members now, String placement) {
-    return now.nodes().get(now.ranking().ranking(keyOf(placement), 1)[0]);
+    return now.ranked().get(now.ranking().ranking(keyOf(placement), 1)[0]);
   }
 
   private NodeTransport node(Node tier) {
@@ -203,7 +215,7 @@ public final class TierDirectory implements SessionTiers, AutoCloseable {
     Members now = Members.of(membership.get());
     last = now;
     lastNs = System.nanoTime();
-    nodes.keySet().retainAll(now.ranking().nodes());
+    nodes.keySet().retainAll(now.nodes().stream().map(Node::getNodeId).toList());
     closeGone(now);
     return now;
   }

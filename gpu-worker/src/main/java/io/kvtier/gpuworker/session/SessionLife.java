@@ -17,6 +17,7 @@ final class SessionLife {
   private final String sessionId;
   private final ReentrantReadWriteLock lock = new ReentrantReadWriteLock();
   private volatile long epoch;
+  private volatile long usedNs = System.nanoTime();
   private boolean closed;
 
   SessionLife(String sessionId, long epoch) {
@@ -41,8 +42,14 @@ final class SessionLife {
       }
       return call.get();
     } finally {
+      usedNs = System.nanoTime();
       lock.readLock().unlock();
     }
+  }
+
+  /** Nanoseconds without a call; 0 while one is under way. */
+  long idleNs(long nowNs) {
+    return lock.getReadLockCount() > 0 ? 0 : Math.max(0, nowNs - usedNs);
   }
 
   /**
@@ -109,6 +116,7 @@ final class SessionLife {
       epoch = to;
       return then.get();
     } finally {
+      usedNs = System.nanoTime();
       lock.writeLock().unlock();
     }
   }

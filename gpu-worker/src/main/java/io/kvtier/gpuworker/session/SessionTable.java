@@ -7,13 +7,16 @@ import io.kvtier.gpuworker.device.AttentionDevice;
 import io.kvtier.gpuworker.trace.StepListener;
 import io.kvtier.page.PageKey;
 import io.kvtier.v1.Session;
+import io.kvtier.v1.SessionRef;
 import java.util.ArrayDeque;
+import java.util.Comparator;
 import java.util.HashMap;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
+import java.util.concurrent.TimeUnit;
 import java.util.logging.Logger;
 import org.jspecify.annotations.Nullable;
 
@@ -232,6 +235,30 @@ public final class SessionTable implements AutoCloseable {
       throw Sessions.unknown(id);
     }
     return session;
+  }
+
+  /**
+   * Sessions that have not been used for as long as they may, longest first.
+   *
+   * @param nowNs as {@link System#nanoTime}
+   * @param max most of them
+   */
+  public synchronized List<SessionRef> idle(long nowNs, int max) {
+    record Idle(WorkerSession session, long idleNs) {}
+    return sessions.values().stream()
+        .map(session -> new Idle(session, session.idleNs(nowNs)))
+        .filter(idle -> {
+          long timeoutMs = Integer.toUnsignedLong(idle.session.info().getIdleTimeoutMs());
+          return timeoutMs > 0 && idle.idleNs >= TimeUnit.MILLISECONDS.toNanos(timeoutMs);
+        })
+        .sorted(Comparator.comparingLong(Idle::idleNs).reversed())
+        .limit(max)
+        .map(idle ->
+            SessionRef.newBuilder()
+                .setSessionId(idle.session.info().getSessionId())
+                .setEpoch(idle.session.epoch())
+                .build())
+        .toList();
   }
 
   public synchronized int size() {

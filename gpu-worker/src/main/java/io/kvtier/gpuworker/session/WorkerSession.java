@@ -384,6 +384,11 @@ public final class WorkerSession {
     return life.epoch();
   }
 
+  /** Nanoseconds that nothing has been heard of the session. */
+  long idleNs(long nowNs) {
+    return life.idleNs(nowNs);
+  }
+
   void requireEpoch(long epoch) {
     life.requireEpoch(epoch);
   }

@@ -1,0 +1,134 @@
+package io.kvtier.coordinator.raft;
+
+import static io.kvtier.coordinator.raft.ReplicatedLogContractTest.awaitLead;
+import static io.kvtier.coordinator.raft.ReplicatedLogContractTest.opened;
+import static io.kvtier.coordinator.raft.ReplicatedLogContractTest.snapshot;
+import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.assertThatThrownBy;
+
+import io.kvtier.KvtierException;
+import io.kvtier.KvtierException.Code;
+import io.kvtier.coordinator.ReplicationConfig;
+import io.kvtier.coordinator.ReplicationConfig.Peer;
+import io.kvtier.coordinator.state.RandomCommands;
+import io.kvtier.v1.Command;
+import io.kvtier.v1.SnapshotPart;
+import java.io.IOException;
+import java.net.InetAddress;
+import java.net.ServerSocket;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.time.Duration;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.concurrent.TimeUnit;
+import java.util.stream.Stream;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
+
+/** What the log keeps over restarts and the loss of coordinators. */
+final class RaftLogTest {
+  @TempDir Path data;
+
+  @Test
+  void aRestartFindsEverythingThroughSnapshots() throws Exception {
+    long seed = System.nanoTime();
+    System.out.println("RaftLogTest seed " + seed);
+    RandomCommands commands = new RandomCommands(seed);
+    List<SnapshotPart> before = List.of();
+    for (int run = 0; run < 3; run++) {
+      try (RaftLog log = opened(data, 40)) {
+        assertThat(run == 0 ? before : snapshot(log)).isEqualTo(before);
+        for (int i = 0; i < 100; i++) {
+          var _ = log.submit(commands.next());
+        }
+        before = snapshot(log);
+      }
+    }
+    try (Stream<Path> files = Files.walk(data)) {
+      assertThat(files.filter(file -> file.getFileName().toString().startsWith("snapshot.")))
+          .isNotEmpty();
+    }
+  }
+
+  @Test
+  void anotherClustersDirectoryIsRefused() throws Exception {
+    opened(data, 40).close();
+    ReplicationConfig other =
+        new ReplicationConfig("x", List.of(new Peer("x", "127.0.0.1", 0, 0)), data);
+    assertThatThrownBy(() -> RaftLog.open(other))
+        .isInstanceOfSatisfying(
+            KvtierException.class, e -> assertThat(e.code()).isEqualTo(Code.PRECONDITION))
+        .hasMessageContaining(data.toString());
+  }
+
+  @Test
+  void threeAgreeGoOnWithTwoAndBringTheThirdUpToDate() throws Exception {
+    long seed = System.nanoTime();
+    System.out.println("RaftLogTest seed " + seed);
+    RandomCommands commands = new RandomCommands(seed);
+    List<Peer> peers = peers();
+    List<RaftLog> logs = new ArrayList<>();
+    for (Peer peer : peers) {
+      logs.add(open(peer, peers));
+    }
+    try {
+      RaftLog leader = awaitLead(logs);
+      for (int i = 0; i < 100; i++) {
+        var _ = leader.submit(commands.next());
+      }
+      int gone = logs.indexOf(leader);
+      RaftLog follower = logs.get((gone + 1) % 3);
+      assertThat(follower.leadership().leader())
+          .hasValueSatisfying(target -> assertThat(target).isEqualTo(peers.get(gone).target()));
+      Command refused = commands.next();
+      assertThatThrownBy(() -> follower.submit(refused))
+          .isInstanceOfSatisfying(
+              KvtierException.class, e -> assertThat(e.code()).isEqualTo(Code.UNAVAILABLE));
+
+      long termBefore = leader.leadership().term();
+      List<SnapshotPart> before = snapshot(leader);
+      leader.close();
+      logs.remove(gone);
+      RaftLog next = awaitLead(logs);
+      assertThat(snapshot(next)).isEqualTo(before);
+      assertThat(next.leadership().term()).isGreaterThan(termBefore);
+      for (int i = 0; i < 100; i++) {
+        var _ = next.submit(commands.next());
+      }
+      RaftLog back = open(peers.get(gone), peers);
+      logs.add(back);
+      awaitEqual(next, back);
+      assertThat(back.instance()).isEqualTo(next.instance());
+    } finally {
+      logs.forEach(RaftLog::close);
+    }
+  }
+
+  private RaftLog open(Peer peer, List<Peer> peers) {
+    return RaftLog.open(new ReplicationConfig(peer.id(), peers, data.resolve(peer.id())), 30);
+  }
+
+  private static void awaitEqual(RaftLog one, RaftLog other) throws InterruptedException {
+    long startNs = System.nanoTime();
+    while (!snapshot(other).equals(snapshot(one))) {
+      assertThat(System.nanoTime() - startNs).isLessThan(Duration.ofSeconds(60).toNanos());
+      TimeUnit.MILLISECONDS.sleep(20);
+    }
+  }
+
+  private static List<Peer> peers() throws IOException {
+    List<Peer> peers = new ArrayList<>();
+    List<ServerSocket> held = new ArrayList<>();
+    for (int i = 0; i < 3; i++) {
+      ServerSocket raft = new ServerSocket(0, 1, InetAddress.getLoopbackAddress());
+      ServerSocket grpc = new ServerSocket(0, 1, InetAddress.getLoopbackAddress());
+      held.addAll(List.of(raft, grpc));
+      peers.add(new Peer("c" + i, "127.0.0.1", raft.getLocalPort(), grpc.getLocalPort()));
+    }
+    for (ServerSocket socket : held) {
+      socket.close();
+    }
+    return peers;
+  }
+}
