@@ -49,6 +49,8 @@ public final class BenchCommand implements Callable<Integer> {
           new PrefixBenchmark(),
           new DeviceBenchmark());
 
+  private static final int QUICK_TOKENS = 32_768;
+
   @Parameters(index = "0", arity = "0..1", description = "which one")
   private @Nullable String name;
 
@@ -60,6 +62,11 @@ public final class BenchCommand implements Callable<Integer> {
       defaultValue = "131072",
       description = "longest context of the kernels (default: ${DEFAULT-VALUE})")
   private int tokens;
+
+  @Option(
+      names = "--quick",
+      description = "kernels: no longer context than 32,768 tokens, in half a minute")
+  private boolean quick;
 
   @Option(
       names = "--peer",
@@ -90,8 +97,9 @@ public final class BenchCommand implements Callable<Integer> {
     if (json != null) {
       Rows.requireWritable(json);
     }
+    int longest = quick ? Math.min(tokens, QUICK_TOKENS) : tokens;
     BenchSettings settings =
-        new BenchSettings(tokens, Optional.ofNullable(peer), quality.settings(), device.device);
+        new BenchSettings(longest, Optional.ofNullable(peer), quality.settings(), device.device);
     List<BenchRow> rows;
     Benchmark benchmark = find(name);
     try (Bar bar = new Bar(benchmark.name())) {
