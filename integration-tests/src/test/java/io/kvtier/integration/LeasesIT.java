@@ -1,8 +1,11 @@
 package io.kvtier.integration;
 
 import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 import com.google.protobuf.ByteString;
+import io.kvtier.KvtierException;
+import io.kvtier.KvtierException.Code;
 import io.kvtier.client.KvSession;
 import io.kvtier.client.KvtierClient;
 import io.kvtier.client.PageTransport.KeyedPage;
@@ -16,6 +19,7 @@ import io.kvtier.page.PageLayout;
 import io.kvtier.page.Pages;
 import io.kvtier.rpc.Closing;
 import io.kvtier.v1.LoadResponse;
+import io.kvtier.v1.Session;
 import java.time.Duration;
 import java.util.List;
 import java.util.Optional;
@@ -138,5 +142,31 @@ class LeasesIT {
     double before = evicted();
     fillUp();
     assertThat(evicted()).as("pages make room again").isGreaterThan(before);
+  }
+
+  @Test
+  void aSessionThatNobodyUsesIsClosedAndLeavesNothing() throws Exception {
+    Duration idle = Duration.ofMillis(500);
+    KvSession unused =
+        client.open(
+            new SessionOptions(Synthetic.geometry(), TOKENS + 200, 0, Optional.empty())
+                .withIdleTimeout(idle));
+    new Synthetic(3, TOKENS + 200).prefill(unused, TOKENS);
+    double one = pinned();
+    KvSession used = prefilled(4);
+    // Workers tell with their heartbeats, each third of the 15 s of a node's lease.
+    long deadlineNs = System.nanoTime() + Duration.ofSeconds(5).plus(idle).plus(GRACE).toNanos();
+    while (client.list().size() != 1 || pinned() != one) {
+      assertThat(System.nanoTime()).as("end of the idle session").isLessThan(deadlineNs);
+      TimeUnit.MILLISECONDS.sleep(20);
+    }
+    assertThat(client.list())
+        .extracting(Session::getSessionId)
+        .containsExactly(used.info().getSessionId());
+    assertThatThrownBy(() -> unused.load(0, 0, 64))
+        .isInstanceOfSatisfying(
+            KvtierException.class, e -> assertThat(e.code()).isEqualTo(Code.NOT_FOUND));
+    used.close();
+    assertThat(pinned()).isZero();
   }
 }
