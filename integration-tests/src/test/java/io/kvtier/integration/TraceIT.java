@@ -80,6 +80,7 @@ class TraceIT {
       assertThat(step.candidates()).isGreaterThanOrEqualTo(step.selected());
       assertThat(step.hits()).isEqualTo(stats.getSectionsHit());
       assertThat(step.fetched()).isEqualTo(stats.getSectionsFetched());
+      assertThat(step.near()).isEqualTo(stats.getSectionsNear());
       assertThat(step.bytes()).isEqualTo(stats.getBytesFetched());
       assertThat(TimeUnit.NANOSECONDS.toMicros(step.unhiddenNs()))
           .isEqualTo(TimeUnit.NANOSECONDS.toMicros(stats.getUnhiddenNs()));

@@ -161,10 +161,12 @@ public final class PageGroupAttention {
         scratch.order(rotated, g * width);
         System.arraycopy(rotated, g * width, output, 0, headDim);
         query.rotateBack(output, 0);
+        // The same bits as where a worker attends to the pages itself.
+        double share = 1.0 / total[g];
         for (int i = 0; i < headDim; i++) {
-          output[i] += means[g * headDim + i];
+          output[i] = (float) ((output[i] + means[g * headDim + i]) * share);
         }
-        partial.merge(output, 0, 1 / total[g], max[g] + (float) Math.log(total[g]));
+        partial.merge(output, 0, 1, max[g] + (float) Math.log(total[g]));
       }
       System.arraycopy(partial.output(), 0, outputs, at + g * headDim, headDim);
       lse[lseAt + g] = partial.lse();

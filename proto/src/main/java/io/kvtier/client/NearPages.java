@@ -10,7 +10,6 @@ import io.kvtier.rpc.Channels;
 import io.kvtier.rpc.Statuses;
 import io.kvtier.rpc.Tensors;
 import io.kvtier.v1.AttendRequest;
-import io.kvtier.v1.AttendResponse;
 import io.kvtier.v1.Dtype;
 import io.kvtier.v1.NearQueries;
 import io.kvtier.v1.PageMiss;
@@ -45,7 +44,7 @@ public final class NearPages implements AutoCloseable {
       this(kvHeads, group, headDim, rows, 0);
     }
 
-    private NearQueries toMessage() {
+    NearQueries toMessage() {
       return NearQueries.newBuilder()
           .addAllKvHeads(kvHeads)
           .setQueries(Tensors.of(Dtype.DTYPE_FP32, rows, kvHeads.size(), group, headDim))
@@ -69,8 +68,17 @@ public final class NearPages implements AutoCloseable {
    * @param lse {@code [kvHeads][group]}; -∞ if no token was attended
    * @param tokens attended
    * @param misses pages not served, by rising index; their tokens are left out
+   * @param bytesMoved of the requests and of the answers
+   * @param parts partials that were merged to this one; 1: it has the bits of one sum over the
+   *     pages in the order asked
    */
-  public record Attended(float[] output, float[] lse, long tokens, List<PageMiss> misses) {}
+  public record Attended(
+      float[] output,
+      float[] lse,
+      long tokens,
+      List<PageMiss> misses,
+      long bytesMoved,
+      int parts) {}
 
   private final ManagedChannel channel;
   private final String peer;
@@ -118,24 +126,8 @@ public final class NearPages implements AutoCloseable {
    * @throws KvtierException as {@code Pages.Attend} refuses
    */
   public Attended attend(List<PageKey> keys, Queries queries, long[] tokens) {
-    AttendRequest.Builder request = AttendRequest.newBuilder().setQueries(queries.toMessage());
-    keys.forEach(key -> request.addKeys(key.toByteString()));
-    for (long set : tokens) {
-      request.addTokens(set);
-    }
-    AttendResponse response = call(stub -> stub.attend(request.build()));
-    int heads = queries.kvHeads().size();
-    int rows = heads * queries.group();
-    if (response.getLseCount() != rows) {
-      throw wrongLength("log-sum-exps", response.getLseCount(), rows);
-    }
-    float[] lse = new float[rows];
-    for (int i = 0; i < rows; i++) {
-      lse[i] = response.getLse(i);
-    }
-    float[] output =
-        Tensors.toFloats("output", response.getOutput(), heads, queries.group(), queries.headDim());
-    return new Attended(output, lse, response.getTokens(), response.getMissesList());
+    AttendRequest request = NearMessages.request(keys, queries, tokens);
+    return NearMessages.attended(request, call(stub -> stub.attend(request)), peer);
   }
 
   private KvtierException wrongLength(String name, long length, long expected) {

@@ -10,6 +10,7 @@ import io.kvtier.v1.RowsOf;
 import io.kvtier.v1.SectionsOf;
 import java.util.BitSet;
 import java.util.List;
+import java.util.Optional;
 import java.util.function.ObjIntConsumer;
 import org.agrona.DirectBuffer;
 import org.agrona.MutableDirectBuffer;
@@ -117,6 +118,22 @@ public interface PageTransport extends AutoCloseable {
 
   private static DirectBuffer inPlace(ByteString bytes) {
     return new UnsafeBuffer(bytes.asReadOnlyByteBuffer());
+  }
+
+  /**
+   * Attends to tokens of rot4 pages where they are. A transport that cannot says so; the pages can
+   * be fetched all the same.
+   *
+   * @param keys all of one layer, any number of them
+   * @param tokens empty: all tokens; else a bit set a key: bit t is token t
+   * @return the partials over the tokens of the pages that were served; empty: pages are not
+   *     attended to here
+   * @throws KvtierException EXHAUSTED if there is too much of this to do, and as {@code
+   *     Pages.Attend} refuses
+   */
+  default Optional<NearPages.Attended> attend(
+      List<PageKey> keys, NearPages.Queries queries, long[] tokens) {
+    return Optional.empty();
   }
 
   /**

@@ -6,6 +6,7 @@ import io.kvtier.KvtierException;
 import io.kvtier.KvtierException.Code;
 import io.kvtier.page.PageKey;
 import io.kvtier.page.PageLayout;
+import io.kvtier.v1.AttendRequest;
 import io.kvtier.v1.CheckRequest;
 import io.kvtier.v1.ContainsRequest;
 import io.kvtier.v1.ContainsResponse;
@@ -27,6 +28,7 @@ import io.kvtier.wire.PagesMethods;
 import io.kvtier.wire.Staging;
 import java.io.IOException;
 import java.time.Duration;
+import java.util.Arrays;
 import java.util.BitSet;
 import java.util.List;
 import java.util.Optional;
@@ -383,6 +385,22 @@ public final class PagesClient implements PageTransport {
       stored.set(i, response.getStored(i));
     }
     return stored;
+  }
+
+  @Override
+  public Optional<NearPages.Attended> attend(
+      List<PageKey> keys, NearPages.Queries queries, long[] tokens) {
+    NearSum sum = new NearSum(queries);
+    for (int from = 0; from < keys.size(); from += BATCH_MAX) {
+      int first = from;
+      int to = Math.min(keys.size(), from + BATCH_MAX);
+      long[] wanted = tokens.length == 0 ? tokens : Arrays.copyOfRange(tokens, from, to);
+      AttendRequest request = NearMessages.request(keys.subList(from, to), queries, wanted);
+      sum.add(
+          NearMessages.attended(request, grpc.call(deadline, stub -> stub.attend(request)), peer),
+          index -> first + index);
+    }
+    return Optional.of(sum.result());
   }
 
   @Override

@@ -20,6 +20,7 @@ import java.util.ArrayList;
 import java.util.BitSet;
 import java.util.Collection;
 import java.util.List;
+import java.util.Optional;
 import java.util.Set;
 import java.util.concurrent.ExecutionException;
 import java.util.concurrent.Future;
@@ -266,6 +267,14 @@ public final class ReplicatedPages implements PageTransport {
   static boolean sound(PageKey key, ByteString page) {
     UnsafeBuffer buffer = new UnsafeBuffer(page.asReadOnlyByteBuffer());
     return Pages.verify(key, buffer, 0, buffer.capacity()) == Pages.Flaw.NONE;
+  }
+
+  @Override
+  public Optional<NearPages.Attended> attend(
+      List<PageKey> keys, NearPages.Queries queries, long[] tokens) {
+    Rendezvous now = membersOrRefuse();
+    return new NearRun(now, nodes, rankings(now, keys), keys, queries, tokens, repairer::repair)
+        .run(clock.getAsLong());
   }
 
   /**

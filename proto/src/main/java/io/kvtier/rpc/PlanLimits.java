@@ -6,6 +6,7 @@ import io.kvtier.KvtierException;
 import io.kvtier.v1.Geometry;
 import io.kvtier.v1.HeadClass;
 import io.kvtier.v1.HeadPlan;
+import io.kvtier.v1.NearUse;
 import io.kvtier.v1.Plan;
 
 /** What a plan made by hand may be (types.proto). */
@@ -34,6 +35,12 @@ public final class PlanLimits {
     requireBytes("plan.device_bytes", plan.getDeviceBytes());
     requireInRange(
         "plan.tokens", Integer.toUnsignedLong(plan.getTokens()), 0, GeometryLimits.TOKENS_MAX);
+    if (plan.getNear() == NearUse.UNRECOGNIZED) {
+      throw KvtierException.invalid(
+          "plan.near is %d; it must be 0 (by measured cost), NEAR_USE_NEVER (1) or NEAR_USE_ALWAYS"
+              + " (2)",
+          plan.getNearValue());
+    }
     for (int i = 0; i < heads; i++) {
       HeadPlan head = plan.getHeads(i);
       String name = "plan.heads[" + i + "]";

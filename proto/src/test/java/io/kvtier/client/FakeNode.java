@@ -5,10 +5,14 @@ import io.kvtier.KvtierException;
 import io.kvtier.KvtierException.Code;
 import io.kvtier.page.PageKey;
 import io.kvtier.page.PageLayout;
+import io.kvtier.v1.Miss;
+import io.kvtier.v1.PageMiss;
 import io.kvtier.v1.RowsOf;
 import io.kvtier.v1.SectionsOf;
+import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
+import java.util.Optional;
 import java.util.concurrent.BlockingQueue;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.CountDownLatch;
@@ -34,6 +38,8 @@ final class FakeNode implements PageTransport {
     DUPLICATES,
     /** Leaves the last page of a call out. */
     SHORT,
+    /** Attends to nothing: there is too much of it to do. */
+    BUSY,
     /** Waits for {@link #release}. */
     HOLDS
   }
@@ -114,6 +120,36 @@ final class FakeNode implements PageTransport {
         wanted.stream().map(each -> PageKey.of(each.getKey())).toList(),
         (page, index) ->
             consumer.accept(new UnsafeBuffer(page.asReadOnlyByteBuffer()), 100, 50, index));
+  }
+
+  /** Every page's partial: its key's first word as the output's first element, LSE 0. */
+  @Override
+  public Optional<NearPages.Attended> attend(
+      List<PageKey> keys, NearPages.Queries queries, long[] tokens) {
+    begin();
+    if (fault == Fault.BUSY) {
+      throw new KvtierException(Code.EXHAUSTED, "64 requests wait already");
+    }
+    NearSum sum = new NearSum(queries);
+    List<PageMiss> misses = new ArrayList<>();
+    for (int i = 0; i < keys.size(); i++) {
+      if (pages.containsKey(keys.get(i))) {
+        float[] output = new float[queries.headDim()];
+        output[0] = valueOf(keys.get(i));
+        sum.add(
+            new NearPages.Attended(output, new float[1], Long.bitCount(tokens[i]), List.of(), 1, 1),
+            index -> index);
+      } else {
+        misses.add(PageMiss.newBuilder().setIndex(i).setMiss(Miss.MISS_ABSENT).build());
+      }
+    }
+    NearPages.Attended all = sum.result();
+    return Optional.of(
+        new NearPages.Attended(all.output(), all.lse(), all.tokens(), misses, all.bytesMoved(), 1));
+  }
+
+  static float valueOf(PageKey key) {
+    return key.hashCode() % 1000;
   }
 
   @Override

@@ -2,6 +2,7 @@ package io.kvtier.client;
 
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
+import static org.assertj.core.api.Assertions.within;
 
 import com.google.protobuf.ByteString;
 import io.kvtier.KvtierException;
@@ -54,6 +55,53 @@ class ReplicatedPagesTest {
   void close() {
     nodes.values().forEach(node -> node.release.countDown());
     replicated.close();
+  }
+
+  /** Attends to all pages; fails unless the partial is the mean of them all. */
+  private NearPages.Attended attend() {
+    long[] tokens = new long[PAGES];
+    for (int i = 0; i < PAGES; i++) {
+      tokens[i] = i + 1L;
+    }
+    NearPages.Queries queries = new NearPages.Queries(List.of(0), 1, 16, new float[16]);
+    return replicated.attend(keys(), queries, tokens).orElseThrow();
+  }
+
+  private void requireWhole(NearPages.Attended attended) {
+    double mean = keys().stream().mapToDouble(FakeNode::valueOf).average().orElseThrow();
+    assertThat(attended.misses()).isEmpty();
+    assertThat(attended.output()[0]).isEqualTo((float) mean, within(.01f));
+    assertThat(attended.lse()[0]).isEqualTo((float) Math.log(PAGES), within(1e-4f));
+    long tokens = 0;
+    for (int i = 0; i < PAGES; i++) {
+      tokens += Long.bitCount(i + 1);
+    }
+    assertThat(attended.tokens()).isEqualTo(tokens);
+  }
+
+  @Test
+  void pagesAreAttendedToWhereTheyAreWhoeverFails() {
+    open(3, ReplicaConfig.of(2, 2, Duration.ofSeconds(10)));
+    replicated.put(pages);
+    requireWhole(attend());
+    node("tier-1").fault = Fault.DOWN;
+    requireWhole(attend());
+    // Its pages are asked for elsewhere at once, since it has just failed.
+    requireWhole(attend());
+    node("tier-1").fault = Fault.NONE;
+    node("tier-2").pages.clear();
+    requireWhole(attend());
+    node("tier-0").fault = Fault.BUSY;
+    assertThatThrownBy(this::attend)
+        .isInstanceOfSatisfying(
+            KvtierException.class, e -> assertThat(e.code()).isEqualTo(Code.EXHAUSTED));
+    node("tier-0").fault = Fault.NONE;
+    nodes.values().forEach(node -> node.pages.remove(keys().get(7)));
+    assertThat(attend().misses()).singleElement().matches(miss -> miss.getIndex() == 7);
+    nodes.values().forEach(node -> node.fault = Fault.DOWN);
+    assertThatThrownBy(this::attend)
+        .isInstanceOfSatisfying(
+            KvtierException.class, e -> assertThat(e.code()).isEqualTo(Code.UNAVAILABLE));
   }
 
   private void open(int nodeCount, ReplicaConfig config) {

@@ -22,6 +22,7 @@ import io.kvtier.v1.ScorePlanes;
 import io.kvtier.v1.ScoreRequest;
 import io.kvtier.v1.ScoreResponse;
 import io.kvtier.v1.Tensor;
+import io.kvtier.wire.PartialChecksum;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
 import java.util.List;
@@ -149,7 +150,9 @@ public final class NearHandler {
       response.addLse(lse);
     }
     result.misses().forEach(miss -> response.addMisses(miss(miss)));
-    return response.build();
+    return response
+        .setChecksum(PartialChecksum.of(response.getOutput().getData(), response.getLseList()))
+        .build();
   }
 
   private static PageMiss miss(NearResult.PageMiss miss) {

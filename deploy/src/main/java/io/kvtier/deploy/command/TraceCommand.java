@@ -80,6 +80,7 @@ public final class TraceCommand implements Callable<Integer> {
             number("selected", row -> "%,.0f", LayerRow::selected),
             number("hit ratio", TraceCommand::ratioForm, LayerRow::hitRatio),
             number("late", row -> "%,d", LayerRow::late),
+            number("near", row -> "%,d", LayerRow::near),
             number("MB", row -> "%,.2f", LayerRow::megabytes),
             number("unhidden p50 us", row -> "%,d", LayerRow::unhiddenP50Us),
             number("p99 us", row -> "%,d", LayerRow::unhiddenP99Us),

@@ -18,6 +18,7 @@ import java.util.function.ToLongFunction;
  * @param hitRatio of the needed pairs, those that were on the device or on their way; NaN: none was
  *     needed
  * @param late pairs still on their way when they were needed
+ * @param near (page, KV head) pairs that the tier attended to
  * @param megabytes from the tier, in all
  * @param unhiddenP50Us microseconds of waiting of the median step
  * @param unhiddenP99Us of the step that 99 % do not exceed
@@ -32,6 +33,7 @@ public record LayerRow(
     long needed,
     double hitRatio,
     long late,
+    long near,
     double megabytes,
     long unhiddenP50Us,
     long unhiddenP99Us,
@@ -59,6 +61,7 @@ public record LayerRow(
         needed,
         needed == 0 ? Double.NaN : (double) hits / needed,
         sum(steps, TraceStep::late),
+        sum(steps, TraceStep::near),
         sum(steps, TraceStep::bytes) / MEGA,
         percentileUs(steps, TraceStep::unhiddenNs, .5),
         percentileUs(steps, TraceStep::unhiddenNs, .99),

@@ -38,7 +38,7 @@ final class TraceTest {
 
   private static String line(String session, int layer, int position, int unhiddenUs) {
     return session
-        + ",%d,%d,1,0,%d,%d,100,20,3,1,1,500000,DT,4"
+        + ",%d,%d,1,0,%d,%d,100,20,3,1,1,2,500000,DT,4"
             .formatted(layer, position, unhiddenUs + 50, unhiddenUs);
   }
 
@@ -80,6 +80,7 @@ final class TraceTest {
           assertThat(row.steps()).isEqualTo(100);
           assertThat(row.hitRatio()).isEqualTo(.75);
           assertThat(row.late()).isEqualTo(100);
+          assertThat(row.near()).isEqualTo(200);
           assertThat(row.megabytes()).isEqualTo(50, within(1e-9));
           assertThat(row.unhiddenP50Us()).isEqualTo(50);
           assertThat(row.unhiddenP99Us()).isEqualTo(99);

@@ -53,6 +53,14 @@ final class StagedPages {
     return came[kvHead];
   }
 
+  /** Counts a head's first pages as taken. */
+  void skip(int kvHead, int pages) {
+    if (came[kvHead] > 0) {
+      throw new IllegalStateException(came[kvHead] + " pages have come already");
+    }
+    came[kvHead] = pages;
+  }
+
   /** Copies a page. */
   void give(int kvHead, int page, DeviceSlot codes) {
     if (page != came[kvHead]) {

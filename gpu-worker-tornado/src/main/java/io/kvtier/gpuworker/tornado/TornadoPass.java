@@ -209,6 +209,11 @@ final class TornadoPass implements LayerPass {
   }
 
   @Override
+  public void skipPages(int kvHead, int pageCount) {
+    pages.skip(kvHead, pageCount);
+  }
+
+  @Override
   public int chosenCount(int kvHead) {
     return streams(kvHead)
         ? Math.max(0, layer.pages() * TOKENS - layer.sinkCount())

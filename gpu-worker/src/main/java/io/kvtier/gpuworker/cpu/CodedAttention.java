@@ -105,6 +105,14 @@ final class CodedAttention {
 
   // ---- whole pages
 
+  /** Leaves the first pages of a streamed head to others. */
+  void skipPages(int count) {
+    if (attended > 0) {
+      throw new IllegalStateException(attended + " pages were attended to already");
+    }
+    attended = count;
+  }
+
   /** Attends to the next page of a streamed head. */
   void attendNextPage(int page, long codes, Tools tools) {
     if (page != attended) {

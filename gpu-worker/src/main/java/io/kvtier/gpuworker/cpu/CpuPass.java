@@ -160,6 +160,11 @@ final class CpuPass implements LayerPass {
   }
 
   @Override
+  public void skipPages(int kvHead, int pages) {
+    heads[kvHead].coded.skipPages(pages);
+  }
+
+  @Override
   public int chosenCount(int kvHead) {
     return heads[kvHead].chosenCount();
   }

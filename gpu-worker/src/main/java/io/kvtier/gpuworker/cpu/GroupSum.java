@@ -76,6 +76,7 @@ final class GroupSum {
       scratch.order(rotated, g * width);
       System.arraycopy(rotated, g * width, output, 0, headDim);
       query.rotateBack(output, 0);
+      // Divided before it is merged: the same bits as a partial that a tier has made of the pages.
       // What is nothing beside max may have a total whose reciprocal is beyond fp32.
       double share = 1.0 / total[g];
       for (int i = 0; i < headDim; i++) {

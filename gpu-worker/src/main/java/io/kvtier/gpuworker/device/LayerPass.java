@@ -19,6 +19,13 @@ public interface LayerPass extends CodesTaker {
    */
   void choose(float[] query, int queryAt, float[] newKeys, float[] newValues, int newTokens);
 
+  /**
+   * Counts the first pages of a streamed head as attended to: their partial is made elsewhere, and
+   * the caller merges it with what {@link #finish} gives. The others are given as ever. Before any
+   * of the head's pages.
+   */
+  void skipPages(int kvHead, int pages);
+
   /** Estimated share of the attention on a chosen token, pooled over the group. */
   float chosenMass(int kvHead, int index);
 

@@ -164,6 +164,7 @@ final class DecodeHandler extends ReplyStream<DecodeRequest, DecodeResponse> {
         .setBytesFetched(result.bytesFetched())
         .setComputeNs(result.computeNs())
         .setUnhiddenNs(result.unhiddenNs())
+        .setSectionsNear(result.near())
         .build();
   }
 }

@@ -3,6 +3,7 @@ package io.kvtier.gpuworker.grpc;
 import com.google.protobuf.ByteString;
 import io.kvtier.KvtierException;
 import io.kvtier.KvtierException.Code;
+import io.kvtier.client.NearPages;
 import io.kvtier.client.PageConsumer;
 import io.kvtier.client.PageTransport;
 import io.kvtier.page.PageKey;
@@ -60,6 +61,12 @@ final class HomeTransport implements PageTransport {
   @Override
   public void readRows(PageLayout layout, List<RowsOf> wanted, PageConsumer consumer) {
     call(node -> node.readRows(layout, wanted, consumer));
+  }
+
+  @Override
+  public Optional<NearPages.Attended> attend(
+      List<PageKey> keys, NearPages.Queries queries, long[] tokens) {
+    return ask(node -> node.attend(keys, queries, tokens));
   }
 
   @Override

@@ -3,6 +3,7 @@ package io.kvtier.gpuworker.grpc;
 import com.google.protobuf.ByteString;
 import io.kvtier.KvtierException;
 import io.kvtier.KvtierException.Code;
+import io.kvtier.client.NearPages;
 import io.kvtier.client.PageConsumer;
 import io.kvtier.client.PageTransport;
 import io.kvtier.client.PagesClient;
@@ -10,6 +11,7 @@ import io.kvtier.page.PageKey;
 import io.kvtier.page.PageLayout;
 import io.kvtier.v1.RowsOf;
 import io.kvtier.v1.SectionsOf;
+import java.util.ArrayList;
 import java.util.BitSet;
 import java.util.List;
 import java.util.Optional;
@@ -77,6 +79,14 @@ final class NodeTransport implements PageTransport {
   public void readRows(PageLayout layout, List<RowsOf> wanted, PageConsumer consumer) {
     GivenInPlace given = new GivenInPlace(consumer);
     call(client -> client.readRows(layout, wanted, given), given::nothing);
+  }
+
+  @Override
+  public Optional<NearPages.Attended> attend(
+      List<PageKey> keys, NearPages.Queries queries, long[] tokens) {
+    List<Optional<NearPages.Attended>> answer = new ArrayList<>();
+    call(client -> answer.add(client.attend(keys, queries, tokens)), () -> true);
+    return answer.getFirst();
   }
 
   @Override

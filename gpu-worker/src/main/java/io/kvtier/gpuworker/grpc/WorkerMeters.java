@@ -16,6 +16,7 @@ public final class WorkerMeters {
   private final Counter selected;
   private final Counter hits;
   private final Counter fetched;
+  private final Counter near;
   private final Counter prefetched;
   private final Counter bytesFetched;
   private final Timer compute;
@@ -33,6 +34,11 @@ public final class WorkerMeters {
             meters,
             "kvtier.worker.sections.fetched",
             "rows, and pages of streamed heads, fetched while a step waited");
+    near =
+        counter(
+            meters,
+            "kvtier.worker.sections.near",
+            "pages of streamed heads that the tier attended to");
     prefetched = counter(meters, "kvtier.worker.sections.prefetched", "rows fetched ahead");
     bytesFetched =
         counter(
@@ -70,6 +76,7 @@ public final class WorkerMeters {
     selected.increment(result.selected());
     hits.increment(result.hit());
     fetched.increment(result.fetched());
+    near.increment(result.near());
     prefetched.increment(result.prefetched());
     bytesFetched.increment((double) result.bytesFetched());
     compute.record(result.computeNs(), TimeUnit.NANOSECONDS);

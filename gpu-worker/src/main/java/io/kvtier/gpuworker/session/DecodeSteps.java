@@ -138,6 +138,7 @@ final class DecodeSteps {
         result.hit(),
         result.late(),
         result.fetched(),
+        result.near(),
         result.bytesFetched(),
         classes);
   }

@@ -130,7 +130,7 @@ final class Gatherer {
     try {
       Taker taker = new Taker(pass, scratch, key, value);
       takeDense(pass, key, value);
-      fetches.give(target, taker, device.pageKeys(), STAGING_SLOTS);
+      fetches.give(target, taker, device.pageKeys(), STAGING_SLOTS, StepNear.NOTHING);
     } finally {
       scratch.release();
     }

@@ -79,9 +79,11 @@ final class LayerStep {
         long startNs = System.nanoTime();
         rows.select(t);
         pass.choose(queries, t * queryLength, rows.keys(), rows.values(), rows.count());
-        StepFetches.Cost cost = fetches.give(target, pass, pageKeys, stagingSlots);
+        StepNear near = fetches.near().begin(pass, queries, t * queryLength, pageKeys);
+        StepFetches.Cost cost = fetches.give(target, pass, pageKeys, stagingSlots, near);
         bytesMoved += pass.bytesMoved();
         pass.finish(tally.output, t * queryLength, tally.lse, t * shape.qHeads());
+        near.merge(tally.output, t * queryLength, tally.lse, t * shape.qHeads());
         tally.add(
             cost, pass, System.nanoTime() - startNs, deviceBytes.getAsLong() + cost.stagedBytes());
       }

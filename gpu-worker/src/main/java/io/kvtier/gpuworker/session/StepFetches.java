@@ -19,36 +19,48 @@ record StepFetches(
     DeviceMemory memory,
     RowFetcher rowFetcher,
     CodesFetcher codesFetcher,
+    NearAttention near,
     Executor executor,
     long timeoutNs) {
   /** What one query has cost. */
-  record Cost(int hits, int late, int fetched, long unhiddenNs, long stagedBytes) {}
+  record Cost(int hits, int late, int fetched, long unhiddenNs, int near, long stagedBytes) {}
 
   /**
    * Gives a query everything that it needs; the caller holds the layer's lock.
    *
    * @param keys of all of the layer's pages
    * @param stagingSlots most pages of a head on the device at once, or as many bytes of rows
+   * @param elsewhere what the tier is attending to meanwhile
    * @throws io.kvtier.KvtierException if a fetch is refused
    */
-  Cost give(SessionLayer target, CodesTaker taker, List<PageKey> keys, int stagingSlots) {
+  Cost give(
+      SessionLayer target,
+      CodesTaker taker,
+      List<PageKey> keys,
+      int stagingSlots,
+      StepNear elsewhere) {
     int stagingBytes =
         (int) Math.min(Integer.MAX_VALUE, (long) stagingSlots * LayerStep.stagingSlotBytes(shape));
     StepRows rows =
         new StepRows(target, taker, keys, rowFetcher, memory, executor, stagingBytes, timeoutNs);
     rows.give();
-    StepPages pages = new StepPages(taker, keys, codesFetcher, executor, stagingSlots);
-    pages.give(shape.kvHeads());
+    taker.attendResident();
+    int firstPage = elsewhere.await();
+    long startNs = System.nanoTime();
+    StepPages pages = new StepPages(taker, keys, codesFetcher, executor, stagingSlots, elsewhere);
+    pages.give(shape.kvHeads(), firstPage);
+    elsewhere.fetchedAll(System.nanoTime() - startNs);
     return new Cost(
         rows.hits(),
         rows.late(),
         rows.fetched() + pages.fetched(),
-        rows.unhiddenNs() + pages.unhiddenNs(),
+        rows.unhiddenNs() + elsewhere.unhiddenNs() + pages.unhiddenNs(),
+        elsewhere.pairs(),
         Math.max(rows.stagedBytes(), pages.stagedBytes()));
   }
 
   /** Bytes that have come from the tier so far, and of the requests to it. */
   long bytesFetched() {
-    return rowFetcher.bytesFetched() + codesFetcher.bytesFetched();
+    return rowFetcher.bytesFetched() + codesFetcher.bytesFetched() + near.bytesMoved();
   }
 }

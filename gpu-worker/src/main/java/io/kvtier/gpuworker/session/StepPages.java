@@ -24,6 +24,7 @@ final class StepPages {
   private final CodesFetcher fetcher;
   private final Executor executor;
   private final int partSlots;
+  private final StepNear near;
   private long unhiddenNs;
   private long stagedBytes;
   private int fetched;
@@ -45,13 +46,16 @@ final class StepPages {
    * @param keys of all of the layer's pages
    * @param executor runs fetches
    * @param stagingSlots most pages, of a head each, on the device at once, 2 or more
+   * @param near hears of each page
    */
   StepPages(
       CodesTaker taker,
       List<PageKey> keys,
       CodesFetcher fetcher,
       Executor executor,
-      int stagingSlots) {
+      int stagingSlots,
+      StepNear near) {
+    this.near = near;
     this.taker = taker;
     this.keys = keys;
     this.fetcher = fetcher;
@@ -60,14 +64,14 @@ final class StepPages {
   }
 
   /**
-   * Gives out every page.
+   * Gives out every page from {@code firstPage} on.
    *
    * @param kvHeads heads of the layer
    * @throws KvtierException if a fetch is refused
    */
-  void give(int kvHeads) {
+  void give(int kvHeads, int firstPage) {
     List<PageHead> all = new ArrayList<>();
-    for (int page = 0; page < keys.size(); page++) {
+    for (int page = firstPage; page < keys.size(); page++) {
       for (int head = 0; head < kvHeads; head++) {
         if (taker.streams(head)) {
           all.add(new PageHead(page, head, Residence.STREAMED.codes()));
@@ -120,6 +124,9 @@ final class StepPages {
     int[] pages = part.wanted().stream().mapToInt(PageHead::page).toArray();
     int[] heads = part.wanted().stream().mapToInt(PageHead::kvHead).toArray();
     taker.attendPages(pages, heads, part.slots().toArray(DeviceSlot[]::new), count);
+    for (int i = 0; i < count; i++) {
+      near.fetched(pages[i], heads[i], part.slots().get(i));
+    }
     fetched += count;
     stagedBytes = Math.max(stagedBytes, 2 * part.bytes());
   }

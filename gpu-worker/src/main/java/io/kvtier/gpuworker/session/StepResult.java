@@ -11,6 +11,7 @@ package io.kvtier.gpuworker.session;
  * @param late of the hits, those still on their way when the step needed them
  * @param fetched rows, and (page, KV head) pairs of streamed heads, needed and fetched while the
  *     step waited
+ * @param near (page, KV head) pairs of streamed heads that the tier attended to
  * @param prefetched rows fetched ahead for the layer since its last step
  * @param bytesFetched bytes from the tier, prefetched ones included, and of the requests to it
  * @param computeNs nanoseconds of scan and attention
@@ -25,6 +26,7 @@ public record StepResult(
     int hit,
     int late,
     int fetched,
+    int near,
     int prefetched,
     long bytesFetched,
     long computeNs,

@@ -11,6 +11,7 @@ final class StepTally {
   private int hit;
   private int late;
   private int fetched;
+  private int near;
   private long computeNs;
   private long unhiddenNs;
   private long deviceBytes;
@@ -26,6 +27,7 @@ final class StepTally {
     hit += cost.hits();
     late += cost.late();
     fetched += cost.fetched();
+    near += cost.near();
     computeNs += elapsedNs - cost.unhiddenNs();
     unhiddenNs += cost.unhiddenNs();
     deviceBytes = Math.max(deviceBytes, bytes);
@@ -40,6 +42,7 @@ final class StepTally {
         hit,
         late,
         fetched,
+        near,
         prefetched,
         bytesFetched,
         computeNs,

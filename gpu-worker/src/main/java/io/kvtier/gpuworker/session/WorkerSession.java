@@ -132,7 +132,14 @@ public final class WorkerSession {
     RowFetcher rowFetcher = new RowFetcher(shape, host.tier(), writeBehind);
     CodesFetcher codesFetcher = new CodesFetcher(shape, memory, host.tier(), writeBehind);
     this.fetches =
-        new StepFetches(shape, memory, rowFetcher, codesFetcher, host.background(), timeoutNs);
+        new StepFetches(
+            shape,
+            memory,
+            rowFetcher,
+            codesFetcher,
+            new NearAttention(shape, host.tier(), writeBehind, host.background()),
+            host.background(),
+            timeoutNs);
     this.prefetcher = new Prefetcher(rowFetcher);
     this.switcher = new PlanSwitch(shape, memory, codesFetcher);
     this.budget = new DeviceBudget(info, shape, memory, hotSet, switcher, this::deviceBytes);
@@ -256,6 +263,7 @@ public final class WorkerSession {
     layers.whileStill(() -> {
       switcher.apply(layers.all(), policies);
       hotSet.resize(made.getHotSetBytes());
+      fetches.near().follow(made.getNear());
       plan = made;
       return made;
     });
@@ -290,14 +298,15 @@ public final class WorkerSession {
     return whileOpen(() -> {
       requirePlanned();
       int layer = step.layer();
-      StepResult result = steps.step(layers.get(layer), step);
+      SessionLayer target = layers.get(layer);
       if (step.hint().length > 0 && layer + 1 < layers.count()) {
         int last = (step.tokens() - 1) * shape.qHeads() * shape.headDim();
         // Where the next layer is as long as it has not heard of this step.
         int expected = step.position() - step.acceptedCount();
+        // Beside this layer's work: rows that are asked for after it come too late.
         host.background().execute(() -> prefetch(layer + 1, expected, step.hint(), last));
       }
-      return result;
+      return steps.step(target, step);
     });
   }
 

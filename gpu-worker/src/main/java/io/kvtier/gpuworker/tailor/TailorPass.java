@@ -247,6 +247,11 @@ final class TailorPass implements LayerPass {
   }
 
   @Override
+  public void skipPages(int kvHead, int pages) {
+    throw new IllegalStateException("this method has no pages");
+  }
+
+  @Override
   public void attendResident() {}
 
   @Override

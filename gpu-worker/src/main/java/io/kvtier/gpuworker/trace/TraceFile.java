@@ -26,7 +26,8 @@ public final class TraceFile implements StepListener, AutoCloseable {
   private static final long CLOSE_MS_MAX = 5000;
 
   /** No session is named so. */
-  private static final TraceStep END = new TraceStep("", 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, "D");
+  private static final TraceStep END =
+      new TraceStep("", 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, "D");
 
   private final String name;
   private final long bytesMax;

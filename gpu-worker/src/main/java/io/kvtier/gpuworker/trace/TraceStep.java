@@ -20,6 +20,7 @@ import java.util.regex.Pattern;
  * @param hits (page, KV head) pairs needed and found on the device, or on their way
  * @param late of the hits, those still on their way when the step needed them
  * @param fetched (page, KV head) pairs needed and fetched while the step waited
+ * @param near (page, KV head) pairs of streamed heads that the tier attended to
  * @param bytes from the tier since the layer's step began, prefetched ones included
  * @param classes one letter a KV head: D dense, T sparse with a sketch of two planes, O of one
  *     plane, S streamed
@@ -37,16 +38,18 @@ public record TraceStep(
     long hits,
     long late,
     long fetched,
+    long near,
     long bytes,
     String classes) {
   /** A trace's first line. */
   public static final String HEADER =
       "session,layer,position,tokens,at_us,step_us,unhidden_us,candidates,selected,hits,late,"
-          + "fetched,bytes,classes,dropped";
+          + "fetched,near,bytes,classes,dropped";
 
   /** Most layers, and KV heads, that a line may name; those of a geometry. */
   private static final int LAYERS_MAX = 512;
 
+  private static final int CLASSES_FIELD = 14;
   private static final int TOKENS_MAX = 1 << 20;
   private static final Pattern SESSION = Pattern.compile("[A-Za-z0-9._-]{1,64}");
   private static final Pattern CLASSES = Pattern.compile("[DTOS]{1,128}");
@@ -57,7 +60,7 @@ public record TraceStep(
    * @param dropped steps that the trace lacks so far
    */
   String toLine(long dropped) {
-    return "%s,%d,%d,%d,%d,%d,%d,%d,%d,%d,%d,%d,%d,%s,%d"
+    return "%s,%d,%d,%d,%d,%d,%d,%d,%d,%d,%d,%d,%d,%d,%s,%d"
         .formatted(
             session,
             layer,
@@ -71,6 +74,7 @@ public record TraceStep(
             hits,
             late,
             fetched,
+            near,
             bytes,
             classes,
             dropped);
@@ -92,10 +96,10 @@ public record TraceStep(
           "the line has %d fields; it must have %d: %s", fields.length, names.size(), HEADER);
     }
     requireForm(names.get(0), fields[0], SESSION);
-    requireForm(names.get(13), fields[13], CLASSES);
+    requireForm(names.get(CLASSES_FIELD), fields[CLASSES_FIELD], CLASSES);
     List<Long> numbers = new ArrayList<>();
     for (int i = 1; i < fields.length; i++) {
-      if (i != 13) {
+      if (i != CLASSES_FIELD) {
         numbers.add(number(names.get(i), fields[i], most(i)));
       }
     }
@@ -115,8 +119,9 @@ public record TraceStep(
             numbers.get(9),
             numbers.get(10),
             numbers.get(11),
-            fields[13].intern());
-    return new Line(step, numbers.get(12));
+            numbers.get(12),
+            fields[CLASSES_FIELD].intern());
+    return new Line(step, numbers.get(13));
   }
 
   private static long most(int field) {

@@ -3,23 +3,36 @@ package io.kvtier.gpuworker.session;
 import com.google.protobuf.ByteString;
 import io.kvtier.KvtierException;
 import io.kvtier.KvtierException.Code;
+import io.kvtier.attention.HeadOffsets;
+import io.kvtier.attention.Kernels;
+import io.kvtier.attention.PageGroupAttention;
+import io.kvtier.client.NearPages;
 import io.kvtier.client.PageConsumer;
 import io.kvtier.client.PageTransport;
 import io.kvtier.page.PageKey;
 import io.kvtier.page.PageLayout;
 import io.kvtier.page.Section;
 import io.kvtier.page.TokenRows;
+import io.kvtier.v1.Miss;
+import io.kvtier.v1.PageMiss;
 import io.kvtier.v1.RowsOf;
 import io.kvtier.v1.SectionsOf;
+import java.lang.foreign.Arena;
+import java.lang.foreign.MemorySegment;
+import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
+import java.util.Optional;
 import java.util.concurrent.ConcurrentHashMap;
+import java.util.concurrent.CountDownLatch;
+import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicInteger;
 import java.util.function.ObjIntConsumer;
 import org.agrona.concurrent.UnsafeBuffer;
 
 /**
- * A tier in a map that can be told to fail: to be away, to be full, to lose pages, to answer short.
+ * A tier in a map that can be told to fail: to be away, to be full, to lose pages, to answer short
+ * or wrongly.
  */
 final class FaultyTransport implements PageTransport {
   /** What it does wrong. */
@@ -27,7 +40,15 @@ final class FaultyTransport implements PageTransport {
     NONE,
     AWAY,
     FULL,
-    SHORT
+    SHORT,
+    /** Attends to nothing: there is too much of it to do. */
+    BUSY,
+    /** Attends, and tells outputs one hundredth off. */
+    WRONG_OUTPUT,
+    /** Attends, and tells log-sum-exps one hundredth off. */
+    WRONG_LSE,
+    /** Attends to all pages but the last, and does not say so. */
+    SKIPS
   }
 
   final Map<PageKey, ByteString> pages = new ConcurrentHashMap<>();
@@ -36,7 +57,22 @@ final class FaultyTransport implements PageTransport {
   /** Rows that have been read. */
   final AtomicInteger rowsRead = new AtomicInteger();
 
+  /** What puts wait for. */
+  volatile CountDownLatch puts = new CountDownLatch(0);
+
+  /** Calls to attend. */
+  final AtomicInteger attendCalls = new AtomicInteger();
+
+  /** Calls to read sections. */
+  final AtomicInteger sectionCalls = new AtomicInteger();
+
   private final PageLayout layout;
+
+  /** Partials that its answers are merged of. */
+  volatile int parts = 1;
+
+  /** Whether it attends to pages at all. */
+  volatile boolean attends;
 
   FaultyTransport(PageLayout layout) {
     this.layout = layout;
@@ -51,6 +87,13 @@ final class FaultyTransport implements PageTransport {
   @Override
   public void put(List<KeyedPage> batch) {
     mayFail();
+    try {
+      if (!puts.await(30, TimeUnit.SECONDS)) {
+        throw new KvtierException(Code.DEADLINE, "held for 30 s");
+      }
+    } catch (InterruptedException e) {
+      throw new KvtierException(Code.UNAVAILABLE, "interrupted", e);
+    }
     if (fault == Fault.FULL) {
       throw new KvtierException(Code.EXHAUSTED, "tier is full");
     }
@@ -67,6 +110,7 @@ final class FaultyTransport implements PageTransport {
 
   @Override
   public void getSections(List<SectionsOf> wanted, ObjIntConsumer<ByteString> consumer) {
+    sectionCalls.incrementAndGet();
     mayFail();
     for (int i = 0; i < wanted.size(); i++) {
       ByteString data = sections(wanted.get(i));
@@ -116,6 +160,55 @@ final class FaultyTransport implements PageTransport {
       }
     }
     return taken;
+  }
+
+  @Override
+  public Optional<NearPages.Attended> attend(
+      List<PageKey> keys, NearPages.Queries queries, long[] tokens) {
+    attendCalls.incrementAndGet();
+    mayFail();
+    if (!attends) {
+      return Optional.empty();
+    }
+    if (fault == Fault.BUSY) {
+      throw new KvtierException(Code.EXHAUSTED, "64 requests wait already");
+    }
+    int attended = fault == Fault.SKIPS ? keys.size() - 1 : keys.size();
+    int group = queries.group();
+    int perHead = group * queries.headDim();
+    float[] output = new float[queries.kvHeads().size() * perHead];
+    float[] lse = new float[queries.kvHeads().size() * group];
+    List<PageMiss> misses = new ArrayList<>();
+    long count = 0;
+    for (int head = 0; head < queries.kvHeads().size(); head++) {
+      PageGroupAttention sums = new PageGroupAttention(group, queries.headDim(), Kernels.best());
+      sums.begin(queries.rows(), head * perHead, false);
+      HeadOffsets at = HeadOffsets.inPage(layout, queries.kvHeads().get(head));
+      for (int i = 0; i < attended; i++) {
+        ByteString page = pages.get(keys.get(i));
+        if (page != null) {
+          try (Arena arena = Arena.ofConfined()) {
+            MemorySegment memory = arena.allocate(page.size() + 64L, 64);
+            memory.copyFrom(MemorySegment.ofArray(page.toByteArray()));
+            sums.attend(at, memory.address(), tokens[i]);
+          }
+          count += head == 0 ? Long.bitCount(tokens[i]) : 0;
+        } else if (head == 0) {
+          misses.add(PageMiss.newBuilder().setIndex(i).setMiss(Miss.MISS_ABSENT).build());
+        }
+      }
+      sums.finish(output, head * perHead, lse, head * group);
+    }
+    if (fault == Fault.SKIPS) {
+      count += Long.bitCount(tokens[attended]);
+    }
+    for (int i = 0; fault == Fault.WRONG_OUTPUT && i < output.length; i++) {
+      output[i] *= 1.01f;
+    }
+    for (int i = 0; fault == Fault.WRONG_LSE && i < lse.length; i++) {
+      lse[i] += .01f * Math.abs(lse[i]);
+    }
+    return Optional.of(new NearPages.Attended(output, lse, count, misses, 1, parts));
   }
 
   private ByteString stored(PageKey key) {

@@ -1,0 +1,63 @@
+package io.kvtier.gpuworker.core;
+
+/**
+ * How long something takes that has a fixed part and one for each unit, from how long it took:
+ * least squares in which older observations count less and less. Until there are observations of
+ * different sizes, the prior tells the two parts apart. One thread.
+ */
+final class LinearCost {
+  /** What an observation weighs when the next is made. */
+  private static final double KEEP = .9;
+
+  /** What the prior's two points weigh, always. */
+  private static final double PRIOR = .02;
+
+  private final double priorFixedNs;
+  private final double priorUnitNs;
+  private double weight;
+  private double units;
+  private double times;
+  private double unitSquares;
+  private double products;
+  private boolean any;
+
+  /** What it is taken to be before anything is observed. */
+  LinearCost(double fixedNs, double unitNs) {
+    this.priorFixedNs = fixedNs;
+    this.priorUnitNs = unitNs;
+  }
+
+  /** So many units took so long. */
+  void observe(long count, long ns) {
+    any = true;
+    weight = KEEP * weight + 1;
+    units = KEEP * units + count;
+    times = KEEP * times + ns;
+    unitSquares = KEEP * unitSquares + (double) count * count;
+    products = KEEP * products + (double) count * ns;
+  }
+
+  boolean observed() {
+    return any;
+  }
+
+  /** How long so many units are expected to take, in nanoseconds; never less than nothing. */
+  double expectedNs(long count) {
+    if (!any) {
+      return priorFixedNs + priorUnitNs * count;
+    }
+    // The prior's points: nothing, and the mean size. Their times are scaled to the mean observed
+    // one, so that only the proportion of the two parts is taken from the prior.
+    double mean = units / weight;
+    double scale = times / weight / Math.max(1, priorFixedNs + priorUnitNs * mean);
+    double w = weight + 2 * PRIOR;
+    double x = units + PRIOR * mean;
+    double y = times + PRIOR * scale * (2 * priorFixedNs + priorUnitNs * mean);
+    double xx = unitSquares + PRIOR * mean * mean;
+    double xy = products + PRIOR * mean * scale * (priorFixedNs + priorUnitNs * mean);
+    double spread = w * xx - x * x;
+    double perUnit = spread > 0 ? Math.max(0, (w * xy - x * y) / spread) : 0;
+    double fixed = (y - perUnit * x) / w;
+    return fixed < 0 ? xy / Math.max(1, xx) * count : fixed + perUnit * count;
+  }
+}

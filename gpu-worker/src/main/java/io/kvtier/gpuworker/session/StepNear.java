@@ -1,0 +1,118 @@
+package io.kvtier.gpuworker.session;
+
+import io.kvtier.KvtierException;
+import io.kvtier.client.NearPages.Attended;
+import io.kvtier.gpuworker.core.FetchOrAttend.Course;
+import io.kvtier.gpuworker.device.DeviceSlot;
+import io.kvtier.gpuworker.device.LayerPass;
+import java.util.Optional;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.CompletionException;
+import org.jspecify.annotations.Nullable;
+
+/**
+ * One query's streamed heads, attended to in the tier or not, as {@link NearAttention} has decided.
+ * One thread; the caller holds the layer's lock.
+ */
+final class StepNear {
+  /** Nothing is attended to elsewhere. */
+  static final StepNear NOTHING = new StepNear(null, null, Course.FETCH, null, null);
+
+  private final @Nullable NearAttention near;
+  private final @Nullable LayerPass pass;
+  private final Course course;
+  private final @Nullable NearPart part;
+  private final @Nullable CompletableFuture<Optional<Attended>> call;
+  private @Nullable Attended answer;
+  private boolean attended;
+  private long unhiddenNs;
+
+  StepNear(
+      @Nullable NearAttention near,
+      @Nullable LayerPass pass,
+      Course course,
+      @Nullable NearPart part,
+      @Nullable CompletableFuture<Optional<Attended>> call) {
+    this.near = near;
+    this.pass = pass;
+    this.course = course;
+    this.part = part;
+    this.call = call;
+  }
+
+  /**
+   * Waits for the tier's answer.
+   *
+   * @return first pages of streamed heads that need no fetch
+   */
+  int await() {
+    if (near == null || part == null || pass == null || call == null) {
+      return 0;
+    }
+    long startNs = System.nanoTime();
+    try {
+      answer = near.checked(part, call.join());
+    } catch (CompletionException e) {
+      if (!(e.getCause() instanceof KvtierException refused)) {
+        throw e.getCause() instanceof RuntimeException failed ? failed : e;
+      }
+      // Too much to do, or gone: pages are fetched, and that tells what is wrong if it fails too.
+      near.refused(refused);
+    } finally {
+      unhiddenNs += System.nanoTime() - startNs;
+    }
+    if (answer == null) {
+      return 0;
+    }
+    if (course == Course.BOTH) {
+      part.compare();
+      return 0;
+    }
+    for (int head : part.queries.kvHeads()) {
+      pass.skipPages(head, part.pages);
+    }
+    attended = true;
+    return part.pages;
+  }
+
+  /** A page has been fetched. */
+  void fetched(int page, int kvHead, DeviceSlot codes) {
+    if (part != null && answer != null && !attended) {
+      part.take(page, kvHead, codes);
+    }
+  }
+
+  /**
+   * All pages that were not attended to elsewhere have been fetched.
+   *
+   * @param ns how long that took
+   */
+  void fetchedAll(long ns) {
+    if (near == null || part == null || attended) {
+      return;
+    }
+    near.fetched(part, ns);
+    Attended other = answer;
+    if (other != null && !part.agrees(other)) {
+      near.disagrees(part);
+    }
+  }
+
+  /** Merges what was attended to elsewhere with what the device gave. */
+  void merge(float[] output, int outputAt, float[] lse, int lseAt) {
+    Attended other = answer;
+    if (attended && part != null && other != null) {
+      part.merge(other, output, outputAt, lse, lseAt);
+    }
+  }
+
+  /** (page, KV head) pairs whose partial came from elsewhere. */
+  int pairs() {
+    return attended && part != null ? part.pairs() : 0;
+  }
+
+  /** Nanoseconds of waiting. */
+  long unhiddenNs() {
+    return unhiddenNs;
+  }
+}
