@@ -6,6 +6,7 @@ import io.kvtier.KvtierException;
 import io.kvtier.KvtierException.Code;
 import io.kvtier.coordinator.metrics.CoordinatorMeters;
 import io.kvtier.coordinator.session.SessionTable;
+import io.kvtier.rpc.Tenant;
 import io.kvtier.v1.Ancestor;
 import io.kvtier.v1.AttachRequest;
 import io.kvtier.v1.AttachResponse;
@@ -120,6 +121,7 @@ final class SessionOpener {
             .setTokensMax(request.getTokensMax())
             .setDeviceBytesMax(request.getDeviceBytesMax())
             .setOwner(request.getOwner())
+            .setTenant(Tenant.current())
             .setIdleTimeoutMs(SessionLimits.idleTimeoutMs(request))
             .setMode(
                 request.getMode() == PlanMode.PLAN_MODE_TAILORKV
