@@ -237,6 +237,17 @@ public final class Lead {
   }
 
   /**
+   * Runs work as {@link #call} does, on a state that no other coordinator has changed since. Must
+   * not be called under the lock.
+   *
+   * @throws KvtierException UNAVAILABLE if that cannot be told
+   */
+  <T> T callConfirmed(Work<T> work) {
+    log.confirm();
+    return call(work);
+  }
+
+  /**
    * Makes sure that this coordinator leads.
    *
    * @throws KvtierException UNAVAILABLE, naming the one that does
