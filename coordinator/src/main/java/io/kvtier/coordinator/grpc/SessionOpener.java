@@ -31,7 +31,7 @@ import java.util.function.Supplier;
  * it. Thread-safe; blocks on workers.
  */
 final class SessionOpener {
-  /** Workers that are tried when they do not answer; one that is gone says so at once. */
+  /** Workers that are tried when they do not answer, or are full; they say so at once. */
   static final int WORKERS_TRIED_MAX = 32;
 
   /** No further one is tried after so long. */
@@ -94,7 +94,8 @@ final class SessionOpener {
         meters.opened();
         return open;
       } catch (KvtierException e) {
-        if (e.code() != Code.UNAVAILABLE) {
+        // Another one may live, or have room.
+        if (e.code() != Code.UNAVAILABLE && e.code() != Code.EXHAUSTED) {
           throw e;
         }
         last = e;
