@@ -1,10 +1,12 @@
 package io.kvtier.gpuworker.device;
 
+import static io.kvtier.gpuworker.device.Attended.query;
+import static io.kvtier.gpuworker.device.Attended.relativeError;
+import static io.kvtier.gpuworker.device.Attended.requireOracle;
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 import static org.assertj.core.api.Assertions.within;
 
-import io.kvtier.KvtierException;
 import io.kvtier.attention.ReferenceAttention;
 import io.kvtier.gpuworker.core.HeadPolicy;
 import io.kvtier.page.PageLayout;
@@ -13,14 +15,15 @@ import java.util.Arrays;
 import java.util.Collections;
 import java.util.List;
 import java.util.SplittableRandom;
-import java.util.function.BiFunction;
 import java.util.stream.Stream;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
 import org.junit.jupiter.params.provider.EnumSource;
 
-/** What every device must do, held to the scalar oracle over the rows that the pages decode to. */
+/**
+ * How every device must attend, held to the scalar oracle over the rows that the pages decode to.
+ */
 public abstract class AttentionDeviceContractTest {
   private static final long MEMORY = 256L << 20;
 
@@ -93,8 +96,8 @@ public abstract class AttentionDeviceContractTest {
       int count = 0;
       for (int i = 0; i < 20; i++) {
         float[] query = query(shape, 100 + i);
-        Attended actual = attend(fixture, policies, query);
-        Attended expected = oracle(fixture, query, fixture.keys, fixture.values);
+        Attended actual = Attended.by(fixture, policies, query);
+        Attended expected = Attended.byOracle(fixture, query, fixture.keys, fixture.values);
         for (int q = 0; q < shape.qHeads(); q++) {
           sum += actual.lse[q] - expected.lse[q];
           count++;
@@ -138,8 +141,8 @@ public abstract class AttentionDeviceContractTest {
       List<HeadPolicy> policies = List.of(few, few);
       LayerFixture fixture = new LayerFixture(device, shape, 3000, policies, 4);
       float[] query = query(shape, 5);
-      float[] output = attend(fixture, policies, query).output;
-      float[] expected = oracle(fixture, query, fixture.keys, fixture.values).output;
+      float[] output = Attended.by(fixture, policies, query).output;
+      float[] expected = Attended.byOracle(fixture, query, fixture.keys, fixture.values).output;
       double error = relativeError(output, expected);
       assertThat(error).isLessThan(.25);
       // Attending the same tokens without the estimate of the rest must be worse, or the estimate
@@ -238,7 +241,7 @@ public abstract class AttentionDeviceContractTest {
         values[i] += even ? 1 : -1;
       }
       fixture.layer.append(keys, values, tokens, fixture);
-      Attended actual = attend(fixture, none, query);
+      Attended actual = Attended.by(fixture, none, query);
       float[] expected = new float[64];
       double lse =
           ReferenceAttention.attend(query, 0, keys, values, 0, 64, tokens, 64, expected, 0);
@@ -304,12 +307,12 @@ public abstract class AttentionDeviceContractTest {
       List<HeadPolicy> all = Collections.nCopies(2, new HeadPolicy(sketch, 700, 700, 0));
       LayerFixture fixture = new LayerFixture(device, shape, 700, all, 9);
       float[] query = query(shape, 2);
-      Attended good = attend(fixture, all, query);
+      Attended good = Attended.by(fixture, all, query);
       int rowBytes = shape.rowForm().bytes();
       int keyAt = shape.rowForm().fetchedAt(sketch);
       // Planted: all bits inverted, as a decoder with swapped planes would read them.
       Attended inverted =
-          attend(
+          Attended.by(
               fixture,
               all,
               query,
@@ -322,10 +325,11 @@ public abstract class AttentionDeviceContractTest {
                   }
                 }
                 return rows;
-              });
+              },
+              1);
       // Planted: each token has the row of the one before it.
       Attended shifted =
-          attend(
+          Attended.by(
               fixture,
               all,
               query,
@@ -334,9 +338,11 @@ public abstract class AttentionDeviceContractTest {
                 int length = (pass.chosenCount(head) - 1) * rowBytes;
                 rows.buffer().putBytes(rowBytes, rows.buffer(), 0, length);
                 return rows;
-              });
+              },
+              1);
       // Planted: rows of the other head.
-      Attended crossed = attend(fixture, all, query, (pass, head) -> fixture.rows(pass, 1 - head));
+      Attended crossed =
+          Attended.by(fixture, all, query, (pass, head) -> fixture.rows(pass, 1 - head), 1);
       for (Attended planted : List.of(inverted, shifted, crossed)) {
         assertThat(relativeError(planted.output, good.output)).isGreaterThan(.02);
       }
@@ -360,8 +366,8 @@ public abstract class AttentionDeviceContractTest {
                 .toList();
         LayerFixture fixture = new LayerFixture(device, shape, tokens, mixed, random.nextLong());
         float[] query = query(shape, random.nextLong());
-        Attended once = attend(fixture, mixed, query, fixture::rows, random.nextLong());
-        Attended again = attend(fixture, mixed, query, fixture::rows, random.nextLong());
+        Attended once = Attended.by(fixture, mixed, query, fixture::rows, random.nextLong());
+        Attended again = Attended.by(fixture, mixed, query, fixture::rows, random.nextLong());
         assertThat(again.output).isEqualTo(once.output);
         assertThat(again.lse).isEqualTo(once.lse);
         fixture.layer.release();
@@ -385,7 +391,7 @@ public abstract class AttentionDeviceContractTest {
       pass.attendRows();
       assertThat(pass.attendedCount(0)).isBetween(1, 99);
       assertThat(pass.attendedCount(1)).isZero();
-      Attended none = new Attended(shape);
+      Attended none = Attended.none(shape);
       assertThatThrownBy(() -> pass.finish(none.output, 0, none.lse, 0))
           .isInstanceOf(IllegalStateException.class)
           .hasMessageContaining("of 100 chosen tokens");
@@ -406,155 +412,12 @@ public abstract class AttentionDeviceContractTest {
       float[] newValues = new float[3 * 64];
       Arrays.fill(newValues, 100);
       LayerPass pass = fixture.layer.newPass(dense);
-      Attended seen = new Attended(shape);
+      Attended seen = Attended.none(shape);
       pass.choose(query, 0, newKeys, newValues, 2);
       pass.finish(seen.output, 0, seen.lse, 0);
       assertThat(seen.output[0]).isGreaterThan(10);
       assertThat(fixture.layer.tokens()).isEqualTo(300);
       requireOracle(fixture, dense, query, 1e-3);
     }
-  }
-
-  @Test
-  void forksShareThePagesAndGoOnApart() {
-    try (AttentionDevice device = device(MEMORY)) {
-      LayerShape shape = LayerFixture.shape(4, 2, 64);
-      List<HeadPolicy> dense = Collections.nCopies(2, HeadPolicy.DENSE);
-      LayerFixture fixture = new LayerFixture(device, shape, 1000, dense, 8);
-      long before = device.memory().bytesUsed();
-      DeviceLayer fork = fixture.layer.fork();
-      assertThat(device.memory().bytesUsed() - before).isEqualTo(shape.exactRowBytes());
-      float[] more = new float[200 * shape.rowLength()];
-      fork.append(more, more, 200, new LayerFixture(device, shape, 1, dense, 1));
-      assertThat(fork.tokens()).isEqualTo(1200);
-      assertThat(fixture.layer.tokens()).isEqualTo(1000);
-      requireOracle(fixture, dense, query(shape, 4), 1e-3);
-      int pages = fork.pages();
-      assertThat(fixture.layer.release()).isEmpty();
-      assertThat(fork.release()).hasSize(pages);
-    }
-  }
-
-  @Test
-  void anAppendThatDoesNotFitChangesNothing() {
-    LayerShape shape = LayerFixture.shape(4, 2, 64);
-    try (AttentionDevice device = device(1 << 20)) {
-      List<HeadPolicy> dense = Collections.nCopies(2, HeadPolicy.DENSE);
-      LayerFixture fixture = new LayerFixture(device, shape, 100, dense, 8);
-      long before = device.memory().bytesUsed();
-      float[] rows = new float[10_000 * shape.rowLength()];
-      assertThatThrownBy(() -> fixture.layer.append(rows, rows, 10_000, fixture))
-          .isInstanceOf(KvtierException.class)
-          .hasMessageContaining("device memory is full");
-      assertThat(device.memory().bytesUsed()).isEqualTo(before);
-      assertThat(fixture.layer.tokens()).isEqualTo(100);
-      assertThat(fixture.pages).isEmpty();
-    }
-  }
-
-  @ParameterizedTest
-  @EnumSource(Residence.class)
-  void rowsReadBackAreThoseOfThePages(Residence residence) {
-    try (AttentionDevice device = device(MEMORY)) {
-      LayerShape shape = LayerFixture.shape(4, 2, 64);
-      List<HeadPolicy> all = Collections.nCopies(2, new HeadPolicy(residence, 500, 500, 0));
-      LayerFixture fixture = new LayerFixture(device, shape, 500, all, 3);
-      float[] decodedKeys = fixture.decoded(true);
-      float[] key = new float[64];
-      for (int page = 0; page < fixture.layer.pages(); page++) {
-        for (int head = 0; head < 2; head++) {
-          int position = page * 64 + 63;
-          DeviceSlot codes = fixture.sections(page, head, residence.codes());
-          fixture.layer.readRow(head, position, codes, key, new float[64], 0);
-          codes.release();
-          int at = position * shape.rowLength() + head * 64;
-          assertThat(relativeError(key, Arrays.copyOfRange(decodedKeys, at, at + 64)))
-              .isLessThan(1e-5);
-        }
-      }
-    }
-  }
-
-  private static final class Attended {
-    final float[] output;
-    final float[] lse;
-
-    Attended(LayerShape shape) {
-      output = new float[shape.qHeads() * shape.headDim()];
-      lse = new float[shape.qHeads()];
-    }
-  }
-
-  private static Attended attend(LayerFixture fixture, List<HeadPolicy> policies, float[] query) {
-    return attend(fixture, policies, query, fixture::rows);
-  }
-
-  private static Attended attend(
-      LayerFixture fixture,
-      List<HeadPolicy> policies,
-      float[] query,
-      BiFunction<LayerPass, Integer, DeviceSlot> rows) {
-    return attend(fixture, policies, query, rows, 1);
-  }
-
-  private static Attended attend(
-      LayerFixture fixture,
-      List<HeadPolicy> policies,
-      float[] query,
-      BiFunction<LayerPass, Integer, DeviceSlot> rows,
-      long seed) {
-    LayerPass pass = fixture.layer.newPass(policies);
-    Attended attended = new Attended(fixture.shape);
-    pass.choose(query, 0, new float[0], new float[0], 0);
-    fixture.giveAll(pass, rows, seed);
-    pass.finish(attended.output, 0, attended.lse, 0);
-    return attended;
-  }
-
-  private static Attended oracle(
-      LayerFixture fixture, float[] query, float[] keys, float[] values) {
-    LayerShape shape = fixture.shape;
-    Attended expected = new Attended(shape);
-    for (int q = 0; q < shape.qHeads(); q++) {
-      int headDim = shape.headDim();
-      expected.lse[q] =
-          (float)
-              ReferenceAttention.attend(
-                  query,
-                  q * headDim,
-                  keys,
-                  values,
-                  q / shape.group() * headDim,
-                  shape.rowLength(),
-                  fixture.tokens,
-                  headDim,
-                  expected.output,
-                  q * headDim);
-    }
-    return expected;
-  }
-
-  private static void requireOracle(
-      LayerFixture fixture, List<HeadPolicy> policies, float[] query, double tolerance) {
-    Attended actual = attend(fixture, policies, query);
-    Attended expected = oracle(fixture, query, fixture.decoded(true), fixture.decoded(false));
-    assertThat(relativeError(actual.output, expected.output)).isLessThan(tolerance);
-    for (int q = 0; q < expected.lse.length; q++) {
-      assertThat(actual.lse[q]).isCloseTo(expected.lse[q], within(1e-3f));
-    }
-  }
-
-  private static float[] query(LayerShape shape, long seed) {
-    return LayerFixture.gaussian(new SplittableRandom(seed), shape.qHeads() * shape.headDim(), 1.2);
-  }
-
-  private static double relativeError(float[] actual, float[] expected) {
-    double difference = 0;
-    double norm = 0;
-    for (int i = 0; i < expected.length; i++) {
-      difference += Math.pow(actual[i] - expected[i], 2);
-      norm += Math.pow(expected[i], 2);
-    }
-    return Math.sqrt(difference / norm);
   }
 }

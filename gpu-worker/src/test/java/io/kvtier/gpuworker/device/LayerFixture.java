@@ -55,6 +55,46 @@ final class LayerFixture implements DeviceLayer.PageSink {
     appendInChunks(random);
   }
 
+  private LayerFixture(AttentionDevice device, LayerFixture other, int pageCount) {
+    this.shape = other.shape;
+    this.tokens = other.tokens;
+    this.memory = device.memory();
+    this.layer = device.newLayer(0, shape);
+    this.keys = other.keys;
+    this.values = other.values;
+    pages.addAll(other.pages.subList(0, pageCount));
+  }
+
+  /** The same tokens in another layer, which takes the first pages over and appends the rest. */
+  LayerFixture restored(AttentionDevice device, int pageCount, List<HeadPolicy> policies) {
+    LayerFixture restored = new LayerFixture(device, this, pageCount);
+    List<PageKey> pageKeys =
+        IntStream.range(0, pageCount).mapToObj(page -> key(page, new UnsafeBuffer())).toList();
+    int sinks = shape.sinkTokens() * shape.rowLength();
+    restored.layer.restore(pageKeys, Arrays.copyOf(keys, sinks), Arrays.copyOf(values, sinks));
+    for (int head = 0; head < policies.size(); head++) {
+      Residence residence = policies.get(head).residence();
+      int resident = residence == Residence.DENSE ? residence.codes() : 0;
+      restored.layer.hold(
+          head,
+          residence,
+          restored.ofEachPage(head, residence.sketch()),
+          restored.ofEachPage(head, resident));
+    }
+    int from = pageCount * TOKENS * shape.rowLength();
+    restored.layer.append(
+        Arrays.copyOfRange(keys, from, keys.length),
+        Arrays.copyOfRange(values, from, values.length),
+        tokens - pageCount * TOKENS,
+        restored);
+    return restored;
+  }
+
+  private List<DeviceSlot> ofEachPage(int head, int set) {
+    int count = set == 0 ? 0 : pages.size();
+    return IntStream.range(0, count).mapToObj(page -> sections(page, head, set)).toList();
+  }
+
   /** Real keys share large channels; without them a page mean would be nothing. */
   private void addCommonChannel(float[] rows) {
     for (int i = 0; i < rows.length; i += shape.headDim()) {
