@@ -86,6 +86,18 @@ final class Arena {
     return bytes(blocks - used);
   }
 
+  /**
+   * Bytes that can be had for sure in pieces of at most {@code longest} blocks, whatever their
+   * lengths and order: of each free range all but what is too short for the longest.
+   */
+  synchronized long bytesFree(int longest) {
+    int sure = 0;
+    for (int range : free.values()) {
+      sure += Math.max(0, range - longest + 1);
+    }
+    return bytes(sure);
+  }
+
   long bytesMax() {
     return bytes(blocks);
   }

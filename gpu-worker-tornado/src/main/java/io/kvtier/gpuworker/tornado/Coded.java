@@ -1,5 +1,6 @@
 package io.kvtier.gpuworker.tornado;
 
+import uk.ac.manchester.tornado.api.math.TornadoMath;
 import uk.ac.manchester.tornado.api.types.arrays.FloatArray;
 import uk.ac.manchester.tornado.api.types.arrays.IntArray;
 
@@ -19,6 +20,14 @@ final class Coded {
   static final int CONSTANTS = LEVELS + 16;
 
   private static final float HALF_UNIT = 0x1p-25f;
+
+  // e^x as the processor's sketch kernels compute it, so that both round to the same weights.
+  private static final float LOG2_E = 1.442695f;
+  private static final float EXPONENT_MAX = 125.5f;
+  private static final float P0 = .9999281f;
+  private static final float P1 = .693261f;
+  private static final float P2 = .24261081f;
+  private static final float P3 = .05517144f;
 
   private Coded() {}
 
@@ -70,6 +79,18 @@ final class Coded {
     int half = headDim - (chunk << 5) >= 32 ? 16 : 8;
     int pair = u8(a, place, at + (chunk << 4) + (within < half ? within : within - half));
     return (within < half ? pair : pair >> 4) & 15;
+  }
+
+  /** e^x rounded to bf16, as {@code Kernels.sketchWeights} says. */
+  static float weight(float x, FloatArray constants) {
+    float z = TornadoMath.max(-EXPONENT_MAX, TornadoMath.min(EXPONENT_MAX, x * LOG2_E));
+    // Casts cut towards zero, so what is rounded is made positive first.
+    int whole = (int) (z + 128.5f) - 128;
+    float rest = z - whole;
+    float power = ((P3 * rest + P2) * rest + P1) * rest + P0;
+    int up = power < 1f ? 256 : 128;
+    int mantissa = (int) (power * up + .5f);
+    return mantissa * constants.get(POWERS + 150 - (up == 256 ? 8 : 7) + whole);
   }
 
   /** The bucket that {@code MassHistogram.bucketOf} says, for 0 <= mass <= 1. */

@@ -19,7 +19,9 @@ import uk.ac.manchester.tornado.api.TornadoExecutionResult;
 import uk.ac.manchester.tornado.api.WorkerGrid1D;
 import uk.ac.manchester.tornado.api.common.TornadoDevice;
 import uk.ac.manchester.tornado.api.enums.DataTransferMode;
+import uk.ac.manchester.tornado.api.enums.ProfilerMode;
 import uk.ac.manchester.tornado.api.exceptions.TornadoExecutionPlanException;
+import uk.ac.manchester.tornado.api.exceptions.TornadoOutOfMemoryException;
 import uk.ac.manchester.tornado.api.types.arrays.FloatArray;
 import uk.ac.manchester.tornado.api.types.arrays.IntArray;
 import uk.ac.manchester.tornado.api.types.arrays.TornadoNativeArray;
@@ -33,11 +35,14 @@ import uk.ac.manchester.tornado.api.types.arrays.TornadoNativeArray;
  * touched on the lane's thread alone.
  */
 final class Lane implements AutoCloseable {
-  /** Blocks of a small write, and ints of a small stage of rows: 64 KiB. */
+  /** Blocks of a small write: 64 KiB. */
   static final int SMALL = 1 << 10;
 
   /** Of a large one: 2 MiB. */
   static final int LARGE = 1 << 15;
+
+  /** Ints of a small stage of rows: 128 KiB. */
+  static final int ROWS_SMALL_INTS = 1 << 15;
 
   /** Floats of all partials of a step. */
   static final int PARTIALS = 1 << 21;
@@ -51,12 +56,11 @@ final class Lane implements AutoCloseable {
   enum Graph {
     WRITE_SMALL(0),
     WRITE_LARGE(1),
-    WINDOW(2),
-    CHOOSE(3),
-    DENSE(4),
-    ROWS_SMALL(5),
-    ROWS_LARGE(6),
-    PAGES(7);
+    CHOOSE(2),
+    RESIDENT(3),
+    ROWS_SMALL(4),
+    ROWS_LARGE(5),
+    PAGES(6);
 
     private final int index;
 
@@ -69,10 +73,9 @@ final class Lane implements AutoCloseable {
   final IntArray ints = new IntArray(StepLayout.INTS);
   final FloatArray floats = new FloatArray(StepLayout.FLOATS);
   final IntArray tables = new IntArray(StepLayout.TABLE_INTS);
-  final FloatArray merged =
-      new FloatArray(StepLayout.QUERY_ELEMENTS * 2 + 2 * StepLayout.PADDED_QUERIES_MAX);
   final IntArray smallPlaces = new IntArray(SMALL);
   final IntArray smallStage = new IntArray(SMALL * WriteKernel.BLOCK);
+  final IntArray rowsSmall = new IntArray(ROWS_SMALL_INTS);
   final IntArray largePlaces = new IntArray(LARGE);
   final IntArray largeStage = new IntArray(LARGE * WriteKernel.BLOCK);
 
@@ -82,13 +85,29 @@ final class Lane implements AutoCloseable {
   /** Scores that a step can hold: q heads times paged tokens. */
   final int scoresMax;
 
-  final IntArray chosen;
+  /** What comes back of a choice; as {@link StepLayout} says. */
+  final FloatArray result;
+
+  /**
+   * What comes back of other graphs, each of which has a copy on the device: without the choice.
+   */
+  final FloatArray merged;
+
   private final String name;
   private final TornadoDevice device;
   private long address;
   private final ExecutorService thread;
   private final TornadoExecutionPlan plan;
   private final LaneGraphs graphs;
+
+  /** Where rows lie that are used once. */
+  private final Place passage;
+
+  private long batches;
+  private boolean profiling;
+
+  /** Nanoseconds of kernels since the profile began. */
+  private long kernelNs;
 
   /**
    * A lane; compiles its kernels, which takes seconds.
@@ -101,8 +120,11 @@ final class Lane implements AutoCloseable {
     this.name = name;
     this.device = device;
     this.arena = new Arena(name, blocks);
+    this.passage = Place.take(this, LARGE * WriteKernel.BLOCK * Integer.BYTES);
     this.scoresMax = Math.clamp(bytes / 32 / Float.BYTES, SCORES_MIN, 1 << 29);
-    this.chosen = new IntArray(ChoiceKernel.CHOSEN + 2 * chosenMax());
+    int mergedMax = StepLayout.QUERY_ELEMENTS * 2 + 2 * StepLayout.PADDED_QUERIES_MAX;
+    this.merged = new FloatArray(StepLayout.MERGED_AT + mergedMax);
+    this.result = new FloatArray(StepLayout.MERGED_AT + mergedMax + 2 * chosenMax());
     this.thread = Executors.newSingleThreadExecutor(Thread.ofPlatform().name(name).factory());
     this.graphs = new LaneGraphs(this, resident(blocks));
     this.plan = new TornadoExecutionPlan(graphs.all());
@@ -115,8 +137,19 @@ final class Lane implements AutoCloseable {
       });
     } catch (RuntimeException e) {
       thread.shutdown();
+      UnsafeApi.freeMemory(address);
       throw e;
     }
+  }
+
+  /** Where rows lie that are used once: as many as a large stage has. */
+  Place passage() {
+    return passage;
+  }
+
+  /** A number that no other batch of rows of the lane has. */
+  synchronized long nextBatch() {
+    return ++batches;
   }
 
   /** Tokens that a step can choose, over all heads, the head with most counting for each. */
@@ -140,10 +173,12 @@ final class Lane implements AutoCloseable {
     ints.set(StepLayout.BLOCKS, 1);
     ints.set(StepLayout.CHUNKS, 1);
     ints.set(StepLayout.ELEMENT_BYTES, Float.BYTES);
-    ints.set(StepLayout.QUERY_THREADS, StepLayout.GROUP);
+    ints.set(StepLayout.EXACT_PARTS, 1);
+    ints.set(StepLayout.CHOSEN_AT, StepLayout.MERGED_AT + 4 * StepLayout.partialLength(16));
     floats.init(0f);
     tables.init(0);
     smallStage.init(0);
+    rowsSmall.init(0);
     largeStage.init(0);
     writeCount.set(0, 0);
     for (Graph graph : Graph.values()) {
@@ -152,19 +187,42 @@ final class Lane implements AutoCloseable {
     }
   }
 
-  /** Sets the grids for a step, and says so in its figures. */
-  void shape(int kvHeads, int group, int blocks, int chunks, int rowSlots, int[] figures) {
-    graphs.shape(kvHeads, group, blocks, chunks, rowSlots, figures);
+  /** Sets the grids for a step. */
+  void shape(int kvHeads, int blocks, int chunks, int parts, int rowSlots) {
+    graphs.shape(kvHeads, blocks, chunks, parts, rowSlots);
   }
 
   /** Runs a graph; on the lane's thread. */
   TornadoExecutionResult execute(Graph graph) {
-    return plan.withGraph(graph.index).execute();
+    TornadoExecutionResult executed = plan.withGraph(graph.index).execute();
+    if (profiling) {
+      kernelNs += executed.getProfilerResult().getDeviceKernelTime();
+    }
+    return executed;
   }
 
-  /** Brings the first {@code count} of the chosen tokens' ints to the host. */
-  void downloadChosen(TornadoExecutionResult result, int from, int count) {
-    result.transferToHost(new DataRange(chosen).withOffset(from).withSize(count));
+  /** Begins to count the time of kernels. */
+  void startProfile() {
+    on(() -> {
+      plan.withProfiler(ProfilerMode.SILENT);
+      profiling = true;
+      kernelNs = 0;
+      return this;
+    });
+  }
+
+  /** Ends it; returns nanoseconds. */
+  long endProfile() {
+    return on(() -> {
+      plan.withoutProfiler();
+      profiling = false;
+      return kernelNs;
+    });
+  }
+
+  /** Brings some floats of {@link #result} or {@link #merged} to the host. */
+  void download(TornadoExecutionResult executed, FloatArray which, int from, int count) {
+    executed.transferToHost(new DataRange(which).withOffset(from).withSize(count));
   }
 
   /** Runs work on the lane's thread and waits for it. */
@@ -175,11 +233,28 @@ final class Lane implements AutoCloseable {
       if (e.getCause() instanceof KvtierException refused) {
         throw refused;
       }
+      if (outOfMemory(e)) {
+        throw new KvtierException(
+            Code.EXHAUSTED,
+            ("the device has no room for %s, %d bytes and its scratch; others may use its memory"
+                    + " too: start the worker with fewer device bytes")
+                .formatted(name, arena.bytesMax()),
+            e.getCause());
+      }
       throw new IllegalStateException("%s failed: %s".formatted(name, e.getCause()), e.getCause());
     } catch (InterruptedException e) {
       Thread.currentThread().interrupt();
       throw new KvtierException(Code.UNAVAILABLE, "interrupted while waiting for the device");
     }
+  }
+
+  private static boolean outOfMemory(Throwable thrown) {
+    for (Throwable cause = thrown; cause != null; cause = cause.getCause()) {
+      if (cause instanceof TornadoOutOfMemoryException) {
+        return true;
+      }
+    }
+    return false;
   }
 
   /** Bytes a second that a kernel copies, what is read and what is written counted each. */

@@ -30,13 +30,11 @@ final class LaneGraphs {
   private final FloatArray partials = new FloatArray(Lane.PARTIALS);
   private final GridScheduler scheduler = new GridScheduler();
 
-  // Grids by what a work-group or thread stands for.
-  private final List<WorkerGrid1D> byBlock = new ArrayList<>();
+  // Grids by what a work-group stands for.
+  private final List<WorkerGrid1D> byPart = new ArrayList<>();
   private final List<WorkerGrid1D> byBlockChunk = new ArrayList<>();
   private final List<WorkerGrid1D> byHeadChunk = new ArrayList<>();
-  private final List<WorkerGrid1D> byQuery = new ArrayList<>();
   private final List<WorkerGrid1D> byPaddedQuery = new ArrayList<>();
-  private final List<WorkerGrid1D> byHead = new ArrayList<>();
   private final List<WorkerGrid1D> byRowSlot = new ArrayList<>();
 
   LaneGraphs(Lane lane, IntArray resident) {
@@ -53,10 +51,9 @@ final class LaneGraphs {
     return new ImmutableTaskGraph[] {
       writeSmall().snapshot(),
       writeLarge().snapshot(),
-      window().snapshot(),
       choose().snapshot(),
-      dense().snapshot(),
-      rows(Lane.Graph.ROWS_SMALL, lane.smallStage).snapshot(),
+      resident().snapshot(),
+      rows(Lane.Graph.ROWS_SMALL, lane.rowsSmall).snapshot(),
       rows(Lane.Graph.ROWS_LARGE, lane.largeStage).snapshot(),
       pages().snapshot()
     };
@@ -121,61 +118,44 @@ final class LaneGraphs {
             lane.writeCount);
   }
 
-  /** Ends a graph that leaves partials behind. */
+  /** Ends a graph that leaves partials behind. What comes back is fetched as far as it is used. */
   private TaskGraph merging(Lane.Graph graph, TaskGraph unmerged) {
     grid(graph, "merge", byPaddedQuery);
+    FloatArray result = graph == Lane.Graph.CHOOSE ? lane.result : lane.merged;
     return unmerged
-        .task("merge", MergeKernel::merge, context, lane.ints, partials, lane.merged)
-        .transferToHost(EACH, lane.merged);
+        .task("merge", MergeKernel::merge, context, lane.ints, partials, result)
+        .transferToHost(DataTransferMode.UNDER_DEMAND, result);
   }
 
-  private TaskGraph addWindow(Lane.Graph graph, TaskGraph before) {
-    grid(graph, "window", byBlock);
+  private TaskGraph attending(Lane.Graph graph, TaskGraph before, IntArray pages) {
+    grid(graph, "attend", byPart);
     return before.task(
-        "window",
-        WindowKernel::attend,
+        "attend",
+        AttendKernel::attend,
         context,
-        resident,
+        pages,
         lane.ints,
         lane.floats,
         constants,
         partials);
   }
 
-  private TaskGraph window() {
-    TaskGraph graph =
-        consuming(Lane.Graph.WINDOW)
-            .transferToDevice(ONCE, constants)
-            .transferToDevice(EACH, lane.ints, lane.floats);
-    return merging(Lane.Graph.WINDOW, addWindow(Lane.Graph.WINDOW, graph));
-  }
-
   private TaskGraph choose() {
     Lane.Graph choose = Lane.Graph.CHOOSE;
-    FloatArray scores = new FloatArray(lane.scoresMax);
+    FloatArray weights = new FloatArray(lane.scoresMax);
     FloatArray masses = new FloatArray(lane.scoresMax);
     FloatArray lses = new FloatArray(2 * StepLayout.PADDED_QUERIES_MAX);
-    IntArray histograms = new IntArray(StepLayout.KV_HEADS_MAX * MassHistogram.BUCKETS);
+    FloatArray stats = new FloatArray(2 * StepLayout.PADDED_QUERIES_MAX * StepLayout.CHUNKS_MAX);
+    IntArray histograms =
+        new IntArray(StepLayout.KV_HEADS_MAX * StepLayout.CHUNKS_MAX * MassHistogram.BUCKETS);
     TaskGraph graph =
         consuming(choose)
             .transferToDevice(ONCE, constants)
             .transferToDevice(EACH, lane.ints, lane.floats, lane.tables);
-    addWindow(choose, graph);
-    addScan(graph, scores, lses, masses, histograms);
-    addCollection(graph, lses, masses, histograms);
-    grid(choose, "rest", byBlockChunk);
-    graph.task(
-        "rest", ChoiceKernel::rest, context, resident, lane.ints, scores, lses, masses, partials);
-    return merging(choose, graph).transferToHost(DataTransferMode.UNDER_DEMAND, lane.chosen);
-  }
-
-  private void addScan(
-      TaskGraph graph, FloatArray scores, FloatArray lses, FloatArray masses, IntArray histograms) {
-    Lane.Graph choose = Lane.Graph.CHOOSE;
-    FloatArray stats = new FloatArray(2 * StepLayout.PADDED_QUERIES_MAX * StepLayout.CHUNKS_MAX);
+    attending(choose, graph, resident);
     grid(choose, "scan", byBlockChunk);
-    grid(choose, "share", byQuery);
     grid(choose, "weigh", byHeadChunk);
+    grid(choose, "take", byHeadChunk);
     graph
         .task(
             "scan",
@@ -184,80 +164,49 @@ final class LaneGraphs {
             resident,
             lane.ints,
             lane.floats,
+            constants,
             lane.tables,
-            scores,
-            stats)
-        .task(
-            "share",
-            ChoiceKernel::share,
-            context,
-            lane.ints,
-            lane.floats,
             partials,
+            weights,
             stats,
-            lses,
             histograms)
         .task(
             "weigh",
             ChoiceKernel::weigh,
             context,
             lane.ints,
+            lane.floats,
             constants,
-            scores,
+            partials,
+            stats,
+            weights,
             lses,
             masses,
-            histograms);
-  }
-
-  private void addCollection(
-      TaskGraph graph, FloatArray lses, FloatArray masses, IntArray histograms) {
-    Lane.Graph choose = Lane.Graph.CHOOSE;
-    IntArray limits = new IntArray(2 * StepLayout.KV_HEADS_MAX);
-    IntArray counts = new IntArray(2 * StepLayout.KV_HEADS_MAX * StepLayout.CHUNKS_MAX);
-    grid(choose, "limit", byHead);
-    grid(choose, "count", byHeadChunk);
-    grid(choose, "collect", byHeadChunk);
-    graph
+            histograms)
         .task(
-            "limit",
-            ChoiceKernel::limit,
+            "take",
+            ChoiceKernel::take,
             context,
+            resident,
             lane.ints,
             lane.floats,
             constants,
+            stats,
+            weights,
             lses,
-            histograms,
-            limits,
-            lane.chosen)
-        .task("count", ChoiceKernel::count, context, lane.ints, constants, masses, limits, counts)
-        .task(
-            "collect",
-            ChoiceKernel::collect,
-            context,
-            lane.ints,
-            constants,
             masses,
-            limits,
-            counts,
-            lane.chosen);
+            histograms,
+            lane.result,
+            partials);
+    return merging(choose, graph);
   }
 
-  private TaskGraph dense() {
-    grid(Lane.Graph.DENSE, "dense", byBlockChunk);
-    return merging(
-        Lane.Graph.DENSE,
-        consuming(Lane.Graph.DENSE)
+  private TaskGraph resident() {
+    TaskGraph graph =
+        consuming(Lane.Graph.RESIDENT)
             .transferToDevice(ONCE, constants)
-            .transferToDevice(EACH, lane.ints, lane.floats)
-            .task(
-                "dense",
-                DenseKernel::attend,
-                context,
-                resident,
-                lane.ints,
-                lane.floats,
-                constants,
-                partials));
+            .transferToDevice(EACH, lane.ints, lane.floats);
+    return merging(Lane.Graph.RESIDENT, attending(Lane.Graph.RESIDENT, graph, resident));
   }
 
   private TaskGraph rows(Lane.Graph graph, IntArray stage) {
@@ -280,34 +229,20 @@ final class LaneGraphs {
   }
 
   private TaskGraph pages() {
-    grid(Lane.Graph.PAGES, "pages", byBlockChunk);
-    return merging(
-        Lane.Graph.PAGES,
+    TaskGraph graph =
         consuming(Lane.Graph.PAGES)
             .transferToDevice(ONCE, constants)
-            .transferToDevice(EACH, lane.ints, lane.floats, lane.largeStage)
-            .task(
-                "pages",
-                DenseKernel::attend,
-                context,
-                lane.largeStage,
-                lane.ints,
-                lane.floats,
-                constants,
-                partials));
+            .transferToDevice(EACH, lane.ints, lane.floats, lane.largeStage);
+    return merging(Lane.Graph.PAGES, attending(Lane.Graph.PAGES, graph, lane.largeStage));
   }
 
-  /** Sets the grids for a step, and says so in its figures. */
-  void shape(int kvHeads, int group, int blocks, int chunks, int rowSlots, int[] figures) {
-    each(byBlock, kvHeads * blocks);
+  /** Sets the grids for a step. */
+  void shape(int kvHeads, int blocks, int chunks, int parts, int rowSlots) {
+    each(byPart, kvHeads * blocks * Math.max(1, parts));
     each(byBlockChunk, kvHeads * blocks * chunks);
     each(byHeadChunk, kvHeads * chunks);
     each(byPaddedQuery, kvHeads * blocks * StepLayout.QUERIES);
-    int queryGroups = (kvHeads * group + StepLayout.GROUP - 1) / StepLayout.GROUP;
-    each(byQuery, queryGroups);
-    each(byHead, (kvHeads + StepLayout.GROUP - 1) / StepLayout.GROUP);
     each(byRowSlot, Math.max(1, rowSlots * blocks));
-    figures[StepLayout.QUERY_THREADS] = queryGroups * StepLayout.GROUP;
   }
 
   private static void each(List<WorkerGrid1D> grids, int groups) {

@@ -14,10 +14,11 @@ final class MergeKernel {
   /**
    * One work-group a padded query.
    *
-   * @param merged receives {@code [padded queries][2 + 2 headDim]}: the log-sum-exp ({@link
-   *     StepLayout#NONE} if there was nothing), nothing, and the two sums of values over the sum
+   * @param result receives from {@link StepLayout#MERGED_AT} on {@code [padded queries][2 + 2
+   *     headDim]}: the log-sum-exp ({@link StepLayout#NONE} if there was nothing), nothing, and the
+   *     two sums of values over the sum
    */
-  static void merge(KernelContext context, IntArray ints, FloatArray partials, FloatArray merged) {
+  static void merge(KernelContext context, IntArray ints, FloatArray partials, FloatArray result) {
     int lane = context.localIdx;
     int query = context.groupIdx;
     int headDim = ints.get(StepLayout.HEAD_DIM);
@@ -29,6 +30,7 @@ final class MergeKernel {
     int slots = ints.get(own + StepLayout.SLOTS);
     int stride = blocks * 4 * length;
     int first = ints.get(own + StepLayout.FIRST_SLOT) * stride + within * length;
+    int into = StepLayout.MERGED_AT + query * length;
     float most = StepLayout.NONE;
     for (int slot = 0; slot < slots; slot++) {
       most = TornadoMath.max(most, partials.get(first + slot * stride + StepLayout.MAX));
@@ -48,13 +50,12 @@ final class MergeKernel {
             partials.get(at + StepLayout.VALUES + i)
                 * TornadoMath.exp(partials.get(at + StepLayout.MAX) - most);
       }
-      merged.set(query * length + StepLayout.VALUES + i, total > 0f ? sum / total : 0f);
+      result.set(into + StepLayout.VALUES + i, total > 0f ? sum / total : 0f);
     }
     if (lane == 0) {
-      merged.set(
-          query * length + StepLayout.MAX,
-          total > 0f ? most + TornadoMath.log(total) : StepLayout.NONE);
-      merged.set(query * length + StepLayout.SUM, 0f);
+      result.set(
+          into + StepLayout.MAX, total > 0f ? most + TornadoMath.log(total) : StepLayout.NONE);
+      result.set(into + StepLayout.SUM, 0f);
     }
   }
 }

@@ -7,6 +7,9 @@ import org.jspecify.annotations.Nullable;
 final class PageTable {
   private static final int BLOCK = WriteKernel.BLOCK;
 
+  /** Pages that the first table has room for. */
+  private static final int ROOM_MIN = 256;
+
   private final Lane lane;
   private int[] firstInts = new int[0];
   private int count;
@@ -27,7 +30,7 @@ final class PageTable {
    */
   void reserve(int pages) {
     if (pages > firstInts.length) {
-      int room = (Math.max(pages, 2 * firstInts.length) + BLOCK - 1) & -BLOCK;
+      int room = (Math.max(pages, nextBlocks() * BLOCK) + BLOCK - 1) & -BLOCK;
       Place larger = Place.take(lane, (long) room * Integer.BYTES);
       firstInts = Arrays.copyOf(firstInts, room);
       if (place != null) {
@@ -36,6 +39,11 @@ final class PageTable {
       place = larger;
       written = 0;
     }
+  }
+
+  /** Blocks that the next larger table takes, unless very many pages are added at once. */
+  int nextBlocks() {
+    return Math.max(ROOM_MIN, 2 * firstInts.length) / BLOCK;
   }
 
   /** Adds a page; there is room. */
@@ -57,11 +65,6 @@ final class PageTable {
   void clear() {
     count = 0;
     written = 0;
-  }
-
-  /** The place of a page. */
-  int get(int page) {
-    return firstInts[page];
   }
 
   int count() {

@@ -8,27 +8,36 @@ import uk.ac.manchester.tornado.api.types.arrays.FloatArray;
 import uk.ac.manchester.tornado.api.types.arrays.IntArray;
 
 /**
- * Attention over the rows of chosen tokens: what the sketch lacks of them lies in the stage, the
- * rest in the arena.
+ * Attention over the rows of chosen tokens: what the sketch lacks of them lies in places of their
+ * own, where those that the lane has not yet are put first.
  */
 final class RowsKernel {
-  // The stage begins with four ints a slot of 64 rows of one head, then two ints a row.
+  // The stage begins with four ints a slot of 64 rows of one head, then three ints a row.
 
   static final int SLOT_INTS = 4;
   static final int SLOT_HEAD = 0;
   static final int SLOT_FIRST_ROW = 1;
   static final int SLOT_ROWS = 2;
 
-  static final int ROW_INTS = 2;
-  static final int ROW_SKETCH = 0;
-  static final int ROW_TOKEN = 1;
+  static final int ROW_INTS = 3;
+  static final int ROW_POSITION = 0;
+
+  /** The first int of its place in the arena. */
+  static final int ROW_PLACE = 1;
+
+  /** Where the stage has it, or {@link #RESIDENT}. */
+  static final int ROW_SOURCE = 2;
+
+  /** The row is at its place already. */
+  static final int RESIDENT = -1;
 
   private RowsKernel() {}
 
   /**
    * One work-group a slot and block of queries.
    *
-   * @param stage {@code [slots][4]}, {@code [rows][2]}, then the rows' bytes
+   * @param arena the rows' places are written to
+   * @param stage {@code [slots][4]}, {@code [rows][3]}, then bytes of rows
    * @param partials receives {@code [slots][blocks][4][2 + 2 headDim]}
    */
   static void attend(
@@ -49,8 +58,8 @@ final class RowsKernel {
     int rows = stage.get(slot * SLOT_INTS + SLOT_ROWS);
     int own = StepLayout.HEADS + head * StepLayout.HEAD_INTS;
     int rowTable = ints.get(StepLayout.ROW_TABLE);
-    int rowData = ints.get(StepLayout.ROW_DATA);
     int rowInts = ints.get(StepLayout.ROW_INTS);
+    int sketches = ints.get(own + StepLayout.SKETCH_TABLE);
     float[] queries = context.allocateFloatLocalArray(4 * 256);
     float[] weights = context.allocateFloatLocalArray(4 * GROUP);
     float[] scales = context.allocateFloatLocalArray(GROUP);
@@ -64,16 +73,27 @@ final class RowsKernel {
       levels[lane] = constants.get(Coded.LEVELS + lane);
     }
     scales[lane] = 0f;
+    if (lane < rows) {
+      int entry = rowTable + (firstRow + lane) * ROW_INTS;
+      int place = stage.get(entry + ROW_PLACE);
+      int source = stage.get(entry + ROW_SOURCE);
+      int count = source == RESIDENT ? 0 : rowInts;
+      for (int i = 0; i < count; i++) {
+        arena.set(place + i, stage.get(source + i));
+      }
+    }
     context.localBarrier();
+    context.globalBarrier();
     float score0 = StepLayout.NONE;
     float score1 = StepLayout.NONE;
     float score2 = StepLayout.NONE;
     float score3 = StepLayout.NONE;
     if (lane < rows) {
-      int row = firstRow + lane;
-      int sketch = stage.get(rowTable + row * ROW_INTS + ROW_SKETCH);
-      int token = stage.get(rowTable + row * ROW_INTS + ROW_TOKEN);
-      int data = rowData + row * rowInts;
+      int entry = rowTable + (firstRow + lane) * ROW_INTS;
+      int position = stage.get(entry + ROW_POSITION);
+      int token = position & (GROUP - 1);
+      int sketch = arena.get(sketches + (position >> 6));
+      int data = stage.get(entry + ROW_PLACE);
       int planes = ints.get(own + StepLayout.ROW_PLANES);
       int fine = ints.get(own + StepLayout.FINE_AT);
       int coarseAt = ints.get(own + StepLayout.COARSE_AT);
@@ -86,9 +106,9 @@ final class RowsKernel {
         int coarse =
             planes == 2
                 ? Coded.u8(arena, sketch, 8 * headDim + r * GROUP + token)
-                : Coded.u8(stage, data, coarseAt + r);
-        int upper = Coded.u8(stage, data, fine + r);
-        int lower = Coded.u8(stage, data, fine + headDim / 8 + r);
+                : Coded.u8(arena, data, coarseAt + r);
+        int upper = Coded.u8(arena, data, fine + r);
+        int lower = Coded.u8(arena, data, fine + headDim / 8 + r);
         for (int bit = 0; bit < 8; bit++) {
           int code =
               ((sign >> bit) & 1) * 8
@@ -121,8 +141,8 @@ final class RowsKernel {
       score1 = score1 * scale + mean1;
       score2 = score2 * scale + mean2;
       score3 = score3 * scale + mean3;
-      int low = Coded.u8(stage, data, ints.get(own + StepLayout.VALUE_SCALES_AT));
-      int high = Coded.u8(stage, data, ints.get(own + StepLayout.VALUE_SCALES_AT) + 1);
+      int low = Coded.u8(arena, data, ints.get(own + StepLayout.VALUE_SCALES_AT));
+      int high = Coded.u8(arena, data, ints.get(own + StepLayout.VALUE_SCALES_AT) + 1);
       scales[lane] = Coded.halfOf(low + high * 256);
     }
     weights[lane] = score0;
@@ -170,10 +190,10 @@ final class RowsKernel {
       float mean2 = 0f;
       float mean3 = 0f;
       for (int t = 0; t < rows; t++) {
-        int row = firstRow + t;
-        int data = rowData + row * rowInts;
-        int sketch = stage.get(rowTable + row * ROW_INTS + ROW_SKETCH);
-        float value = levels[Coded.valueCode(stage, data, valuesAt, i, headDim)] * scales[t];
+        int entry = rowTable + (firstRow + t) * ROW_INTS;
+        int data = stage.get(entry + ROW_PLACE);
+        int sketch = arena.get(sketches + (stage.get(entry + ROW_POSITION) >> 6));
+        float value = levels[Coded.valueCode(arena, data, valuesAt, i, headDim)] * scales[t];
         float mean = Coded.half(arena, sketch + valueMean, i);
         sum0 += weights[t] * value;
         sum1 += weights[GROUP + t] * value;

@@ -2,6 +2,7 @@ package io.kvtier.gpuworker.tornado;
 
 import static io.kvtier.gpuworker.tornado.StepLayout.GROUP;
 
+import io.kvtier.gpuworker.core.MassHistogram;
 import io.kvtier.gpuworker.cpu.SketchError;
 import uk.ac.manchester.tornado.api.KernelContext;
 import uk.ac.manchester.tornado.api.math.TornadoMath;
@@ -9,13 +10,17 @@ import uk.ac.manchester.tornado.api.types.arrays.FloatArray;
 import uk.ac.manchester.tornado.api.types.arrays.IntArray;
 
 /**
- * Scores every paged token of the heads that choose by their sketch: table sums times step, plus
- * bias, times the token's scale, plus the mean key's score, raised by half the variance of the
- * sketch's error.
+ * Weighs every paged token of the heads that choose by their sketch. A score is table sums times
+ * step, plus bias, times the token's scale, plus the mean key's score, raised by half the variance
+ * of the sketch's error; a weight is e^(score - reference), where the reference is what the exact
+ * rows came to, unless the chunk holds far larger scores.
  */
 final class ScanKernel {
   /** An estimate is raised by at most this. */
   private static final float RAISE_MAX = SketchError.RAISE_MAX;
+
+  /** Weights stay below e^this. */
+  private static final float BEYOND_REFERENCE_MAX = 60f;
 
   private ScanKernel() {}
 
@@ -23,18 +28,22 @@ final class ScanKernel {
    * One work-group a KV head, block of queries and chunk of pages.
    *
    * @param tables {@code [padded queries][2 headDim]}
-   * @param scores receives {@code [qHeads][tokens]}; {@link StepLayout#NONE} for sinks
-   * @param stats receives {@code [qHeads][chunks][2]}: the chunk's largest score, and the sum of
-   *     e^(score - it)
+   * @param partials {@code [slots][blocks][4][2 + 2 headDim]}: the head's first is of exact rows
+   * @param weights receives {@code [qHeads][tokens]}, numbers that are bf16; 0 for sinks
+   * @param stats receives {@code [qHeads][chunks][2]}: the chunk's reference and sum of weights
+   * @param histograms receives 0 for all {@code [kvHeads][chunks][buckets]}
    */
   static void scan(
       KernelContext context,
       IntArray arena,
       IntArray ints,
       FloatArray floats,
+      FloatArray constants,
       IntArray tables,
-      FloatArray scores,
-      FloatArray stats) {
+      FloatArray partials,
+      FloatArray weights,
+      FloatArray stats,
+      IntArray histograms) {
     int lane = context.localIdx;
     int headDim = ints.get(StepLayout.HEAD_DIM);
     int blocks = ints.get(StepLayout.BLOCKS);
@@ -51,8 +60,13 @@ final class ScanKernel {
     int[] table = context.allocateIntLocalArray(8 * 256);
     float[] squares = context.allocateFloatLocalArray(GROUP);
     float[] dots = context.allocateFloatLocalArray(GROUP);
+    float[] references = context.allocateFloatLocalArray(4);
     for (int i = lane; i < 8 * headDim; i += GROUP) {
       table[i] = tables.get(headBlock * 8 * headDim + i);
+    }
+    int buckets = firstQuery == 0 ? MassHistogram.BUCKETS : 0;
+    for (int i = lane; i < buckets; i += GROUP) {
+      histograms.set((head * chunks + chunk) * MassHistogram.BUCKETS + i, 0);
     }
     context.localBarrier();
     int firstPage = chunk * ints.get(StepLayout.CHUNK_PAGES);
@@ -148,15 +162,15 @@ final class ScanKernel {
       max2 = TornadoMath.max(max2, score2);
       max3 = TornadoMath.max(max3, score3);
       int out = (head * group + firstQuery) * tokens + token;
-      scores.set(out, score0);
+      weights.set(out, score0);
       if (firstQuery + 1 < group) {
-        scores.set(out + tokens, score1);
+        weights.set(out + tokens, score1);
       }
       if (firstQuery + 2 < group) {
-        scores.set(out + 2 * tokens, score2);
+        weights.set(out + 2 * tokens, score2);
       }
       if (firstQuery + 3 < group) {
-        scores.set(out + 3 * tokens, score3);
+        weights.set(out + 3 * tokens, score3);
       }
       context.localBarrier();
     }
@@ -164,15 +178,33 @@ final class ScanKernel {
       float max = g == 0 ? max0 : (g == 1 ? max1 : (g == 2 ? max2 : max3));
       dots[lane] = max;
       context.localBarrier();
-      for (int t = 0; t < GROUP; t++) {
-        max = TornadoMath.max(max, dots[t]);
+      if (lane == 0) {
+        for (int t = 0; t < GROUP; t++) {
+          max = TornadoMath.max(max, dots[t]);
+        }
+        int length = StepLayout.VALUES + 2 * headDim;
+        int exact = ints.get(own + StepLayout.FIRST_SLOT) * blocks * 4 + firstQuery + g;
+        float window = partials.get(exact * length + StepLayout.MAX);
+        float other = floats.get(StepLayout.OTHER_LSES + headBlock * 4 + g);
+        float reference = TornadoMath.max(window, other);
+        if (reference > StepLayout.NONE_AT_MOST) {
+          float sum =
+              partials.get(exact * length + StepLayout.SUM) * TornadoMath.exp(window - reference);
+          sum += TornadoMath.exp(other - reference);
+          reference = reference + TornadoMath.log(sum);
+        }
+        references[g] = max - reference > BEYOND_REFERENCE_MAX ? max : reference;
       }
+      context.localBarrier();
       float sum = 0f;
       if (firstQuery + g < group) {
         int from = (head * group + firstQuery + g) * tokens + lane;
         for (int page = firstPage; page < endPage; page++) {
-          float score = scores.get(from + page * GROUP);
-          sum += score < StepLayout.NONE_AT_MOST ? 0f : TornadoMath.exp(score - max);
+          float score = weights.get(from + page * GROUP);
+          float weight =
+              score < StepLayout.NONE_AT_MOST ? 0f : Coded.weight(score - references[g], constants);
+          weights.set(from + page * GROUP, weight);
+          sum += weight;
         }
       }
       squares[lane] = sum;
@@ -183,7 +215,7 @@ final class ScanKernel {
           total += squares[t];
         }
         int out = ((head * group + firstQuery + g) * chunks + chunk) * 2;
-        stats.set(out, max);
+        stats.set(out, references[g]);
         stats.set(out + 1, total);
       }
       context.localBarrier();

@@ -7,6 +7,7 @@ import io.kvtier.gpuworker.device.DeviceSlot;
 import io.kvtier.gpuworker.device.LayerShape;
 import io.kvtier.page.Residence;
 import java.util.Arrays;
+import uk.ac.manchester.tornado.api.TornadoExecutionResult;
 
 /**
  * Pages of streamed heads on their way to the device. Each head's go in batches of so many pages,
@@ -85,7 +86,7 @@ final class StagedPages {
   }
 
   /** Attends to the batch that is ready; on the lane's thread. */
-  void execute(GroupQuery[] queries) {
+  TornadoExecutionResult execute(GroupQuery[] queries) {
     Lane lane = layer.lane();
     int pages = waiting[readyHead];
     int[] table = new int[pages];
@@ -101,7 +102,7 @@ final class StagedPages {
     }
     inputs.write(lane, 1);
     inputs.writeQueries(lane, queries);
-    lane.execute(Lane.Graph.PAGES);
     waiting[readyHead] = 0;
+    return lane.execute(Lane.Graph.PAGES);
   }
 }

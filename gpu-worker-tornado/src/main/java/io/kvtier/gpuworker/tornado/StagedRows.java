@@ -12,29 +12,48 @@ import java.util.Arrays;
 import java.util.List;
 import org.agrona.DirectBuffer;
 import org.jspecify.annotations.Nullable;
+import uk.ac.manchester.tornado.api.TornadoExecutionResult;
 import uk.ac.manchester.tornado.api.types.arrays.IntArray;
 
 /**
- * Rows of chosen tokens on their way to the device. Each head's go in batches of so many rows,
- * whatever comes when, so that its sums are always made in the same order. One pass.
+ * Rows of chosen tokens on their way to the device, as far as it has no copies of them. Each head's
+ * go in batches of so many rows, whatever comes when, so that its sums are always made in the same
+ * order. One pass.
  */
 final class StagedRows {
   /** Most rows of a head's batch. */
-  private static final int BATCH_ROWS = 512;
+  private static final int BATCH_ROWS = 1024;
 
   private static final int LARGE_INTS = Lane.LARGE * WriteKernel.BLOCK;
-  private static final int SMALL_INTS = Lane.SMALL * WriteKernel.BLOCK;
+  private static final int SMALL_INTS = Lane.ROWS_SMALL_INTS;
+  private static final int NOWHERE = -1;
 
   private final TornadoLayer layer;
   private final LayerShape shape;
   private final StepInputs inputs;
+
+  /** Bytes from one row to the next in the slots that are given. */
+  private final int slotRowBytes;
+
+  /** Ints of the longest rows, as they are fetched. */
   private final int rowInts;
+
   private final int batchRows;
   private final Head[] heads;
+  private long step;
+  private long batch;
+
+  /** The slot of the row before, and what the lane has of it: rows of one slot come in runs. */
+  private @Nullable DeviceSlot lastSlot;
+
+  private @Nullable RowCopy lastCopy;
 
   /** What one head has given and not attended to. */
   private static final class Head {
+    /** Bytes of a row as it was fetched, and where in its place in the slot they begin. */
     final int rowBytes;
+
+    final int fetchedAt;
 
     /** By index of the chosen token: where its row is. */
     @Nullable DeviceSlot[] slots = new DeviceSlot[0];
@@ -43,14 +62,23 @@ final class StagedRows {
     int count;
     int taken;
 
-    /** Rows copied, and their sketches and tokens, that wait for their batch to fill. */
-    int[] rows = new int[0];
+    // By row that waits for the batch to fill.
 
+    /** {@code [rows][ROW_INTS]}; {@link #NOWHERE} stands for a place in the lane's passage. */
     int[] table = new int[0];
+
+    @Nullable RowCopy[] copies = new RowCopy[0];
+    int[] copyRows = new int[0];
     int waiting;
 
-    Head(int rowBytes) {
+    /** {@code [sent][rowInts]}: rows that the lane has not. */
+    int[] rows = new int[0];
+
+    int sent;
+
+    Head(int rowBytes, int fetchedAt) {
       this.rowBytes = rowBytes;
+      this.fetchedAt = fetchedAt;
     }
 
     boolean ready(int batch) {
@@ -65,9 +93,12 @@ final class StagedRows {
     this.heads = new Head[shape.kvHeads()];
     int most = 0;
     for (int head = 0; head < heads.length; head++) {
-      heads[head] = new Head(policies.get(head).sketched() ? inputs.rowBytes(head) : 0);
+      boolean sketched = policies.get(head).sketched();
+      int fetchedAt = sketched ? shape.rowForm().fetchedAt(policies.get(head).residence()) : 0;
+      heads[head] = new Head(sketched ? inputs.rowBytes(head) : 0, fetchedAt);
       most = Math.max(most, heads[head].rowBytes);
     }
+    this.slotRowBytes = shape.rowForm().bytes();
     this.rowInts = (most + Integer.BYTES - 1) / Integer.BYTES;
     int fit = LARGE_INTS / heads.length / (rowInts + RowsKernel.ROW_INTS + 1) & -TOKENS;
     this.batchRows = Math.clamp(fit, TOKENS, BATCH_ROWS);
@@ -75,11 +106,14 @@ final class StagedRows {
 
   /** Expects so many rows of each head. */
   void begin(int[] counts) {
+    step = layer.lane().nextBatch();
+    batch = step;
     for (int head = 0; head < heads.length; head++) {
       Head own = heads[head];
       own.count = counts[head];
       own.taken = 0;
       own.waiting = 0;
+      own.sent = 0;
       if (own.slots.length < own.count) {
         own.slots = new DeviceSlot[own.count + own.count / 2];
         own.offsets = new int[own.slots.length];
@@ -108,6 +142,8 @@ final class StagedRows {
     for (int head = 0; head < heads.length; head++) {
       take(head, pass);
     }
+    lastSlot = null;
+    lastCopy = null;
   }
 
   private void take(int kvHead, LayerPass pass) {
@@ -117,20 +153,52 @@ final class StagedRows {
       if (slot == null) {
         return;
       }
-      if (own.rows.length < (own.waiting + 1) * rowInts) {
-        int room = Math.min(batchRows, Math.max(TOKENS, 2 * own.waiting));
-        own.rows = Arrays.copyOf(own.rows, room * rowInts);
-        own.table = Arrays.copyOf(own.table, room * RowsKernel.ROW_INTS);
-      }
-      copy(slot.buffer(), own.offsets[own.taken], own.rowBytes, own.rows, own.waiting * rowInts);
-      int position = pass.chosenPosition(kvHead, own.taken);
-      int at = own.waiting * RowsKernel.ROW_INTS;
-      own.table[at + RowsKernel.ROW_SKETCH] = layer.sketchPlace(kvHead, position / TOKENS);
-      own.table[at + RowsKernel.ROW_TOKEN] = position % TOKENS;
+      reserve(own);
+      add(own, kvHead, pass.chosenPosition(kvHead, own.taken), slot, own.offsets[own.taken]);
       own.slots[own.taken] = null;
-      own.waiting++;
       own.taken++;
     }
+  }
+
+  private void reserve(Head own) {
+    if (own.copies.length == own.waiting) {
+      int room = Math.min(batchRows, Math.max(TOKENS, 2 * own.waiting));
+      own.table = Arrays.copyOf(own.table, room * RowsKernel.ROW_INTS);
+      own.copies = Arrays.copyOf(own.copies, room);
+      own.copyRows = Arrays.copyOf(own.copyRows, room);
+    }
+    if (own.rows.length < (own.sent + 1) * rowInts) {
+      int room = Math.min(batchRows, Math.max(TOKENS, 2 * own.sent));
+      own.rows = Arrays.copyOf(own.rows, room * rowInts);
+    }
+  }
+
+  /** Adds a row to the batch; copies it unless the lane has it. */
+  private void add(Head own, int kvHead, int position, DeviceSlot slot, int offset) {
+    if (slot != lastSlot) {
+      lastSlot = slot;
+      lastCopy = RowCopy.of(slot, layer.lane(), slot.length() / slotRowBytes, rowInts, step);
+    }
+    RowCopy copy = lastCopy;
+    int row = offset / slotRowBytes;
+    if (copy != null && !copy.claim(row, batch)) {
+      copy = null;
+    }
+    int at = own.waiting * RowsKernel.ROW_INTS;
+    own.table[at + RowsKernel.ROW_POSITION] = position;
+    own.table[at + RowsKernel.ROW_PLACE] = copy == null ? NOWHERE : copy.firstInt(row);
+    if (copy != null && copy.has(row, RowCopy.key(kvHead, position))) {
+      own.table[at + RowsKernel.ROW_SOURCE] = RowsKernel.RESIDENT;
+      copy = null;
+    } else {
+      own.table[at + RowsKernel.ROW_SOURCE] = own.sent;
+      int from = offset + own.fetchedAt;
+      copy(slot.buffer(), from, own.rowBytes, own.rows, own.sent * rowInts);
+      own.sent++;
+    }
+    own.copies[own.waiting] = copy;
+    own.copyRows[own.waiting] = row;
+    own.waiting++;
   }
 
   private static void copy(DirectBuffer from, int offset, int bytes, int[] to, int at) {
@@ -158,10 +226,11 @@ final class StagedRows {
   }
 
   /** Attends to the batches that are ready; on the lane's thread. */
-  void execute(GroupQuery[] queries) {
+  TornadoExecutionResult execute(GroupQuery[] queries) {
     Lane lane = layer.lane();
     int slots = 0;
     int rows = 0;
+    int sent = 0;
     inputs.begin(layer.pages());
     for (int head = 0; head < heads.length; head++) {
       if (heads[head].ready(batchRows)) {
@@ -170,23 +239,33 @@ final class StagedRows {
         inputs.rows(head);
         slots += count;
         rows += heads[head].waiting;
+        sent += heads[head].sent;
       }
     }
     int table = slots * RowsKernel.SLOT_INTS;
     int data = table + rows * RowsKernel.ROW_INTS;
-    boolean small = data + rows * rowInts <= SMALL_INTS;
-    fill(small ? lane.smallStage : lane.largeStage, table, data);
+    boolean small = data + sent * rowInts <= SMALL_INTS;
+    fill(small ? lane.rowsSmall : lane.largeStage, table, data);
     inputs.set(StepLayout.ROW_TABLE, table);
     inputs.set(StepLayout.ROW_DATA, data);
     inputs.set(StepLayout.ROW_INTS, rowInts);
     inputs.write(lane, slots);
     inputs.writeQueries(lane, queries);
-    lane.execute(small ? Lane.Graph.ROWS_SMALL : Lane.Graph.ROWS_LARGE);
+    TornadoExecutionResult executed =
+        lane.execute(small ? Lane.Graph.ROWS_SMALL : Lane.Graph.ROWS_LARGE);
+    for (int head = 0; head < heads.length; head++) {
+      if (heads[head].ready(batchRows)) {
+        noteCopies(heads[head], head);
+      }
+    }
+    batch = lane.nextBatch();
+    return executed;
   }
 
   private void fill(IntArray stage, int table, int data) {
     int slot = 0;
     int row = 0;
+    int sent = 0;
     for (int head = 0; head < heads.length; head++) {
       Head own = heads[head];
       if (own.ready(batchRows)) {
@@ -197,12 +276,42 @@ final class StagedRows {
           stage.set(at + RowsKernel.SLOT_ROWS, Math.min(TOKENS, own.waiting - first));
           slot++;
         }
+        address(own, row, data + sent * rowInts);
         Ints.copy(
             own.table, own.waiting * RowsKernel.ROW_INTS, stage, table + row * RowsKernel.ROW_INTS);
-        Ints.copy(own.rows, own.waiting * rowInts, stage, data + row * rowInts);
+        Ints.copy(own.rows, own.sent * rowInts, stage, data + sent * rowInts);
         row += own.waiting;
-        own.waiting = 0;
+        sent += own.sent;
       }
     }
+  }
+
+  /** Says where in the stage a head's rows begin, and gives places to those that pass through. */
+  private void address(Head own, int firstRow, int data) {
+    int passage = layer.lane().passage().firstInt();
+    for (int i = 0; i < own.waiting; i++) {
+      int at = i * RowsKernel.ROW_INTS;
+      if (own.table[at + RowsKernel.ROW_PLACE] == NOWHERE) {
+        own.table[at + RowsKernel.ROW_PLACE] = passage + (firstRow + i) * rowInts;
+      }
+      if (own.table[at + RowsKernel.ROW_SOURCE] != RowsKernel.RESIDENT) {
+        own.table[at + RowsKernel.ROW_SOURCE] =
+            data + own.table[at + RowsKernel.ROW_SOURCE] * rowInts;
+      }
+    }
+  }
+
+  /** Notes what the lane has now, which it had not before it was run. */
+  private static void noteCopies(Head own, int kvHead) {
+    for (int i = 0; i < own.waiting; i++) {
+      RowCopy copy = own.copies[i];
+      if (copy != null) {
+        int position = own.table[i * RowsKernel.ROW_INTS + RowsKernel.ROW_POSITION];
+        copy.set(own.copyRows[i], RowCopy.key(kvHead, position));
+      }
+    }
+    Arrays.fill(own.copies, 0, own.waiting, null);
+    own.waiting = 0;
+    own.sent = 0;
   }
 }

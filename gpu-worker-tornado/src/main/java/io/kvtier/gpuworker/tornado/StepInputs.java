@@ -52,10 +52,25 @@ final class StepInputs {
     ints[StepLayout.HEAD_DIM] = shape.headDim();
     ints[StepLayout.BLOCKS] = blocks;
     ints[StepLayout.PAGES] = pages;
-    int partials = paddedQueries() * StepLayout.partialLength(shape.headDim());
-    int chunksMax = Math.min(StepLayout.CHUNKS_MAX, Lane.PARTIALS / partials - 1);
+    int chunksMax = Math.min(StepLayout.CHUNKS_MAX, Lane.PARTIALS / mergedLength() - 1);
     int chunkPages = Math.max(CHUNK_PAGES_MIN, (pages + chunksMax - 1) / chunksMax);
     cut(chunkPages, Math.max(1, (pages + chunkPages - 1) / chunkPages));
+    ints[StepLayout.CHOSEN_AT] = chosenAt();
+  }
+
+  /** Floats of what is merged, which come back at {@link StepLayout#MERGED_AT}. */
+  private int mergedLength() {
+    return paddedQueries() * StepLayout.partialLength(shape.headDim());
+  }
+
+  /** Where the chosen tokens come back. */
+  int chosenAt() {
+    return StepLayout.MERGED_AT + mergedLength();
+  }
+
+  /** Attends to the exact rows of every head as well. */
+  void exactRows() {
+    ints[StepLayout.EXACT_PARTS] = 1;
     layer.describeExact(ints);
   }
 
@@ -100,6 +115,7 @@ final class StepInputs {
 
   /** A head that attends to all its pages. */
   void dense(int kvHead) {
+    ints[StepLayout.CODE_CHUNKS] = chunks();
     int own = own(kvHead);
     Residence dense = Residence.DENSE;
     offsets(own, HeadOffsets.inSlots(shape.layout(), dense.sketch(), 0, dense.codes()));
@@ -111,6 +127,7 @@ final class StepInputs {
 
   /** A head of which some pages are staged, sketch and codes alike. */
   void staged(int kvHead, int table, int pages, int skipped) {
+    ints[StepLayout.CODE_CHUNKS] = chunks();
     int own = own(kvHead);
     int all = Residence.STREAMED.codes();
     offsets(own, HeadOffsets.inSlots(shape.layout(), all, 0, all));
@@ -135,6 +152,7 @@ final class StepInputs {
     ints[own + StepLayout.VALUES_AT] = values;
     ints[own + StepLayout.VALUE_SCALES_AT] = values + shape.headDim() / 2;
     ints[own + StepLayout.ROW_PLANES] = residence.planes();
+    ints[own + StepLayout.SKETCH_TABLE] = layer.sketchTable(kvHead);
   }
 
   private void offsets(int own, HeadOffsets at) {
@@ -148,7 +166,8 @@ final class StepInputs {
 
   /** Gives the figures to the lane; on its thread. */
   void write(Lane lane, int rowSlots) {
-    lane.shape(shape.kvHeads(), shape.group(), blocks, chunks(), rowSlots, ints);
+    int parts = ints[StepLayout.EXACT_PARTS] + ints[StepLayout.CODE_CHUNKS];
+    lane.shape(shape.kvHeads(), blocks, chunks(), parts, rowSlots);
     MemorySegment.copy(ints, 0, lane.ints.getSegment(), ValueLayout.JAVA_INT, 0, ints.length);
   }
 

@@ -55,8 +55,14 @@ final class StepLayout {
   /** Elements from one exact row to the next. */
   static final int ROW_ELEMENTS = 19;
 
-  /** Threads that are started one a q head. */
-  static final int QUERY_THREADS = 17;
+  /** 1 where a step attends to exact rows, as each head's first part; else 0. */
+  static final int EXACT_PARTS = 17;
+
+  /** Chunks of pages that are attended to from codes, 0 if no head is dense. */
+  static final int CODE_CHUNKS = 20;
+
+  /** Where the chosen tokens begin in what comes back. */
+  static final int CHOSEN_AT = 21;
 
   // ---- ints of each KV head
 
@@ -120,6 +126,10 @@ final class StepLayout {
 
   /** Tables of the sketch: {@code 2 headDim} ints a padded query, four entries an int. */
   static final int TABLE_INTS = 2 * QUERY_ELEMENTS;
+
+  // ---- what comes back: how many tokens each head chose, merged partials, the chosen tokens
+
+  static final int MERGED_AT = KV_HEADS_MAX;
 
   // ---- partials: a maximum, a sum, rotated values, plain values
 

@@ -7,6 +7,7 @@ import io.kvtier.gpuworker.device.DeviceMemory;
 import io.kvtier.gpuworker.device.LayerShape;
 import java.util.Comparator;
 import java.util.List;
+import java.util.OptionalLong;
 
 /** A GPU, or whatever else TornadoVM can run kernels on. */
 final class TornadoDevice implements AttentionDevice {
@@ -44,6 +45,20 @@ final class TornadoDevice implements AttentionDevice {
   @Override
   public double copyBandwidth() {
     return lanes.getFirst().copyBandwidth();
+  }
+
+  @Override
+  public OptionalLong kernelNs(Runnable work) {
+    lanes.forEach(Lane::startProfile);
+    long kernelNs = 0;
+    try {
+      work.run();
+    } finally {
+      for (Lane lane : lanes) {
+        kernelNs += lane.endProfile();
+      }
+    }
+    return OptionalLong.of(kernelNs);
   }
 
   /** Goes to the lane that holds least. */

@@ -100,11 +100,6 @@ final class TornadoLayer implements DeviceLayer {
     return codes[kvHead].firstInt();
   }
 
-  /** The place of a page's sketch. */
-  int sketchPlace(int kvHead, int page) {
-    return sketches[kvHead].get(page);
-  }
-
   @Override
   public int tokens() {
     return host.tokens();
@@ -373,9 +368,24 @@ final class TornadoLayer implements DeviceLayer {
     return host.residentBytes();
   }
 
+  /**
+   * What appends are sure to find, whatever holes the lane has: a layer that was told so gives up
+   * bytes before it is refused.
+   */
   @Override
   public long bytesLeft() {
-    return lane.arena.bytesFree();
+    int longest = 1;
+    long tables = 0;
+    for (int head = 0; head < shape.kvHeads(); head++) {
+      Residence residence = host.residence(head);
+      int codesBytes = residence == Residence.DENSE ? shape.codesBytes(residence) : 0;
+      int slot = Math.max(shape.sketchBytes(residence), codesBytes);
+      int table = Math.max(sketches[head].nextBlocks(), codes[head].nextBlocks());
+      longest = Math.max(longest, Math.max(Arena.blocksOf(slot), table));
+      tables += sketches[head].nextBlocks() + codes[head].nextBlocks();
+    }
+    long tableBytes = tables * WriteKernel.BLOCK * Integer.BYTES;
+    return Math.max(0, lane.arena.bytesFree(longest) - tableBytes);
   }
 
   @Override

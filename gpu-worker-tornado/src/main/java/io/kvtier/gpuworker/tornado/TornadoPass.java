@@ -11,10 +11,12 @@ import io.kvtier.gpuworker.core.HeadPolicy;
 import io.kvtier.gpuworker.device.DeviceSlot;
 import io.kvtier.gpuworker.device.LayerPass;
 import io.kvtier.gpuworker.device.LayerShape;
+import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
 import java.util.Arrays;
 import java.util.List;
 import uk.ac.manchester.tornado.api.TornadoExecutionResult;
+import uk.ac.manchester.tornado.api.types.arrays.FloatArray;
 
 /**
  * A pass on a lane. Nothing of it stays on the device between calls: what a graph has merged comes
@@ -22,6 +24,9 @@ import uk.ac.manchester.tornado.api.TornadoExecutionResult;
  * depend on what came when. So passes of any number of layers take turns on a lane.
  */
 final class TornadoPass implements LayerPass {
+  /** Positions come back as floats, which count up to this. */
+  private static final int POSITIONS_MAX = 1 << 24;
+
   private final TornadoLayer layer;
   private final LayerShape shape;
   private final List<HeadPolicy> policies;
@@ -29,15 +34,22 @@ final class TornadoPass implements LayerPass {
   private final StepInputs inputs;
   private final GroupQuery[] queries;
 
-  /** By q head: exact rows and the estimated rest, then coded tokens. */
-  private final Partial[] exact;
+  /** By q head: what is resident, then what comes. */
+  private final Partial[] resident;
 
   private final Partial[] coded;
   private final NewRows newRows;
   private final StagedRows rows;
   private final StagedPages pages;
   private final int[] chosenCounts;
-  private int[] chosen = new int[0];
+
+  /** {@code [index][kvHeads][2]}: position and mass. */
+  private float[] chosen = new float[0];
+
+  /** How many tokens the head with most chose last: so many are fetched with what is merged. */
+  private int mostChosen = TOKENS;
+
+  private final float[] merged;
   private final float[] values;
   private final float[] otherLses;
   private boolean begun;
@@ -61,12 +73,13 @@ final class TornadoPass implements LayerPass {
     }
     this.queries = new GroupQuery[shape.kvHeads()];
     Arrays.setAll(queries, head -> new GroupQuery(shape.group(), shape.headDim()));
-    this.exact = partials();
+    this.resident = partials();
     this.coded = partials();
     this.newRows = new NewRows(shape);
     this.rows = new StagedRows(layer, inputs, policies);
     this.pages = new StagedPages(layer, inputs);
     this.chosenCounts = new int[shape.kvHeads()];
+    this.merged = new float[StepLayout.partialLength(shape.headDim())];
     this.values = new float[shape.headDim()];
     this.otherLses = new float[shape.qHeads()];
   }
@@ -98,96 +111,118 @@ final class TornadoPass implements LayerPass {
       queries[head].load(query, at, sketched(head), Kernels.best());
     }
     for (int q = 0; q < shape.qHeads(); q++) {
-      exact[q].clear();
+      resident[q].clear();
       coded[q].clear();
     }
-    newRows.attend(queries, newKeys, newValues, newTokens, exact);
-    boolean choosing = anySketched();
-    if (choosing) {
-      requireScores();
-    }
+    newRows.attend(queries, newKeys, newValues, newTokens, resident);
     Arrays.fill(chosenCounts, 0);
-    lane.on(() -> {
-      inputs.begin(layer.pages());
-      int slots = choosing ? 1 + inputs.chunks() : 1;
-      for (int head = 0; head < shape.kvHeads(); head++) {
-        inputs.setSlots(head, head * slots, sketched(head) ? slots : 1);
-        if (sketched(head)) {
-          inputs.scan(head, lane.chosenMax() / shape.kvHeads());
-        }
-      }
-      inputs.write(lane, 1);
-      inputs.writeQueries(lane, queries);
-      if (choosing) {
-        for (int q = 0; q < otherLses.length; q++) {
-          otherLses[q] = exact[q].isEmpty() ? StepLayout.NONE : exact[q].lse();
-        }
-        inputs.writeChoice(lane, queries, otherLses);
-        TornadoExecutionResult result = lane.execute(Lane.Graph.CHOOSE);
-        readChosen(result);
-      } else {
-        lane.execute(Lane.Graph.WINDOW);
-      }
-      readMerged(exact);
-      return this;
-    });
+    residentDone = anySketched();
+    if (residentDone) {
+      requireScores();
+      lane.on(() -> {
+        executeChoice();
+        return this;
+      });
+    }
     rows.begin(chosenCounts);
     pages.begin();
     begun = true;
-    residentDone = false;
+  }
+
+  /** Chooses, and attends to all that is resident; on the lane's thread. */
+  private void executeChoice() {
+    for (int q = 0; q < otherLses.length; q++) {
+      otherLses[q] = resident[q].isEmpty() ? StepLayout.NONE : resident[q].lse();
+    }
+    beginResident();
+    for (int head = 0; head < shape.kvHeads(); head++) {
+      if (sketched(head)) {
+        inputs.scan(head, lane.chosenMax() / shape.kvHeads());
+      }
+    }
+    inputs.write(lane, 1);
+    inputs.writeQueries(lane, queries);
+    inputs.writeChoice(lane, queries, otherLses);
+    TornadoExecutionResult executed = lane.execute(Lane.Graph.CHOOSE);
+    int expected = Math.min(mostChosen + mostChosen / 8, lane.chosenMax() / shape.kvHeads());
+    lane.download(executed, lane.result, 0, inputs.chosenAt() + 2 * expected * shape.kvHeads());
+    readChosen(executed, expected);
+    readMerged(lane.result, resident);
+  }
+
+  /** Exact rows of all heads, pages of dense ones, and room for what others leave. */
+  private void beginResident() {
+    inputs.begin(layer.pages());
+    inputs.exactRows();
+    int slots = 1 + inputs.chunks();
+    for (int head = 0; head < shape.kvHeads(); head++) {
+      boolean dense = policies.get(head).dense() && layer.pages() > 0;
+      inputs.setSlots(head, head * slots, dense || sketched(head) ? slots : 1);
+      if (dense) {
+        inputs.dense(head);
+      }
+    }
   }
 
   private void requireScores() {
-    long scores = (long) shape.qHeads() * layer.pages() * TOKENS;
-    if (scores > lane.scoresMax) {
+    int tokens = layer.pages() * TOKENS;
+    long scores = (long) shape.qHeads() * tokens;
+    if (scores > lane.scoresMax || tokens > POSITIONS_MAX) {
       throw new KvtierException(
           Code.EXHAUSTED,
-          ("%d tokens of %d q heads make %d scores, and the device keeps %d at most; start the"
-                  + " worker with more device bytes")
-              .formatted(layer.pages() * TOKENS, shape.qHeads(), scores, lane.scoresMax));
+          ("%d tokens of %d q heads make %d scores, and the device keeps %d at most, of %d tokens;"
+                  + " start the worker with more device bytes")
+              .formatted(tokens, shape.qHeads(), scores, lane.scoresMax, POSITIONS_MAX));
     }
   }
 
-  private void readChosen(TornadoExecutionResult result) {
-    lane.downloadChosen(result, 0, shape.kvHeads());
+  /**
+   * Reads what was chosen.
+   *
+   * @param fetched tokens a head that have come already
+   */
+  private void readChosen(TornadoExecutionResult executed, int fetched) {
     int most = 0;
     for (int head = 0; head < shape.kvHeads(); head++) {
-      chosenCounts[head] = lane.chosen.get(head);
+      chosenCounts[head] = (int) lane.result.get(head);
       most = Math.max(most, chosenCounts[head]);
     }
-    int length = 2 * most * shape.kvHeads();
-    if (length > 0) {
-      lane.downloadChosen(result, ChoiceKernel.CHOSEN, length);
-      chosen = chosen.length < length ? new int[length + length / 2] : chosen;
-      java.lang.foreign.MemorySegment.copy(
-          lane.chosen.getSegment(),
-          ValueLayout.JAVA_INT,
-          (long) ChoiceKernel.CHOSEN * Integer.BYTES,
-          chosen,
-          0,
-          length);
+    mostChosen = most;
+    int more = 2 * (most - fetched) * shape.kvHeads();
+    if (more > 0) {
+      lane.download(executed, lane.result, inputs.chosenAt() + 2 * fetched * shape.kvHeads(), more);
     }
+    int length = 2 * most * shape.kvHeads();
+    chosen = chosen.length < length ? new float[length + length / 2] : chosen;
+    MemorySegment.copy(
+        lane.result.getSegment(),
+        ValueLayout.JAVA_FLOAT,
+        (long) inputs.chosenAt() * Float.BYTES,
+        chosen,
+        0,
+        length);
+  }
+
+  /** Fetches what a graph has merged for every q head, and merges it. */
+  void fetchMerged(TornadoExecutionResult executed, Partial[] into) {
+    int length = inputs.chosenAt() - StepLayout.MERGED_AT;
+    lane.download(executed, lane.merged, StepLayout.MERGED_AT, length);
+    readMerged(lane.merged, into);
   }
 
   /** Merges what a graph has merged for every q head. */
-  void readMerged(Partial[] into) {
-    int length = StepLayout.partialLength(shape.headDim());
+  private void readMerged(FloatArray from, Partial[] into) {
+    int length = merged.length;
     int headDim = shape.headDim();
-    float[] merged = new float[length];
     for (int head = 0; head < shape.kvHeads(); head++) {
       for (int g = 0; g < shape.group(); g++) {
-        int at = inputs.padded(head, g) * length;
-        float lse = lane.merged.get(at + StepLayout.MAX);
+        int at = StepLayout.MERGED_AT + inputs.padded(head, g) * length;
+        float lse = from.get(at + StepLayout.MAX);
         if (lse < StepLayout.NONE_AT_MOST) {
           continue;
         }
-        java.lang.foreign.MemorySegment.copy(
-            lane.merged.getSegment(),
-            ValueLayout.JAVA_FLOAT,
-            (long) at * Float.BYTES,
-            merged,
-            0,
-            length);
+        MemorySegment.copy(
+            from.getSegment(), ValueLayout.JAVA_FLOAT, (long) at * Float.BYTES, merged, 0, length);
         System.arraycopy(merged, StepLayout.VALUES, values, 0, headDim);
         queries[head].rotateBack(values, 0);
         for (int i = 0; i < headDim; i++) {
@@ -222,7 +257,7 @@ final class TornadoPass implements LayerPass {
 
   @Override
   public int chosenPosition(int kvHead, int index) {
-    return streams(kvHead) ? layer.sinkCount() + index : chosen[chosenAt(kvHead, index)];
+    return streams(kvHead) ? layer.sinkCount() + index : (int) chosen[chosenAt(kvHead, index)];
   }
 
   private int chosenAt(int kvHead, int index) {
@@ -231,7 +266,7 @@ final class TornadoPass implements LayerPass {
 
   @Override
   public float chosenMass(int kvHead, int index) {
-    return streams(kvHead) ? 0 : chosen[chosenAt(kvHead, index) + 1] * ChoiceKernel.MASS_UNIT;
+    return streams(kvHead) ? 0 : chosen[chosenAt(kvHead, index) + 1];
   }
 
   @Override
@@ -245,8 +280,7 @@ final class TornadoPass implements LayerPass {
 
   @Override
   public void giveRow(int kvHead, int index, DeviceSlot slot, int offset) {
-    int fetchedAt = layer.shape().rowForm().fetchedAt(rowSections(kvHead));
-    rows.give(kvHead, index, slot, offset + fetchedAt);
+    rows.give(kvHead, index, slot, offset);
   }
 
   @Override
@@ -259,8 +293,7 @@ final class TornadoPass implements LayerPass {
     rows.take(this);
     while (rows.stageReady()) {
       lane.on(() -> {
-        rows.execute(queries);
-        readMerged(coded);
+        fetchMerged(rows.execute(queries), coded);
         return this;
       });
       rows.take(this);
@@ -280,8 +313,7 @@ final class TornadoPass implements LayerPass {
       pages.give(kvHeads[i], pageIndices[i], codes[i]);
       while (pages.stageReady(kvHeads[i])) {
         lane.on(() -> {
-          pages.execute(queries);
-          readMerged(coded);
+          fetchMerged(pages.execute(queries), coded);
           return this;
         });
       }
@@ -294,24 +326,13 @@ final class TornadoPass implements LayerPass {
       return;
     }
     residentDone = true;
-    boolean any = policies.stream().anyMatch(HeadPolicy::dense);
-    if (any && layer.pages() > 0) {
-      lane.on(() -> {
-        inputs.begin(layer.pages());
-        for (int head = 0; head < shape.kvHeads(); head++) {
-          boolean dense = policies.get(head).dense();
-          inputs.setSlots(head, head * inputs.chunks(), dense ? inputs.chunks() : 0);
-          if (dense) {
-            inputs.dense(head);
-          }
-        }
-        inputs.write(lane, 1);
-        inputs.writeQueries(lane, queries);
-        lane.execute(Lane.Graph.DENSE);
-        readMerged(coded);
-        return this;
-      });
-    }
+    lane.on(() -> {
+      beginResident();
+      inputs.write(lane, 1);
+      inputs.writeQueries(lane, queries);
+      fetchMerged(lane.execute(Lane.Graph.RESIDENT), resident);
+      return this;
+    });
   }
 
   @Override
@@ -328,10 +349,10 @@ final class TornadoPass implements LayerPass {
       }
     }
     for (int q = 0; q < shape.qHeads(); q++) {
-      exact[q].merge(coded[q]);
+      resident[q].merge(coded[q]);
       System.arraycopy(
-          exact[q].output(), 0, output, outputAt + q * shape.headDim(), shape.headDim());
-      lse[lseAt + q] = exact[q].lse();
+          resident[q].output(), 0, output, outputAt + q * shape.headDim(), shape.headDim());
+      lse[lseAt + q] = resident[q].lse();
     }
     release();
   }

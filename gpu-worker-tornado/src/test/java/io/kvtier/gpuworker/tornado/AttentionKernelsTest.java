@@ -37,16 +37,17 @@ class AttentionKernelsTest {
     FloatArray partials = new FloatArray(chunks * head.blocks() * 4 * length);
     partials.init(Float.NaN);
     IntArray ints = head.ints(CHUNK_PAGES);
+    ints.set(StepLayout.CODE_CHUNKS, chunks);
     ints.set(StepLayout.HEADS + StepLayout.SKIPPED, skipped);
     FloatArray floats = head.floats();
     FloatArray constants = LaneGraphs.constants();
-    FloatArray merged = new FloatArray(head.blocks() * 4 * length);
+    FloatArray merged = new FloatArray(StepLayout.MERGED_AT + head.blocks() * 4 * length);
     Kernel.run(
         new TaskGraph("dense")
             .transferToDevice(1, head.arena, ints, floats, constants)
             .task(
                 "t",
-                DenseKernel::attend,
+                AttendKernel::attend,
                 new KernelContext(),
                 head.arena,
                 ints,
@@ -65,7 +66,7 @@ class AttentionKernelsTest {
         head.blocks() * 4);
     for (int g = 0; g < group; g++) {
       Expected expected = new Expected(head, g, skipped);
-      int at = g * length;
+      int at = StepLayout.MERGED_AT + g * length;
       assertThat((double) merged.get(at + StepLayout.MAX))
           .isCloseTo(expected.lse, within(1e-5 * Math.max(1, Math.abs(expected.lse))));
       for (int i = 0; i < headDim; i++) {
@@ -178,7 +179,7 @@ class AttentionKernelsTest {
     partials.set(some + StepLayout.MAX, -70);
     partials.set(some + StepLayout.SUM, 2);
     partials.set(some + StepLayout.VALUES + 3, 5);
-    FloatArray merged = new FloatArray(4 * length);
+    FloatArray merged = new FloatArray(StepLayout.MERGED_AT + 4 * length);
     merged.init(Float.NaN);
     Kernel.run(
         new TaskGraph("empty")
@@ -187,9 +188,10 @@ class AttentionKernelsTest {
             .transferToHost(1, merged),
         "empty.t",
         4);
-    assertThat(merged.get(0)).isEqualTo(StepLayout.NONE);
-    assertThat(merged.get(StepLayout.VALUES + 3)).isZero();
-    assertThat(merged.get(length)).isCloseTo(-70 + (float) Math.log(2), within(1e-5f));
-    assertThat(merged.get(length + StepLayout.VALUES + 3)).isCloseTo(2.5f, within(1e-6f));
+    int first = StepLayout.MERGED_AT;
+    assertThat(merged.get(first)).isEqualTo(StepLayout.NONE);
+    assertThat(merged.get(first + StepLayout.VALUES + 3)).isZero();
+    assertThat(merged.get(first + length)).isCloseTo(-70 + (float) Math.log(2), within(1e-5f));
+    assertThat(merged.get(first + length + StepLayout.VALUES + 3)).isCloseTo(2.5f, within(1e-6f));
   }
 }

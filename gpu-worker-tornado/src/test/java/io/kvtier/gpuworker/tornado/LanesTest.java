@@ -7,35 +7,22 @@ import io.kvtier.KvtierException;
 import io.kvtier.gpuworker.core.HeadPolicy;
 import io.kvtier.gpuworker.cpu.CpuDevice;
 import io.kvtier.gpuworker.device.AttentionDevice;
-import io.kvtier.gpuworker.device.DeviceLayer;
-import io.kvtier.gpuworker.device.DeviceSlot;
-import io.kvtier.gpuworker.device.LayerPass;
 import io.kvtier.gpuworker.device.LayerShape;
-import io.kvtier.page.Codec;
-import io.kvtier.page.Fingerprint;
-import io.kvtier.page.PageKey;
-import io.kvtier.page.PageLayout;
-import io.kvtier.page.Residence;
-import io.kvtier.page.TokenRows;
 import java.util.ArrayList;
 import java.util.Arrays;
-import java.util.Collections;
 import java.util.List;
 import java.util.SplittableRandom;
-import java.util.UUID;
 import java.util.concurrent.CompletableFuture;
-import org.agrona.DirectBuffer;
-import org.agrona.concurrent.UnsafeBuffer;
 import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.ValueSource;
+import uk.ac.manchester.tornado.api.runtime.TornadoRuntimeProvider;
 
 /** Lanes beside each other, against the processor, and when they are full. */
 class LanesTest {
   private static final TestLanes LANES = new TestLanes();
-  private static final Fingerprint MODEL = new Fingerprint(1, 2);
   private static final long BYTES = 256L << 20;
 
   @BeforeAll
@@ -46,67 +33,6 @@ class LanesTest {
   @AfterAll
   static void stop() {
     LANES.close();
-  }
-
-  private static LayerShape shape(int exactBytes) {
-    PageLayout layout = new PageLayout(Codec.ROT4, Codec.ROT4, 2, 64);
-    return new LayerShape(MODEL, layout, 8, exactBytes, 4, 64);
-  }
-
-  /** A layer filled with the same tokens on any device, and its pages. */
-  private static final class Filled implements DeviceLayer.PageSink {
-    final AttentionDevice device;
-    final LayerShape shape;
-    final DeviceLayer layer;
-    final List<UnsafeBuffer> pages = new ArrayList<>();
-
-    Filled(AttentionDevice device, int index, LayerShape shape, int tokens, float size) {
-      this.device = device;
-      this.shape = shape;
-      this.layer = device.newLayer(index, shape);
-      append(tokens, size, index);
-    }
-
-    void append(int tokens, float size, long seed) {
-      SplittableRandom random = new SplittableRandom(seed);
-      float[] keys = CodedHead.gaussian(random, tokens * shape.rowLength(), size);
-      float[] values = CodedHead.gaussian(random, tokens * shape.rowLength(), size);
-      layer.append(keys, values, tokens, this);
-    }
-
-    @Override
-    public PageKey key(int pageIndex, DirectBuffer page) {
-      return PageKey.ofSession(new UUID(3, 4), pageIndex, MODEL, 0, shape.layout());
-    }
-
-    @Override
-    public void accept(PageKey key, DirectBuffer page, int length) {
-      byte[] bytes = new byte[length];
-      page.getBytes(0, bytes);
-      pages.add(new UnsafeBuffer(bytes));
-    }
-
-    /** Output and log-sum-exps of one query. */
-    float[] attend(HeadPolicy policy, float[] query) {
-      LayerPass pass = layer.newPass(Collections.nCopies(2, policy));
-      pass.choose(query, 0, new float[0], new float[0], 0);
-      TokenRows rows = new TokenRows(shape.layout(), Residence.TWO_PLANES.rows());
-      List<DeviceSlot> slots = new ArrayList<>();
-      for (int head = 0; head < 2 && policy.sketched(); head++) {
-        for (int i = 0; i < pass.chosenCount(head); i++) {
-          int position = pass.chosenPosition(head, i);
-          DeviceSlot slot = device.memory().allocate(rows.length());
-          rows.takeFromPage(pages.get(position / 64), 0, head, position % 64, slot.buffer(), 0);
-          slots.add(slot);
-          pass.giveRow(head, i, slot, 0);
-        }
-      }
-      pass.attendRows();
-      float[] result = new float[query.length + 8];
-      pass.finish(result, 0, result, query.length);
-      slots.forEach(DeviceSlot::release);
-      return result;
-    }
   }
 
   private static float[] query(long seed) {
@@ -131,13 +57,13 @@ class LanesTest {
   @ParameterizedTest
   @ValueSource(floats = {1e-3f, 1, 30, 500})
   void resultsAreThoseOfTheProcessor(float size) {
-    LayerShape shape = shape(Short.BYTES);
+    LayerShape shape = Filled.shape(Short.BYTES);
     try (AttentionDevice gpu = LANES.device(BYTES);
         AttentionDevice cpu = new CpuDevice(BYTES)) {
       for (int tokens : new int[] {1, 63, 129, 777, 2501}) {
         for (HeadPolicy policy : List.of(HeadPolicy.DENSE, HeadPolicy.sparse(16, 300, .003f))) {
-          Filled ours = filled(gpu, shape, tokens, size, policy);
-          Filled theirs = filled(cpu, shape, tokens, size, policy);
+          Filled ours = Filled.with(gpu, shape, tokens, size, policy);
+          Filled theirs = Filled.with(cpu, shape, tokens, size, policy);
           float[] query = query(tokens);
           float[] actual = ours.attend(policy, query);
           float[] expected = theirs.attend(policy, query);
@@ -157,23 +83,13 @@ class LanesTest {
     }
   }
 
-  private static Filled filled(
-      AttentionDevice device, LayerShape shape, int tokens, float size, HeadPolicy policy) {
-    Filled filled = new Filled(device, 0, shape, 0, size);
-    for (int head = 0; head < 2; head++) {
-      filled.layer.hold(head, policy.residence(), List.of(), List.of());
-    }
-    filled.append(tokens, size, 77);
-    return filled;
-  }
-
   /** Appends to one layer while another is attended: both must come out as if alone. */
   @Test
   void lanesWorkBesideEachOther() {
-    LayerShape shape = shape(Float.BYTES);
+    LayerShape shape = Filled.shape(Float.BYTES);
     try (AttentionDevice device = LANES.device(BYTES)) {
-      Filled still = filled(device, shape, 1500, 1, HeadPolicy.DENSE);
-      Filled growing = filled(device, shape, 100, 1, HeadPolicy.DENSE);
+      Filled still = Filled.with(device, shape, 1500, 1, HeadPolicy.DENSE);
+      Filled growing = Filled.with(device, shape, 100, 1, HeadPolicy.DENSE);
       float[] query = query(5);
       float[] alone = still.attend(HeadPolicy.DENSE, query);
       CompletableFuture<Void> appends =
@@ -197,9 +113,9 @@ class LanesTest {
   void layersAreDealtOutToLanes() {
     long before = LANES.first().arena.bytesUsed();
     try (AttentionDevice device = LANES.device(BYTES)) {
-      Filled one = filled(device, shape(4), 500, 1, HeadPolicy.DENSE);
+      Filled one = Filled.with(device, Filled.shape(4), 500, 1, HeadPolicy.DENSE);
       long first = LANES.first().arena.bytesUsed();
-      Filled other = filled(device, shape(4), 500, 1, HeadPolicy.DENSE);
+      Filled other = Filled.with(device, Filled.shape(4), 500, 1, HeadPolicy.DENSE);
       assertThat(LANES.first().arena.bytesUsed()).isIn(first, before + first);
       assertThat(LANES.first().arena.bytesUsed() == first).isEqualTo(first > before);
       var _ = one.layer.release();
@@ -211,11 +127,11 @@ class LanesTest {
   /** A full lane refuses with numbers, changes nothing, and works on. */
   @Test
   void aFullLaneRefusesAndWorksOn() {
-    LayerShape shape = shape(Float.BYTES);
+    LayerShape shape = Filled.shape(Float.BYTES);
     Lane lane = LANES.first();
     List<Place> taken = new ArrayList<>();
     try (AttentionDevice device = new TornadoDevice("one lane", List.of(lane), BYTES, false)) {
-      Filled layer = filled(device, shape, 700, 1, HeadPolicy.DENSE);
+      Filled layer = Filled.with(device, shape, 700, 1, HeadPolicy.DENSE);
       float[] query = query(6);
       float[] before = layer.attend(HeadPolicy.DENSE, query);
       while (lane.arena.bytesFree() > 64 << 10) {
@@ -236,6 +152,18 @@ class LanesTest {
       var _ = layer.layer.release();
       assertThat(Arrays.asList(device.memory().bytesUsed())).containsExactly(0L);
     }
+  }
+
+  /** More than TornadoVM may allot, as on a card whose memory others use. */
+  @Test
+  void aLaneThatTheDeviceHasNoRoomForIsRefused() {
+    uk.ac.manchester.tornado.api.common.TornadoDevice device =
+        TornadoRuntimeProvider.getTornadoRuntime().getDefaultDevice();
+    assertThatThrownBy(() -> new Lane("a large lane", device, 4200L << 20, graph -> {}))
+        .isInstanceOf(KvtierException.class)
+        .hasMessageContaining("the device has no room for a large lane")
+        .hasMessageContaining("fewer device bytes");
+    lanesWorkBesideEachOther();
   }
 
   @Test

@@ -1,17 +1,19 @@
 package io.kvtier.gpuworker.tornado;
 
+import io.kvtier.KvtierException;
 import io.kvtier.gpuworker.device.AttentionDevice;
 import java.util.ArrayList;
 import java.util.List;
 import uk.ac.manchester.tornado.api.runtime.TornadoRuntimeProvider;
 
 /** Lanes that the tests of a class share: each takes seconds to compile. */
-final class TestLanes implements AutoCloseable {
+public final class TestLanes implements AutoCloseable {
   private static final long BYTES = 512L << 20;
 
   private final List<Lane> lanes = new ArrayList<>();
 
-  void start(int count) {
+  /** Opens so many. */
+  public void start(int count) {
     for (int i = 0; i < count; i++) {
       lanes.add(
           new Lane(
@@ -27,8 +29,32 @@ final class TestLanes implements AutoCloseable {
   }
 
   /** A device on these lanes, which outlive it. */
-  AttentionDevice device(long bytesMax) {
+  public AttentionDevice device(long bytesMax) {
     return new TornadoDevice("tornado under test", lanes, bytesMax, false);
+  }
+
+  /** Takes all room of the first lane but so many bytes, until closed. */
+  public Filling filledUpTo(long bytesLeft) {
+    List<Place> taken = new ArrayList<>();
+    Arena arena = first().arena;
+    for (long piece = arena.bytesFree(); piece >= WriteKernel.BLOCK * Integer.BYTES; ) {
+      long wanted = Math.min(piece, arena.bytesFree() - bytesLeft);
+      try {
+        if (wanted < WriteKernel.BLOCK * Integer.BYTES) {
+          break;
+        }
+        taken.add(Place.take(first(), wanted));
+      } catch (KvtierException e) {
+        piece /= 2;
+      }
+    }
+    return () -> taken.forEach(Place::release);
+  }
+
+  /** What has been taken. */
+  public interface Filling extends AutoCloseable {
+    @Override
+    void close();
   }
 
   @Override

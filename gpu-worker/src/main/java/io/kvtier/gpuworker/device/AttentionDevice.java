@@ -1,5 +1,7 @@
 package io.kvtier.gpuworker.device;
 
+import java.util.OptionalLong;
+
 /**
  * Where layers live and attention is computed. Safe for any number of threads; each layer is for
  * one at a time.
@@ -16,6 +18,16 @@ public interface AttentionDevice extends AutoCloseable {
    * written counted each. Takes a second or so.
    */
   double copyBandwidth();
+
+  /**
+   * Does some work and tells for how long the device's kernels ran meanwhile, by the device's own
+   * clock: nanoseconds, empty where the processor computes itself. Slows the device down; nobody
+   * else should use it meanwhile.
+   */
+  default OptionalLong kernelNs(Runnable work) {
+    work.run();
+    return OptionalLong.empty();
+  }
 
   /** An empty layer. */
   DeviceLayer newLayer(int layer, LayerShape shape);

@@ -131,11 +131,30 @@ final class DeviceBudget {
                     + " session with more")
                 .formatted(info.getDeviceBytesMax(), newPages, -left));
       }
-      switcher.apply(new SessionLayer[] {target}, List.of(demoted.get()));
+      demote(target, demoted.get());
       left = left(target, newPages);
     }
     if (info.getDeviceBytesMax() != 0) {
       hotSet.shrink(left);
+    }
+  }
+
+  private void demote(SessionLayer target, List<HeadPolicy> demoted) {
+    SessionLayer[] layers = {target};
+    try {
+      switcher.apply(layers, List.of(demoted));
+    } catch (KvtierException e) {
+      if (e.code() != Code.EXHAUSTED) {
+        throw e;
+      }
+      // A smaller sketch is a copy, which needs room before it gives any back; nothing needs none.
+      List<HeadPolicy> streamed = new ArrayList<>(demoted);
+      for (int head = 0; head < streamed.size(); head++) {
+        if (!demoted.get(head).equals(target.policies.get(head))) {
+          streamed.set(head, HeadPolicy.STREAMED);
+        }
+      }
+      switcher.apply(layers, List.of(streamed));
     }
   }
 

@@ -386,7 +386,7 @@ public final class WorkerSession {
     if (inherited != null) {
       // The child's layers hold the parent's codes of dense heads already: nothing is fetched,
       // nothing can fail.
-      fork.adopt(inherited, Stream.of(layers.all()).map(layer -> layer.policies).toList());
+      fork.adopt(inherited, policies());
     }
     return fork;
   }
@@ -515,6 +515,11 @@ public final class WorkerSession {
   /** Bytes the session holds on the device now. */
   public long deviceBytes() {
     return hotSet.bytes() + layers.residentBytes();
+  }
+
+  /** What the heads are under now: the plan, and what growth made of it. No layer moves. */
+  List<List<HeadPolicy>> policies() {
+    return Stream.of(layers.all()).map(layer -> layer.policies).toList();
   }
 
   private void requirePlanned() {
