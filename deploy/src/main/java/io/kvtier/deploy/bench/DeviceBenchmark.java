@@ -8,7 +8,9 @@ import io.kvtier.page.Codec;
 import io.kvtier.page.PageLayout;
 import io.kvtier.page.Residence;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.List;
+import java.util.OptionalLong;
 
 /**
  * Steps of one layer of Llama-3.1-8B's geometry on any device, against the time that reading their
@@ -18,6 +20,8 @@ public final class DeviceBenchmark implements Benchmark {
   private static final HeadPolicy CHOOSE_1K = HeadPolicy.sparse(1024, 1024, 0);
   private static final int SHORT_TOKENS = 4096;
   private static final int ALMOST_NO_TOKENS = 256;
+
+  private static final int CLOCKED_STEPS = 101;
 
   /** Devices size what a step writes by what sessions may hold, which is many layers. */
   private static final int LAYERS_WORTH = 16;
@@ -51,47 +55,65 @@ public final class DeviceBenchmark implements Benchmark {
               Double.NaN,
               "GB/s"));
       for (boolean dense : new boolean[] {true, false}) {
-        double least = 1e3 * step(device, ALMOST_NO_TOKENS, dense, progress);
-        double few = 1e3 * step(device, SHORT_TOKENS, dense, progress);
         String what = dense ? "dense" : "sparse, up to 1k tokens a head";
-        rows.add(
-            row(
-                "%s step, %d tokens: overhead".formatted(what, ALMOST_NO_TOKENS),
-                least,
-                Double.NaN,
-                "ms"));
-        rows.add(
-            limited(
-                "%s step, 4k tokens / its bytes copied".formatted(what),
-                few,
-                SHORT_TOKENS,
-                dense,
-                bandwidth));
-        if (tokens > SHORT_TOKENS) {
-          double many = 1e3 * step(device, tokens, dense, progress);
-          rows.add(
-              limited(
-                  "%s step, %dk tokens / its bytes copied".formatted(what, tokens >> 10),
-                  many,
-                  tokens,
-                  dense,
-                  bandwidth));
+        for (int length : new int[] {ALMOST_NO_TOKENS, SHORT_TOKENS, tokens}) {
+          if (length == tokens && tokens <= SHORT_TOKENS) {
+            continue;
+          }
+          Step step = step(device, length, dense, progress);
+          String name = "%s step, %s".formatted(what, tokens(length));
+          if (length > ALMOST_NO_TOKENS) {
+            rows.add(limited(name + " / its bytes copied", step.ms(), length, dense, bandwidth));
+          }
+          if (step.outsideMs() > 0) {
+            rows.add(overhead(name, step, length));
+          }
         }
       }
     }
     return rows;
   }
 
-  private static double step(AttentionDevice device, int tokens, boolean dense, Progress progress) {
+  private static String tokens(int count) {
+    return count < 1024 ? count + " tokens" : (count >> 10) + "k tokens";
+  }
+
+  /** What a step takes, and what of it lies outside kernels; 0 if the device has no clock. */
+  private record Step(double ms, double outsideMs) {}
+
+  private static Step step(AttentionDevice device, int tokens, boolean dense, Progress progress) {
     progress.at(0, 1, "filling a layer of %d tokens".formatted(tokens));
     try (BenchLayer layer = new BenchLayer(device, tokens, dense, 1)) {
       LayerPass pass = layer.pass(dense ? HeadPolicy.DENSE : CHOOSE_1K);
       float[] queries = BenchLayer.queries(9);
       float[] output = new float[BenchLayer.Q_HEADS * BenchLayer.HEAD_DIM];
       float[] lse = new float[BenchLayer.Q_HEADS];
-      return Turns.medianSeconds(
-          () -> layer.attend(pass, queries, output, lse), progress, tokens + " tokens");
+      Runnable attend = () -> layer.attend(pass, queries, output, lse);
+      double seconds = Turns.medianSeconds(attend, progress, tokens + " tokens");
+      double[] outsideNs = new double[CLOCKED_STEPS];
+      for (int i = 0; i < CLOCKED_STEPS; i++) {
+        long startNs = System.nanoTime();
+        attend.run();
+        long stepNs = System.nanoTime() - startNs;
+        // In turns, since a device whose kernels are timed waits for each of them.
+        OptionalLong kernelNs = device.kernelNs(attend);
+        outsideNs[i] = kernelNs.isPresent() ? stepNs - kernelNs.getAsLong() : 0;
+      }
+      Arrays.sort(outsideNs);
+      return new Step(1e3 * seconds, outsideNs[CLOCKED_STEPS / 2] / 1e6);
     }
+  }
+
+  /** What is left of a step beside its kernels: launches, transfers, waits, the host's part. */
+  private BenchRow overhead(String name, Step step, int tokens) {
+    return new BenchRow(
+        name + ": outside kernels / all of it",
+        step.outsideMs(),
+        step.ms(),
+        step.outsideMs() / step.ms(),
+        "ms",
+        tokens == SHORT_TOKENS ? "ours <= 1 ms" : "",
+        command());
   }
 
   private BenchRow limited(String name, double ms, int tokens, boolean dense, double bandwidth) {
