@@ -1,4 +1,4 @@
-package io.kvtier.coordinator.grpc;
+package io.kvtier.coordinator.lead;
 
 import io.kvtier.KvtierException;
 import io.kvtier.KvtierException.Code;
@@ -27,7 +27,7 @@ import java.util.stream.Stream;
  * the coordinators agree on that. Until they do, the session is where and what it was. Thread-safe;
  * blocks on workers, one resumption of a session at a time.
  */
-final class SessionMover {
+public final class SessionMover {
   private static final Logger LOG = Logger.getLogger(SessionMover.class.getName());
 
   /**
@@ -40,7 +40,7 @@ final class SessionMover {
   private static final int LOCKS = 256;
 
   private final Lead lead;
-  private final WorkerClients workers;
+  private final Workers workers;
   private final Prompts prompts;
   private final CoordinatorMeters meters;
 
@@ -48,20 +48,21 @@ final class SessionMover {
   private final List<ReentrantLock> locks =
       Stream.generate(ReentrantLock::new).limit(LOCKS).toList();
 
-  SessionMover(Lead lead, WorkerClients workers, Prompts prompts, CoordinatorMeters meters) {
+  public SessionMover(Lead lead, Workers workers, Prompts prompts, CoordinatorMeters meters) {
     this.lead = lead;
     this.workers = workers;
     this.prompts = prompts;
     this.meters = meters;
   }
 
-  SessionRecord resume(ResumeRequest request) {
+  /** Has a session served again, in a higher epoch, unless the same request has. */
+  public SessionRecord resume(ResumeRequest request, Caller caller) {
     SessionLimits.checkOwner(request.getOwner());
     SessionLimits.checkRequestId(request.getRequestId());
     ReentrantLock lock = locks.get(Math.floorMod(request.getSessionId().hashCode(), LOCKS));
     lock.lock();
     try {
-      return resumeAlone(request, RequestIds.ofTenant(request.getRequestId()));
+      return resumeAlone(request, caller.requestId(request.getRequestId()));
     } finally {
       lock.unlock();
     }
@@ -81,11 +82,11 @@ final class SessionMover {
     String home = record.getSession().getWorkerTarget();
     Optional<String> target =
         mayStay(home, request.getWorkerFailed()) ? Optional.of(home) : next(record, tried, home);
-    long startNs = System.nanoTime();
+    long startNs = lead.nowNs();
     while (target.isPresent()
         && moved.isEmpty()
         && tried.size() < SessionOpener.WORKERS_TRIED_MAX
-        && System.nanoTime() - startNs < SessionOpener.TRYING_NS_MAX) {
+        && lead.nowNs() - startNs < SessionOpener.TRYING_NS_MAX) {
       tried.add(target.get());
       try {
         moved = Optional.of(moveTo(record, target.get(), requestId));

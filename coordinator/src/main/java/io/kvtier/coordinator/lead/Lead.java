@@ -1,4 +1,4 @@
-package io.kvtier.coordinator.grpc;
+package io.kvtier.coordinator.lead;
 
 import io.kvtier.KvtierException;
 import io.kvtier.KvtierException.Code;
@@ -98,8 +98,14 @@ public final class Lead {
     return log.leadership();
   }
 
-  ReplicatedLog log() {
+  /** The log; commands go by {@link #submit}. */
+  public ReplicatedLog log() {
     return log;
+  }
+
+  /** Monotonic nanoseconds. */
+  long nowNs() {
+    return nanoClock.getAsLong();
   }
 
   /** Runs work under the lock, once lapsed nodes are removed. */
@@ -173,7 +179,7 @@ public final class Lead {
    * @return the membership epoch
    * @throws KvtierException as it was refused, or as {@link #submit}
    */
-  long register(Node node) {
+  public long register(Node node) {
     removeLapsed();
     membership.lock();
     try {
@@ -197,7 +203,7 @@ public final class Lead {
    * @throws KvtierException as it was refused, or UNAVAILABLE if this coordinator does not lead or
    *     cannot tell whether they did
    */
-  Applied submit(Command.Builder command) {
+  public Applied submit(Command.Builder command) {
     if (lock.isHeldByCurrentThread()) {
       throw new IllegalStateException("a command must not be submitted under the lock");
     }
@@ -209,7 +215,7 @@ public final class Lead {
    *
    * @throws KvtierException UNAVAILABLE, naming the one that does
    */
-  void require() {
+  public void require() {
     Leadership now = log.leadership();
     if (!now.leads()) {
       throw new KvtierException(
