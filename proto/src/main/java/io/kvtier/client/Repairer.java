@@ -5,16 +5,13 @@ import io.kvtier.KvtierException;
 import io.kvtier.client.PageTransport.KeyedPage;
 import io.kvtier.page.PageKey;
 import io.kvtier.replica.Rendezvous;
-import io.kvtier.replica.RepairQueue;
+import io.kvtier.replica.RepairPlan;
 import io.kvtier.replica.RepairQueue.Repair;
 import io.kvtier.replica.ReplicaConfig;
 import io.kvtier.replica.ReplicaCounts;
 import io.kvtier.replica.ReplicaCounts.Count;
 import java.util.Collection;
-import java.util.HashSet;
-import java.util.LinkedHashSet;
 import java.util.List;
-import java.util.Set;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.locks.Condition;
 import java.util.concurrent.locks.ReentrantLock;
@@ -41,16 +38,10 @@ final class Repairer implements AutoCloseable {
   private final LongSupplier clock;
   private final ReentrantLock lock = new ReentrantLock();
   private final Condition changed = lock.newCondition();
-  private final RepairQueue queue;
-
-  /** Keys of pages stored and not deleted, as far as there is room. */
-  private final Set<PageKey> stored = new HashSet<>();
-
-  /** Stored pages that have got a new home and have not been looked after yet. */
-  private final LinkedHashSet<PageKey> moved = new LinkedHashSet<>();
+  private final RepairPlan plan;
+  private final NodeCopier copier = new NodeCopier();
 
   private final Thread thread;
-  private @Nullable Rendezvous seen;
   private boolean closed;
 
   Repairer(
@@ -66,7 +57,7 @@ final class Repairer implements AutoCloseable {
     this.config = config;
     this.counts = counts;
     this.clock = clock;
-    this.queue = new RepairQueue(config, counts);
+    this.plan = new RepairPlan(config, counts);
     this.thread = Thread.ofVirtual().name("kvtier-repair").unstarted(this::work);
   }
 
@@ -81,7 +72,7 @@ final class Repairer implements AutoCloseable {
     }
     lock.lock();
     try {
-      queue.offer(key, clock.getAsLong());
+      plan.offer(key, clock.getAsLong());
       changed.signalAll();
     } finally {
       lock.unlock();
@@ -92,11 +83,27 @@ final class Repairer implements AutoCloseable {
   void remember(Collection<PageKey> keys) {
     lock.lock();
     try {
-      for (PageKey key : keys) {
-        if (stored.size() < config.keysMax()) {
-          stored.add(key);
-        }
-      }
+      plan.remember(keys);
+    } finally {
+      lock.unlock();
+    }
+  }
+
+  /** Remembers pages that somebody here relies on. */
+  void hold(Collection<PageKey> keys) {
+    lock.lock();
+    try {
+      plan.hold(keys);
+    } finally {
+      lock.unlock();
+    }
+  }
+
+  /** Ends a hold of each page. */
+  void letGo(Collection<PageKey> keys) {
+    lock.lock();
+    try {
+      plan.letGo(keys);
     } finally {
       lock.unlock();
     }
@@ -106,8 +113,7 @@ final class Repairer implements AutoCloseable {
   void forget(Collection<PageKey> keys) {
     lock.lock();
     try {
-      queue.forget(keys);
-      keys.forEach(stored::remove);
+      plan.forget(keys);
     } finally {
       lock.unlock();
     }
@@ -122,7 +128,7 @@ final class Repairer implements AutoCloseable {
         }
         boolean done = false;
         try {
-          done = mend(repair.key());
+          done = plan.mend(members.get(), repair.key(), copier);
         } catch (RuntimeException e) {
           // Transports are foreign code: whatever one throws must not end all repairs.
           LOG.log(Level.WARNING, e, () -> "page " + repair.key() + " could not be repaired");
@@ -141,20 +147,11 @@ final class Repairer implements AutoCloseable {
     try {
       while (!closed) {
         lookAtMembers();
-        Repair due = queue.poll(clock.getAsLong());
-        if (due == null && !moved.isEmpty()) {
-          PageKey key = moved.removeFirst();
-          if (stored.contains(key)) {
-            counts.add(Count.REPAIRS_QUEUED, 1);
-            due = new Repair(key, 0);
-          } else {
-            continue;
-          }
-        }
+        Repair due = plan.poll(clock.getAsLong());
         if (due != null) {
           return due;
         }
-        long waitNs = Math.min(MEMBERS_LOOK_NS, queue.untilDueNs(clock.getAsLong()));
+        long waitNs = Math.min(MEMBERS_LOOK_NS, plan.untilDueNs(clock.getAsLong()));
         long _ = changed.awaitNanos(waitNs);
       }
       return null;
@@ -165,38 +162,24 @@ final class Repairer implements AutoCloseable {
 
   private void lookAtMembers() {
     Rendezvous now = members.get();
-    Rendezvous before = seen;
-    if (now.nodes().isEmpty() || (before != null && before.sameMembers(now))) {
-      return;
-    }
-    seen = now;
-    nodes.retain(now);
-    if (before != null) {
-      stored.stream()
-          .filter(key -> now.hasNewHome(key, config.replicas(), before))
-          .forEach(moved::add);
+    if (plan.members(now)) {
+      nodes.retain(now);
     }
   }
 
-  /** Copies a page from wherever it is to all homes; false: not all have it yet. */
-  private boolean mend(PageKey key) {
-    Rendezvous now = members.get();
-    List<String> ranked = now.homes(key, config.nodesMax());
-    int homes = Math.min(config.replicas(), ranked.size());
-    boolean all = true;
-    for (int source = 0; source < ranked.size(); source++) {
-      ByteString page = read(ranked.get(source), key);
-      if (page != null) {
-        for (int home = 0; home < homes; home++) {
-          all &= home == source || write(ranked.get(home), new KeyedPage(key, page));
-        }
-        return all;
-      }
+  private final class NodeCopier implements RepairPlan.Copier<ByteString> {
+    @Override
+    public @Nullable ByteString read(String node, PageKey key) {
+      return readFrom(node, key);
     }
-    return false;
+
+    @Override
+    public boolean write(String node, PageKey key, ByteString page) {
+      return writeTo(node, new KeyedPage(key, page));
+    }
   }
 
-  private @Nullable ByteString read(String node, PageKey key) {
+  private @Nullable ByteString readFrom(String node, PageKey key) {
     ByteString[] read = new ByteString[1];
     try {
       nodes.call(
@@ -212,7 +195,7 @@ final class Repairer implements AutoCloseable {
     return read[0];
   }
 
-  private boolean write(String node, KeyedPage page) {
+  private boolean writeTo(String node, KeyedPage page) {
     try {
       nodes.call(node, transport -> transport.put(List.of(page)));
       return true;
@@ -236,7 +219,7 @@ final class Repairer implements AutoCloseable {
       if (done) {
         counts.add(Count.REPAIRS_DONE, 1);
       } else if (!deletions.isDeleted(repair.key())) {
-        queue.failed(repair, clock.getAsLong());
+        plan.failed(repair, clock.getAsLong());
       }
     } finally {
       lock.unlock();
