@@ -89,26 +89,6 @@ final class Repairer implements AutoCloseable {
     }
   }
 
-  /** Remembers pages that somebody here relies on. */
-  void hold(Collection<PageKey> keys) {
-    lock.lock();
-    try {
-      plan.hold(keys);
-    } finally {
-      lock.unlock();
-    }
-  }
-
-  /** Ends a hold of each page. */
-  void letGo(Collection<PageKey> keys) {
-    lock.lock();
-    try {
-      plan.letGo(keys);
-    } finally {
-      lock.unlock();
-    }
-  }
-
   /** Forgets pages that are deleted. */
   void forget(Collection<PageKey> keys) {
     lock.lock();

@@ -4,27 +4,24 @@ import io.kvtier.page.PageKey;
 import io.kvtier.replica.RepairQueue.Repair;
 import io.kvtier.replica.ReplicaCounts.Count;
 import java.util.Collection;
-import java.util.HashMap;
+import java.util.HashSet;
 import java.util.LinkedHashSet;
 import java.util.List;
-import java.util.Map;
+import java.util.Set;
 import org.jspecify.annotations.Nullable;
 
 /**
  * Which pages are to be brought back to all their homes, and when: those that a read or put found
- * missing somewhere, and, when the membership has changed, those that were stored or are held here
- * and have got a new home. For one thread at a time. Times are of one monotonic clock.
+ * missing somewhere, and, when the membership has changed, those that were stored here and have got
+ * a new home. For one thread at a time. Times are of one monotonic clock.
  */
 public final class RepairPlan {
   private final ReplicaConfig config;
   private final ReplicaCounts counts;
   private final RepairQueue queue;
 
-  /**
-   * Pages stored or held here, as far as there is room: how often each is held; 0 for one that was
-   * only stored, and counts until it is deleted.
-   */
-  private final Map<PageKey, Integer> stored = new HashMap<>();
+  /** Pages stored here and not deleted, as far as there is room. */
+  private final Set<PageKey> stored = new HashSet<>();
 
   /** Stored pages that have got a new home and have not been looked after yet. */
   private final LinkedHashSet<PageKey> moved = new LinkedHashSet<>();
@@ -59,29 +56,7 @@ public final class RepairPlan {
   public void remember(Collection<PageKey> keys) {
     for (PageKey key : keys) {
       if (stored.size() < config.keysMax()) {
-        stored.putIfAbsent(key, 0);
-      }
-    }
-  }
-
-  /** Remembers pages that somebody relies on from now on, whoever stored them. */
-  public void hold(Collection<PageKey> keys) {
-    for (PageKey key : keys) {
-      if (stored.size() < config.keysMax() || stored.containsKey(key)) {
-        stored.merge(key, 1, Integer::sum);
-      }
-    }
-  }
-
-  /**
-   * Ends a hold of each page; one that nobody holds any more is left to those who do elsewhere, so
-   * that a repair does not pin anew what nobody here lets go.
-   */
-  public void letGo(Collection<PageKey> keys) {
-    for (PageKey key : keys) {
-      if (stored.containsKey(key)
-          && stored.computeIfPresent(key, (_, holds) -> holds <= 1 ? null : holds - 1) == null) {
-        queue.forget(List.of(key));
+        stored.add(key);
       }
     }
   }
@@ -103,7 +78,7 @@ public final class RepairPlan {
     }
     seen = now;
     if (before != null) {
-      stored.keySet().stream()
+      stored.stream()
           .filter(key -> now.hasNewHome(key, config.replicas(), before))
           .forEach(moved::add);
     }
@@ -115,7 +90,7 @@ public final class RepairPlan {
     Repair due = queue.poll(nowNs);
     while (due == null && !moved.isEmpty()) {
       PageKey key = moved.removeFirst();
-      if (stored.containsKey(key)) {
+      if (stored.contains(key)) {
         counts.add(Count.REPAIRS_QUEUED, 1);
         due = new Repair(key, 0);
       }
