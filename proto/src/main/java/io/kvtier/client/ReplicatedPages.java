@@ -321,7 +321,7 @@ public final class ReplicatedPages implements PageTransport {
   // ---- delete
 
   /**
-   * Removes pages from every member.
+   * Removes pages from every member, those that drain included.
    *
    * @throws KvtierException the first member's refusal, once all have been asked; delete again then
    */
@@ -334,7 +334,7 @@ public final class ReplicatedPages implements PageTransport {
     Collection<PageKey> gone = Set.copyOf(keys);
     deletions.deleted(gone);
     repairer.forget(gone);
-    KvtierException refusal = atEvery(now, transport -> transport.delete(keys));
+    KvtierException refusal = atEach(everyone(now), transport -> transport.delete(keys));
     if (refusal != null) {
       throw refusal;
     }
@@ -348,25 +348,35 @@ public final class ReplicatedPages implements PageTransport {
    */
   @Override
   public void hold(List<PageKey> keys) {
-    KvtierException refusal = atEvery(membersOrRefuse(), transport -> transport.hold(keys));
+    KvtierException refusal = atEach(membersOrRefuse().nodes(), transport -> transport.hold(keys));
     if (refusal != null) {
       LOG.log(Level.WARNING, "pages are not held everywhere: {0}", refusal.getMessage());
     }
   }
 
-  /** Lets pages go at every member; the lease at one that does not answer ends by itself. */
+  /**
+   * Lets pages go at every member, those that drain included; the lease at one that does not answer
+   * ends by itself.
+   */
   @Override
   public void letGo(List<PageKey> keys) {
-    KvtierException refusal = atEvery(membersOrRefuse(), transport -> transport.letGo(keys));
+    KvtierException refusal =
+        atEach(everyone(membersOrRefuse()), transport -> transport.letGo(keys));
     if (refusal != null) {
       LOG.log(Level.WARNING, "pages are not let go everywhere: {0}", refusal.getMessage());
     }
   }
 
-  /** Does something at every member at once; the first refusal once all have answered, or null. */
-  private @Nullable KvtierException atEvery(Rendezvous now, Consumer<PageTransport> call) {
+  private static List<String> everyone(Rendezvous now) {
+    List<String> all = new ArrayList<>(now.nodes());
+    all.addAll(now.draining());
+    return all;
+  }
+
+  /** Does something at some nodes at once; the first refusal once all have answered, or null. */
+  private @Nullable KvtierException atEach(List<String> nodeIds, Consumer<PageTransport> call) {
     List<Future<Void>> calls = new ArrayList<>();
-    for (String node : now.nodes()) {
+    for (String node : nodeIds) {
       FutureTask<Void> task = new FutureTask<>(() -> nodes.call(node, call), null);
       Thread.ofVirtual().name("kvtier-replicas-", 0).start(task);
       calls.add(task);

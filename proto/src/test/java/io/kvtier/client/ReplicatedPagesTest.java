@@ -441,4 +441,13 @@ class ReplicatedPagesTest {
     assertThatThrownBy(call::run)
         .isInstanceOfSatisfying(KvtierException.class, e -> assertThat(e.code()).isEqualTo(code));
   }
+
+  @Test
+  void whatIsDeletedIsGoneFromNodesThatDrainToo() {
+    open(3, ReplicaConfig.of(3, 3, Duration.ofSeconds(10)));
+    replicated.put(pages);
+    members = new Rendezvous(2, List.of("tier-0", "tier-1"), Map.of(), List.of("tier-2"));
+    replicated.delete(keys());
+    assertThat(nodes.values()).allMatch(node -> node.pages.isEmpty());
+  }
 }

@@ -6,12 +6,15 @@ import io.kvtier.page.PageKey;
 import java.util.ArrayList;
 import java.util.Collection;
 import java.util.HashMap;
+import java.util.HashSet;
 import java.util.List;
 import java.util.Map;
+import java.util.Set;
 
 /**
  * What a worker has leased at one tier node, and how often each key is held. For one thread at a
- * time. A call that the tier refuses changes nothing here.
+ * time. Keys that the tier refuses to pin are not held. Keys that it could not be told to let go
+ * are let go here, and there with the next renewal that reaches it.
  */
 public final class NodeLease {
   /** The tier, as far as leases go; refusals as its Lease and Release calls have them. */
@@ -37,8 +40,13 @@ public final class NodeLease {
   /** How often each pinned key is held by sessions that share its page; 0: it belongs to one. */
   private final Map<PageKey, Integer> keys = new HashMap<>();
 
+  /** Keys let go here that the tier has not been told of. */
+  private final Set<PageKey> owed = new HashSet<>();
+
   private long leaseId;
   private boolean begun;
+  private long goneSinceNs;
+  private boolean gone;
 
   /**
    * Nothing leased.
@@ -49,9 +57,9 @@ public final class NodeLease {
     this.batchMax = batchMax;
   }
 
-  /** Keys that are leased. */
+  /** Keys that are leased, or that the tier has not been told to let go. */
   public int size() {
-    return keys.size();
+    return keys.size() + owed.size();
   }
 
   /** Whether a key is leased. */
@@ -84,6 +92,7 @@ public final class NodeLease {
       // The tier has been started again, or has not heard of us for too long.
       tier.leasedAgain(keys.size());
       leaseId = 0;
+      owed.clear();
       leaseInBatches(tier, keys.keySet());
       leaseInBatches(tier, wanted);
     }
@@ -95,6 +104,8 @@ public final class NodeLease {
     do {
       List<PageKey> batch = all.subList(from, Math.min(all.size(), from + batchMax));
       leaseId = tier.lease(leaseId, batch);
+      // Pinned again, what was to be let go stays.
+      owed.removeAll(batch);
       from += batch.size();
     } while (from < all.size());
   }
@@ -111,35 +122,64 @@ public final class NodeLease {
 
   /** Ends a hold of each key; the last one's end lets it go. */
   public void letGo(Tier tier, Collection<PageKey> shared) {
-    List<PageKey> last = shared.stream().filter(key -> keys.getOrDefault(key, 0) <= 1).toList();
+    List<PageKey> last =
+        shared.stream()
+            .filter(key -> {
+              Integer holds = keys.get(key);
+              return holds != null && holds <= 1;
+            })
+            .toList();
+    shared.forEach(key -> keys.computeIfPresent(key, (_, holds) -> Math.max(1, holds) - 1));
     release(tier, last);
-    shared.forEach(key -> keys.computeIfPresent(key, (_, holds) -> holds - 1));
   }
 
   /** Lets keys go, however often they are held. */
   public void release(Tier tier, Collection<PageKey> unwanted) {
-    if (!begun || unwanted.isEmpty()) {
+    for (PageKey key : unwanted) {
+      if (keys.remove(key) != null) {
+        owed.add(key);
+      }
+    }
+    tellOwed(tier);
+  }
+
+  private void tellOwed(Tier tier) {
+    if (owed.isEmpty()) {
       return;
     }
-    long known = unwanted.stream().distinct().filter(keys::containsKey).count();
-    if (known == keys.size()) {
+    if (keys.isEmpty()) {
       // No key: all, and the lease ends.
       tier.release(List.of());
       leaseId = 0;
     } else {
-      List<PageKey> all = List.copyOf(unwanted);
+      List<PageKey> all = List.copyOf(owed);
       for (int from = 0; from < all.size(); from += batchMax) {
         tier.release(all.subList(from, Math.min(all.size(), from + batchMax)));
       }
     }
-    unwanted.forEach(keys::remove);
+    owed.clear();
   }
 
-  /** Renews the lease, if anything is leased. */
+  /** Renews the lease, if anything is leased, and lets go what could not be before. */
   public void renew(Tier tier) {
+    tellOwed(tier);
     if (!keys.isEmpty()) {
       lease(tier, List.of());
     }
+  }
+
+  /**
+   * Hears whether the tier is a member. One that has not been for longer than a lease runs has
+   * leased nothing any more, and what it had is stored elsewhere: forget it.
+   *
+   * @return whether it has to be forgotten
+   */
+  public boolean isOver(boolean member, long nowNs, long ttlNs) {
+    if (!member && !gone) {
+      goneSinceNs = nowNs;
+    }
+    gone = !member;
+    return gone && nowNs - goneSinceNs > ttlNs;
   }
 
   /** Lets everything go. */

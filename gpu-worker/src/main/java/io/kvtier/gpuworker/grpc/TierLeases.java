@@ -5,6 +5,7 @@ import io.kvtier.client.PagesClient;
 import io.kvtier.gpuworker.core.NodeLease;
 import io.kvtier.page.PageKey;
 import java.time.Duration;
+import java.util.Collection;
 import java.util.List;
 import java.util.Map;
 import java.util.concurrent.ConcurrentHashMap;
@@ -139,6 +140,21 @@ final class TierLeases implements AutoCloseable {
   /** Lets keys go at a node, however often they are held. */
   void release(String node, PagesClient client, List<PageKey> keys) {
     alone(node, client, (lease, tier) -> lease.release(tier, keys));
+  }
+
+  /** Forgets what was leased at nodes that left the cluster long ago. */
+  void retain(Collection<String> members) {
+    long nowNs = System.nanoTime();
+    nodes.forEach((node, held) -> {
+      held.lock.lock();
+      try {
+        if (held.lease.isOver(members.contains(node), nowNs, ttl.toNanos())) {
+          nodes.remove(node, held);
+        }
+      } finally {
+        held.lock.unlock();
+      }
+    });
   }
 
   /** Each node on a thread of its own: one that does not answer must not end the others' leases. */
