@@ -10,6 +10,7 @@ import io.kvtier.replica.RepairQueue.Repair;
 import io.kvtier.replica.ReplicaConfig;
 import io.kvtier.replica.ReplicaCounts;
 import io.kvtier.replica.ReplicaCounts.Count;
+import java.util.BitSet;
 import java.util.Collection;
 import java.util.List;
 import java.util.concurrent.TimeUnit;
@@ -22,13 +23,15 @@ import java.util.logging.Logger;
 import org.jspecify.annotations.Nullable;
 
 /**
- * Brings pages back to all their homes, one at a time, on one thread of its own: those that a read
- * or put found missing somewhere, and, when the membership has changed, those that were stored here
- * and have got a new home.
+ * Brings pages back to all their homes, one at a time, on one thread of its own: those that {@link
+ * RepairPlan} finds.
  */
 final class Repairer implements AutoCloseable {
   private static final Logger LOG = Logger.getLogger(Repairer.class.getName());
   private static final long MEMBERS_LOOK_NS = 500_000_000L;
+
+  /** Pages that nodes are asked for at once. */
+  private static final int LOOK_MAX = 256;
 
   private final Supplier<Rendezvous> members;
   private final ReplicaNodes nodes;
@@ -89,6 +92,27 @@ final class Repairer implements AutoCloseable {
     }
   }
 
+  /** Remembers pages that somebody here relies on. */
+  void hold(Collection<PageKey> keys) {
+    lock.lock();
+    try {
+      plan.hold(keys);
+      changed.signalAll();
+    } finally {
+      lock.unlock();
+    }
+  }
+
+  /** Ends a hold of each page. */
+  void letGo(Collection<PageKey> keys) {
+    lock.lock();
+    try {
+      plan.letGo(keys);
+    } finally {
+      lock.unlock();
+    }
+  }
+
   /** Forgets pages that are deleted. */
   void forget(Collection<PageKey> keys) {
     lock.lock();
@@ -101,19 +125,19 @@ final class Repairer implements AutoCloseable {
 
   private void work() {
     try {
-      while (true) {
+      while (!isClosed()) {
+        lookForHeld();
         Repair repair = next();
-        if (repair == null) {
-          return;
+        if (repair != null) {
+          boolean done = false;
+          try {
+            done = plan.mend(members.get(), repair.key(), copier);
+          } catch (RuntimeException e) {
+            // Transports are foreign code: whatever one throws must not end all repairs.
+            LOG.log(Level.WARNING, e, () -> "page " + repair.key() + " could not be repaired");
+          }
+          finish(repair, done);
         }
-        boolean done = false;
-        try {
-          done = plan.mend(members.get(), repair.key(), copier);
-        } catch (RuntimeException e) {
-          // Transports are foreign code: whatever one throws must not end all repairs.
-          LOG.log(Level.WARNING, e, () -> "page " + repair.key() + " could not be repaired");
-        }
-        finish(repair, done);
       }
     } catch (InterruptedException e) {
       // Only close interrupts this thread, which ends with it.
@@ -121,23 +145,57 @@ final class Repairer implements AutoCloseable {
     }
   }
 
-  /** Waits for work; null: closed. */
-  private @Nullable Repair next() throws InterruptedException {
+  private boolean isClosed() {
     lock.lock();
     try {
-      while (!closed) {
-        lookAtMembers();
-        Repair due = plan.poll(clock.getAsLong());
-        if (due != null) {
-          return due;
-        }
-        long waitNs = Math.min(MEMBERS_LOOK_NS, plan.untilDueNs(clock.getAsLong()));
-        long _ = changed.awaitNanos(waitNs);
-      }
-      return null;
+      return closed;
     } finally {
       lock.unlock();
     }
+  }
+
+  /** The next repair that is due; null: there was none, and a while has been waited for one. */
+  private @Nullable Repair next() throws InterruptedException {
+    lock.lock();
+    try {
+      lookAtMembers();
+      Repair due = plan.poll(clock.getAsLong());
+      if (due == null && !closed) {
+        long waitNs = Math.min(MEMBERS_LOOK_NS, plan.untilDueNs(clock.getAsLong()));
+        long _ = changed.awaitNanos(waitNs);
+      }
+      return due;
+    } finally {
+      lock.unlock();
+    }
+  }
+
+  /** Has those pages repaired that came to be held here and that a home lacks. */
+  private void lookForHeld() {
+    List<PageKey> unseen;
+    do {
+      lock.lock();
+      try {
+        unseen = closed ? List.of() : plan.takeUnseen(LOOK_MAX);
+      } finally {
+        lock.unlock();
+      }
+      if (!unseen.isEmpty()) {
+        RepairPlan.lacking(members.get(), config.replicas(), unseen, this::contains)
+            .forEach(this::repair);
+      }
+    } while (!unseen.isEmpty());
+  }
+
+  private @Nullable BitSet contains(String node, List<PageKey> keys) {
+    BitSet[] found = new BitSet[1];
+    try {
+      nodes.call(node, transport -> found[0] = transport.contains(keys));
+    } catch (KvtierException e) {
+      // What it lacks is found by a read that misses it.
+      return null;
+    }
+    return found[0];
   }
 
   private void lookAtMembers() {

@@ -48,7 +48,7 @@ import org.jspecify.annotations.Nullable;
  *       or is silent; a slow one is hedged within a budget. Whole pages are verified here too;
  *       sections carry no checksums of their own and rely on the node's verification.
  *   <li>A page that a home lacks is copied there behind the callers' backs; so are, when the
- *       membership changes, pages stored here that have got a new home.
+ *       membership changes, pages stored or held here that have got a new home.
  *   <li>A delete goes to every member, and outlives copies and repairs under way.
  * </ul>
  *
@@ -344,11 +344,13 @@ public final class ReplicatedPages implements PageTransport {
 
   /**
    * Holds pages at every member that answers; where one does not, other copies of its pages are
-   * held.
+   * held. Held pages are repaired like those stored here.
    */
   @Override
   public void hold(List<PageKey> keys) {
-    KvtierException refusal = atEach(membersOrRefuse().nodes(), transport -> transport.hold(keys));
+    KvtierException refusal =
+        atEach(membersOrRefuse().nodes(), transport -> transport.hold(keys));
+    repairer.hold(keys);
     if (refusal != null) {
       LOG.log(Level.WARNING, "pages are not held everywhere: {0}", refusal.getMessage());
     }
@@ -360,6 +362,8 @@ public final class ReplicatedPages implements PageTransport {
    */
   @Override
   public void letGo(List<PageKey> keys) {
+    // First: a repair of what nobody here holds would pin it for good.
+    repairer.letGo(keys);
     KvtierException refusal =
         atEach(everyone(membersOrRefuse()), transport -> transport.letGo(keys));
     if (refusal != null) {

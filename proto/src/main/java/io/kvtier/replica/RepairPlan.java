@@ -3,28 +3,40 @@ package io.kvtier.replica;
 import io.kvtier.page.PageKey;
 import io.kvtier.replica.RepairQueue.Repair;
 import io.kvtier.replica.ReplicaCounts.Count;
+import java.util.ArrayList;
+import java.util.BitSet;
 import java.util.Collection;
+import java.util.HashMap;
 import java.util.HashSet;
 import java.util.LinkedHashSet;
 import java.util.List;
+import java.util.Map;
 import java.util.Set;
+import java.util.TreeMap;
 import org.jspecify.annotations.Nullable;
 
 /**
  * Which pages are to be brought back to all their homes, and when: those that a read or put found
- * missing somewhere, and, when the membership has changed, those that were stored here and have got
- * a new home. For one thread at a time. Times are of one monotonic clock.
+ * missing somewhere; when the membership has changed, those that were stored or are held here and
+ * have got a new home; and those that come to be held here and lack a copy. For one thread at a
+ * time. Times are of one monotonic clock.
  */
 public final class RepairPlan {
   private final ReplicaConfig config;
   private final ReplicaCounts counts;
   private final RepairQueue queue;
 
-  /** Pages stored here and not deleted, as far as there is room. */
-  private final Set<PageKey> stored = new HashSet<>();
+  /**
+   * Pages stored or held here, as far as there is room: how often each is held; 0 for one that was
+   * only stored, and counts until it is deleted.
+   */
+  private final Map<PageKey, Integer> stored = new HashMap<>();
 
   /** Stored pages that have got a new home and have not been looked after yet. */
   private final LinkedHashSet<PageKey> moved = new LinkedHashSet<>();
+
+  /** Held pages that others have stored, of which it is not known yet whether a home lacks them. */
+  private final LinkedHashSet<PageKey> unseen = new LinkedHashSet<>();
 
   private @Nullable Rendezvous seen;
 
@@ -55,8 +67,34 @@ public final class RepairPlan {
   /** Remembers pages that have been stored. */
   public void remember(Collection<PageKey> keys) {
     for (PageKey key : keys) {
+      unseen.remove(key);
       if (stored.size() < config.keysMax()) {
-        stored.add(key);
+        stored.putIfAbsent(key, 0);
+      }
+    }
+  }
+
+  /** Remembers pages that somebody relies on from now on, whoever stored them. */
+  public void hold(Collection<PageKey> keys) {
+    for (PageKey key : keys) {
+      if (stored.size() < config.keysMax() || stored.containsKey(key)) {
+        if (stored.merge(key, 1, Integer::sum) == 1) {
+          unseen.add(key);
+        }
+      }
+    }
+  }
+
+  /**
+   * Ends a hold of each page; one that nobody holds any more is left to those who do elsewhere, so
+   * that a repair does not pin anew what nobody here lets go.
+   */
+  public void letGo(Collection<PageKey> keys) {
+    for (PageKey key : keys) {
+      if (stored.containsKey(key)
+          && stored.computeIfPresent(key, (_, holds) -> holds <= 1 ? null : holds - 1) == null) {
+        queue.forget(List.of(key));
+        unseen.remove(key);
       }
     }
   }
@@ -65,6 +103,7 @@ public final class RepairPlan {
   public void forget(Collection<PageKey> keys) {
     queue.forget(keys);
     keys.forEach(stored::remove);
+    keys.forEach(unseen::remove);
   }
 
   /**
@@ -78,11 +117,52 @@ public final class RepairPlan {
     }
     seen = now;
     if (before != null) {
-      stored.stream()
+      stored.keySet().stream()
           .filter(key -> now.hasNewHome(key, config.replicas(), before))
           .forEach(moved::add);
     }
     return true;
+  }
+
+  /** Tells which pages nodes have. */
+  public interface Looker {
+    /** Which of some keys a node has; null: it does not answer. */
+    @Nullable BitSet contains(String node, List<PageKey> keys);
+  }
+
+  /**
+   * Takes pages out that have come to be held here and have not been looked for yet: whoever stored
+   * them may be gone, and may not have seen that they lost a copy.
+   *
+   * @param max most pages
+   */
+  public List<PageKey> takeUnseen(int max) {
+    List<PageKey> taken = unseen.stream().limit(max).toList();
+    taken.forEach(unseen::remove);
+    return taken;
+  }
+
+  /** Finds those of some pages that are stored, but not at all their homes. */
+  public static List<PageKey> lacking(
+      Rendezvous now, int replicas, Collection<PageKey> keys, Looker looker) {
+    Map<String, List<PageKey>> byHome = new TreeMap<>();
+    for (PageKey key : keys) {
+      now.homes(key, replicas)
+          .forEach(home -> {
+            byHome.computeIfAbsent(home, _ -> new ArrayList<>()).add(key);
+          });
+    }
+    Set<PageKey> there = new HashSet<>();
+    Set<PageKey> lacking = new LinkedHashSet<>();
+    byHome.forEach((home, asked) -> {
+      BitSet found = looker.contains(home, asked);
+      for (int i = 0; i < asked.size() && found != null; i++) {
+        (found.get(i) ? there : lacking).add(asked.get(i));
+      }
+    });
+    // What no home has is on its way, or lost: a read will tell.
+    lacking.retainAll(there);
+    return List.copyOf(lacking);
   }
 
   /** Removes and returns a page that is due; null: there is none. */
@@ -90,7 +170,7 @@ public final class RepairPlan {
     Repair due = queue.poll(nowNs);
     while (due == null && !moved.isEmpty()) {
       PageKey key = moved.removeFirst();
-      if (stored.contains(key)) {
+      if (stored.containsKey(key)) {
         counts.add(Count.REPAIRS_QUEUED, 1);
         due = new Repair(key, 0);
       }
@@ -105,7 +185,7 @@ public final class RepairPlan {
 
   /** Nanoseconds until a page is due; {@link Long#MAX_VALUE}: none waits. */
   public long untilDueNs(long nowNs) {
-    return moved.isEmpty() ? queue.untilDueNs(nowNs) : 0;
+    return moved.isEmpty() && unseen.isEmpty() ? queue.untilDueNs(nowNs) : 0;
   }
 
   /** Copies a page from wherever it is to all homes; false: not all have it yet. */

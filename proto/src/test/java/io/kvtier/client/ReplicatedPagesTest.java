@@ -450,4 +450,18 @@ class ReplicatedPagesTest {
     replicated.delete(keys());
     assertThat(nodes.values()).allMatch(node -> node.pages.isEmpty());
   }
+
+  @Test
+  void whatIsHeldHereAndWasStoredElsewhereIsCopiedToItsNewHomes() throws InterruptedException {
+    open(2, ReplicaConfig.of(2, 2, Duration.ofSeconds(10)));
+    nodes.values().forEach(node -> node.put(pages));
+    replicated.hold(keys());
+    requireAllRead();
+    nodes.put("tier-2", new FakeNode());
+    join(2);
+    List<PageKey> moved =
+        keys().stream().filter(key -> members.homes(key, 2).contains("tier-2")).toList();
+    assertThat(moved).isNotEmpty();
+    awaitAll(node("tier-2"), moved);
+  }
 }
