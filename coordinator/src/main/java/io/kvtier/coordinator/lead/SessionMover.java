@@ -14,7 +14,9 @@ import io.kvtier.v1.ResumeRequest;
 import io.kvtier.v1.Session;
 import io.kvtier.v1.SessionRecord;
 import java.util.HashSet;
+import java.util.LinkedHashMap;
 import java.util.List;
+import java.util.Map;
 import java.util.Optional;
 import java.util.Set;
 import java.util.concurrent.locks.ReentrantLock;
@@ -43,6 +45,21 @@ public final class SessionMover {
   private final Workers workers;
   private final Prompts prompts;
   private final CoordinatorMeters meters;
+
+  /** Sessions whose last tried epochs are remembered. */
+  private static final int TRIED_MAX = 4096;
+
+  /**
+   * The highest epoch that any worker was asked to take each session in, the oldest dropped: one
+   * whose answer was lost may have it, so no other worker is asked for the same. Guarded by itself.
+   */
+  private final Map<String, Long> triedEpochs =
+      new LinkedHashMap<>() {
+        @Override
+        protected boolean removeEldestEntry(Map.Entry<String, Long> eldest) {
+          return size() > TRIED_MAX;
+        }
+      };
 
   /** By the hash of the session's id. */
   private final List<ReentrantLock> locks =
@@ -164,11 +181,20 @@ public final class SessionMover {
     }
   }
 
-  /** Has a worker take the session, in an epoch above all that it knows of. */
+  /** An epoch of a session that no worker was asked for. */
+  private long freshEpoch(SessionRecord record) {
+    synchronized (triedEpochs) {
+      return triedEpochs.merge(
+          record.getSession().getSessionId(),
+          record.getSession().getEpoch() + 1,
+          (tried, next) -> Math.max(tried + 1, next));
+    }
+  }
+
+  /** Has a worker take the session, in an epoch above all that it or another one knows of. */
   private AttachResponse attach(SessionRecord record, Session.Builder there) {
-    long epoch = record.getSession().getEpoch();
     for (int tried = 1; tried <= EPOCHS_TRIED_MAX; tried++) {
-      there.setEpoch(epoch + tried);
+      there.setEpoch(freshEpoch(record));
       try {
         return workers.attach(
             AttachRequest.newBuilder()
