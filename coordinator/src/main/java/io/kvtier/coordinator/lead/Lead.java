@@ -153,7 +153,9 @@ public final class Lead {
         leases.clear();
         LOG.log(Level.INFO, "this coordinator leads, in term {0}", Long.toString(term));
       }
-      return leases.lapsed(view.state.nodes().nodes(), view.nowNs);
+      return leases.mayHaveLapsed(view.nowNs)
+          ? leases.lapsed(view.state.nodes().nodes(), view.nowNs)
+          : List.of();
     });
   }
 
