@@ -9,6 +9,7 @@ import static org.assertj.core.api.Assertions.assertThatThrownBy;
 import com.google.protobuf.ByteString;
 import io.kvtier.KvtierException;
 import io.kvtier.KvtierException.Code;
+import io.kvtier.TenantName;
 import io.kvtier.cachetier.cache.CacheLimits;
 import io.kvtier.cachetier.lease.LeaseLimits;
 import io.kvtier.client.PageTransport.KeyedPage;
@@ -293,29 +294,30 @@ final class LocalReadsTest {
 
   @ParameterizedTest
   @EnumSource(names = {"WIRE_ONLY", "GRPC_ONLY"})
-  void putsAreChargedToTheClientsTenant(Option way) {
+  void putsAreChargedToThePagesTenants(Option way) {
     CacheLimits limits =
         new CacheLimits(Optional.empty(), Long.MAX_VALUE, Map.of("small", 16L << 20), false);
     PageLayout layout = TestPages.raw16(8, 128);
     try (CacheTier tier =
             start(EndpointConfig.loopback(), DirectConfig.defaults(), limits, Verification.TIER);
-        PagesClient any = client(tier, way);
-        PagesClient small =
-            new PagesClient(tier.target(), Duration.ofSeconds(20), Optional.of("small"), way)) {
+        PagesClient client = client(tier, way)) {
       int quota = (16 << 20) / layout.pageLength();
       for (int i = 0; i < quota; i++) {
-        put(small, i, layout);
+        // In one call, so that the tenants change on the way.
+        client.put(
+            List.of(keyed(2 * i, layout, TenantName.DEFAULT), keyed(2 * i + 1, layout, "small")));
       }
-      assertThatThrownBy(() -> put(small, quota, layout))
+      KeyedPage more = keyed(2 * quota, layout, "small");
+      assertThatThrownBy(() -> client.put(List.of(more)))
           .isInstanceOf(KvtierException.class)
           .hasMessageContaining("tenant 'small' is full");
-      put(any, quota, layout);
+      client.put(List.of(keyed(2 * quota, layout, TenantName.DEFAULT)));
     }
   }
 
-  private static void put(PagesClient client, int index, PageLayout layout) {
+  private static KeyedPage keyed(int index, PageLayout layout, String tenant) {
     ByteString page = ByteString.copyFrom(page(layout, 0, index).byteArray());
-    client.put(List.of(new KeyedPage(keyOf(index, layout), page)));
+    return new KeyedPage(keyOf(index, layout), page, tenant);
   }
 
   private static List<ByteString> allOrNone(PagesClient client) {

@@ -5,6 +5,7 @@ import static java.nio.charset.StandardCharsets.US_ASCII;
 import io.grpc.Status;
 import io.kvtier.KvtierException;
 import io.kvtier.KvtierException.Code;
+import io.kvtier.TenantName;
 import io.kvtier.client.PageTransport.KeyedPage;
 import io.kvtier.page.PageKey;
 import io.kvtier.rpc.Statuses;
@@ -30,7 +31,6 @@ import java.time.Duration;
 import java.util.BitSet;
 import java.util.Deque;
 import java.util.List;
-import java.util.Optional;
 import java.util.Set;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.ConcurrentLinkedDeque;
@@ -65,14 +65,12 @@ final class DirectPages implements AutoCloseable {
   private final SocketAddress address;
   private final String peer;
   private final Duration deadline;
-  private final Optional<String> tenant;
   private final Deque<Idle> idle = new ConcurrentLinkedDeque<>();
   private final Set<Turn> turns = ConcurrentHashMap.newKeySet();
   private final Future<?> sweeping;
   private volatile boolean closed;
 
-  DirectPages(SocketAddress address, String peer, Duration deadline, Optional<String> tenant) {
-    this.tenant = tenant;
+  DirectPages(SocketAddress address, String peer, Duration deadline) {
     this.address = address;
     this.peer = peer;
     this.deadline = deadline;
@@ -88,8 +86,12 @@ final class DirectPages implements AutoCloseable {
             Thread.ofPlatform().daemon().name("kvtier-deadlines").factory());
   }
 
-  /** A connection kept for the next call. */
-  private record Idle(FrameChannel channel, long sinceNs) {}
+  /**
+   * A connection kept for the next call.
+   *
+   * @param tenant that puts over it are charged to
+   */
+  private record Idle(FrameChannel channel, long sinceNs, String tenant) {}
 
   /** A call under way. */
   private static final class Turn {
@@ -100,8 +102,12 @@ final class DirectPages implements AutoCloseable {
     /** Nothing has come over its connection yet but the greeting. */
     private boolean fresh;
 
-    Turn(FrameChannel channel, long endNs) {
+    /** That puts over its connection are charged to. */
+    private String tenant;
+
+    Turn(FrameChannel channel, String tenant, long endNs) {
       this.channel = channel;
+      this.tenant = tenant;
       this.endNs = endNs;
     }
   }
@@ -132,33 +138,39 @@ final class DirectPages implements AutoCloseable {
   }
 
   private interface Conversation<T> {
-    T with(FrameChannel channel) throws IOException;
+    T with(Turn turn) throws IOException;
   }
 
-  private <T> T call(Conversation<T> conversation) throws IOException {
+  /**
+   * Has a conversation.
+   *
+   * @param puts whether it puts pages: then EXHAUSTED may be the tier's last word about them, where
+   *     a read can lack nothing but this path's memory
+   * @throws IOException if it is to be tried over gRPC
+   */
+  private <T> T call(boolean puts, Conversation<T> conversation) throws IOException {
     long endNs = System.nanoTime() + deadline.toNanos();
     Idle used = idle.poll();
-    FrameChannel kept = used == null ? null : used.channel();
-    Turn turn = new Turn(kept == null ? connect() : kept, endNs);
+    Turn turn =
+        used == null
+            ? new Turn(connect(), TenantName.DEFAULT, endNs)
+            : new Turn(used.channel(), used.tenant(), endNs);
     turns.add(turn);
     boolean whole = false;
     try {
-      if (kept == null) {
+      if (used == null) {
         // Under the deadline: a tier that is stopped takes connections and says nothing.
         turn.channel.greet();
         turn.channel.awaitGreeting();
-        if (tenant.isPresent()) {
-          turn.channel.add(Frames.TENANT, OutgoingBytes.whole(tenant.get().getBytes(US_ASCII)));
-        }
         turn.fresh = true;
       }
-      T result = conversation.with(turn.channel);
+      T result = conversation.with(turn);
       whole = true;
       return result;
     } catch (KvtierException e) {
-      if (turn.fresh && e.code() == Code.EXHAUSTED) {
+      if ((turn.fresh || !puts) && e.code() == Code.EXHAUSTED) {
         // It may be the connections that are exhausted; over gRPC it is told what else is.
-        throw new IOException("a new connection was refused: " + e.getMessage(), e);
+        throw new IOException("the direct path is exhausted: " + e.getMessage(), e);
       }
       throw e;
     } catch (IOException e) {
@@ -172,7 +184,7 @@ final class DirectPages implements AutoCloseable {
     } finally {
       turns.remove(turn);
       if (whole && !turn.late && !closed && idle.size() < KEPT_MAX) {
-        idle.push(new Idle(turn.channel, System.nanoTime()));
+        idle.push(new Idle(turn.channel, System.nanoTime(), turn.tenant));
         if (closed) {
           close();
         }
@@ -217,66 +229,84 @@ final class DirectPages implements AutoCloseable {
 
   private void read(byte kind, byte[] request, Consumer<IncomingBytes> answers) throws IOException {
     boolean _ =
-        call(channel -> {
-          channel.add(kind, OutgoingBytes.whole(request));
-          channel.flush();
-          while (answered(channel)) {
-            answers.accept(channel.body());
-          }
-          return true;
-        });
+        call(
+            false,
+            turn -> {
+              FrameChannel channel = turn.channel;
+              channel.add(kind, OutgoingBytes.whole(request));
+              channel.flush();
+              while (answered(channel)) {
+                answers.accept(channel.body());
+              }
+              return true;
+            });
   }
 
   /** As Pages.Contains: bit i for key i. */
   BitSet contains(List<PageKey> keys) throws IOException {
-    return call(channel -> {
-      int length = keys.size() * PageKey.LENGTH;
-      ByteBuffer body =
-          channel.room(Frames.HEADER_BYTES + length).duplicate().order(ByteOrder.BIG_ENDIAN);
-      int at = body.position() + Frames.HEADER_BYTES;
-      for (PageKey key : keys) {
-        key.write(body, at);
-        at += PageKey.LENGTH;
-      }
-      channel.addWritten(Frames.CONTAINS, length);
-      channel.flush();
-      requireAnswer(channel);
-      ByteBuffer bits = channel.bodyBuffer();
-      if (bits.remaining() != (keys.size() + 7) / 8) {
-        throw new KvtierException(
-            Code.INTERNAL,
-            "%s answered %d bytes for %d pages".formatted(peer, bits.remaining(), keys.size()));
-      }
-      return BitSet.valueOf(bits);
-    });
+    return call(
+        false,
+        turn -> {
+          FrameChannel channel = turn.channel;
+          int length = keys.size() * PageKey.LENGTH;
+          ByteBuffer body =
+              channel.room(Frames.HEADER_BYTES + length).duplicate().order(ByteOrder.BIG_ENDIAN);
+          int at = body.position() + Frames.HEADER_BYTES;
+          for (PageKey key : keys) {
+            key.write(body, at);
+            at += PageKey.LENGTH;
+          }
+          channel.addWritten(Frames.CONTAINS, length);
+          channel.flush();
+          requireAnswer(channel);
+          ByteBuffer bits = channel.bodyBuffer();
+          if (bits.remaining() != (keys.size() + 7) / 8) {
+            throw new KvtierException(
+                Code.INTERNAL,
+                "%s answered %d bytes for %d pages".formatted(peer, bits.remaining(), keys.size()));
+          }
+          return BitSet.valueOf(bits);
+        });
   }
 
   /** As Pages.Put. */
   void put(List<KeyedPage> pages, Consumer<PutResponse> acks) throws IOException {
     boolean _ =
-        call(channel -> {
-          int acknowledged = 0;
-          for (int sent = 0; sent < pages.size(); sent++) {
-            if (sent - acknowledged >= PUT_AHEAD) {
+        call(
+            true,
+            turn -> {
+              FrameChannel channel = turn.channel;
+              int acknowledged = 0;
+              for (int sent = 0; sent < pages.size(); sent++) {
+                if (sent - acknowledged >= PUT_AHEAD) {
+                  channel.flush();
+                  acks.accept(acknowledgement(channel));
+                  acknowledged++;
+                }
+                KeyedPage page = pages.get(sent);
+                charge(turn, page.tenant());
+                channel.add(
+                    Frames.PUT,
+                    OutgoingBytes.put(
+                        page.key(), new UnsafeBuffer(page.page().asReadOnlyByteBuffer())));
+                if (channel.waiting() >= SEND_BYTES) {
+                  channel.flush();
+                }
+              }
               channel.flush();
-              acks.accept(acknowledgement(channel));
-              acknowledged++;
-            }
-            KeyedPage page = pages.get(sent);
-            channel.add(
-                Frames.PUT,
-                OutgoingBytes.put(
-                    page.key(), new UnsafeBuffer(page.page().asReadOnlyByteBuffer())));
-            if (channel.waiting() >= SEND_BYTES) {
-              channel.flush();
-            }
-          }
-          channel.flush();
-          for (; acknowledged < pages.size(); acknowledged++) {
-            acks.accept(acknowledgement(channel));
-          }
-          return true;
-        });
+              for (; acknowledged < pages.size(); acknowledged++) {
+                acks.accept(acknowledgement(channel));
+              }
+              return true;
+            });
+  }
+
+  /** Has the puts that follow charged to a tenant. */
+  private static void charge(Turn turn, String tenant) throws IOException {
+    if (!tenant.equals(turn.tenant)) {
+      turn.channel.add(Frames.TENANT, OutgoingBytes.whole(tenant.getBytes(US_ASCII)));
+      turn.tenant = tenant;
+    }
   }
 
   private PutResponse acknowledgement(FrameChannel channel) throws IOException {

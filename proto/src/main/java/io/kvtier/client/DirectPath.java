@@ -12,7 +12,6 @@ import java.net.UnixDomainSocketAddress;
 import java.nio.file.InvalidPathException;
 import java.nio.file.Path;
 import java.time.Duration;
-import java.util.Optional;
 import java.util.function.Consumer;
 import java.util.function.Supplier;
 import java.util.logging.Level;
@@ -56,7 +55,6 @@ final class DirectPath implements AutoCloseable {
   private final Duration deadline;
   private final Supplier<DirectResponse> asking;
   private final Consumer<TouchRequest> touching;
-  private final Optional<String> tenant;
   private final boolean inFiles;
   private final boolean verify;
 
@@ -76,7 +74,6 @@ final class DirectPath implements AutoCloseable {
    *
    * @param asking asks the tier; may throw StatusRuntimeException
    * @param touching tells the tier of reads in its files; must not throw
-   * @param tenant that puts are charged to; empty: the default one
    * @param inFiles whether the tier's files may be read
    * @param verify whether what is read in them is verified
    */
@@ -86,7 +83,6 @@ final class DirectPath implements AutoCloseable {
       Duration deadline,
       Supplier<DirectResponse> asking,
       Consumer<TouchRequest> touching,
-      Optional<String> tenant,
       boolean inFiles,
       boolean verify) {
     this.target = target;
@@ -94,7 +90,6 @@ final class DirectPath implements AutoCloseable {
     this.deadline = deadline;
     this.asking = asking;
     this.touching = touching;
-    this.tenant = tenant;
     this.inFiles = inFiles;
     this.verify = verify;
   }
@@ -138,8 +133,7 @@ final class DirectPath implements AutoCloseable {
       SocketAddress address = address(response);
       here =
           new Found(
-              address == null ? null : new DirectPages(address, peer, deadline, tenant),
-              local(response));
+              address == null ? null : new DirectPages(address, peer, deadline), local(response));
     } catch (StatusRuntimeException e) {
       // A tier that does not answer is asked again; one that does not know the question is not.
       if (e.getStatus().getCode() != io.grpc.Status.Code.UNIMPLEMENTED) {

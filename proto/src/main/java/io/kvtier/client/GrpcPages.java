@@ -3,14 +3,13 @@ package io.kvtier.client;
 import io.grpc.Channel;
 import io.grpc.ClientInterceptors;
 import io.grpc.ManagedChannel;
-import io.grpc.Metadata;
 import io.grpc.MethodDescriptor;
 import io.grpc.StatusRuntimeException;
-import io.grpc.stub.MetadataUtils;
 import io.kvtier.KvtierException;
 import io.kvtier.client.PageTransport.KeyedPage;
 import io.kvtier.rpc.Channels;
 import io.kvtier.rpc.Statuses;
+import io.kvtier.rpc.Tenant;
 import io.kvtier.v1.PagesGrpc;
 import io.kvtier.v1.PutRequest;
 import io.kvtier.v1.PutResponse;
@@ -19,7 +18,6 @@ import io.kvtier.wire.PagesMethods;
 import io.kvtier.wire.Staging;
 import java.time.Duration;
 import java.util.List;
-import java.util.Optional;
 import java.util.Queue;
 import java.util.concurrent.ArrayBlockingQueue;
 import java.util.concurrent.TimeUnit;
@@ -41,28 +39,15 @@ final class GrpcPages implements AutoCloseable {
   private static final int GET_AHEAD_MAX = 64;
   private static final int STAGINGS_KEPT = 8;
 
-  /** The metadata entry that names the tenant. */
-  private static final Metadata.Key<String> TENANT =
-      Metadata.Key.of("kvtier-tenant", Metadata.ASCII_STRING_MARSHALLER);
-
-  private final ManagedChannel owned;
-  private final Channel channel;
+  private final ManagedChannel channel;
   private final String peer;
   private final int pageBytesMax;
   private final Queue<Staging> stagings = new ArrayBlockingQueue<>(STAGINGS_KEPT);
 
-  GrpcPages(String target, String peer, Optional<String> tenant, int pageBytesMax) {
-    this.owned = Channels.open(target);
-    this.channel = tenant.map(name -> named(owned, name)).orElse(owned);
+  GrpcPages(String target, String peer, int pageBytesMax) {
+    this.channel = Channels.open(target);
     this.peer = peer;
     this.pageBytesMax = pageBytesMax;
-  }
-
-  private static Channel named(ManagedChannel channel, String tenant) {
-    Metadata metadata = new Metadata();
-    metadata.put(TENANT, tenant);
-    return ClientInterceptors.intercept(
-        channel, MetadataUtils.newAttachHeadersInterceptor(metadata));
   }
 
   /** The methods of one request and one answer. */
@@ -84,12 +69,14 @@ final class GrpcPages implements AutoCloseable {
     }
   }
 
-  /** Puts pages, with a bound of the bytes that are on their way. */
+  /** Puts pages of one tenant, with a bound of the bytes that are on their way. */
   void put(List<KeyedPage> pages, Duration time, Consumer<PutResponse> acks) {
     int[] acknowledged = {0};
+    Channel charged =
+        ClientInterceptors.intercept(channel, Tenant.attach(pages.getFirst().tenant()));
     try (CallerCall<PutRequest, PutResponse> call =
         new CallerCall<>(
-            channel,
+            charged,
             PagesMethods.PUT,
             time,
             peer,
@@ -171,6 +158,6 @@ final class GrpcPages implements AutoCloseable {
 
   @Override
   public void close() {
-    Channels.close(owned);
+    Channels.close(channel);
   }
 }

@@ -3,6 +3,7 @@ package io.kvtier.client;
 import com.google.protobuf.ByteString;
 import io.kvtier.KvtierException;
 import io.kvtier.KvtierException.Code;
+import io.kvtier.TenantName;
 import io.kvtier.page.PageKey;
 import io.kvtier.page.PageLayout;
 import io.kvtier.page.TokenRows;
@@ -21,8 +22,26 @@ import org.agrona.concurrent.UnsafeBuffer;
  * faults in its place.
  */
 public interface PageTransport extends AutoCloseable {
-  /** A page and its key. The bytes are shared, not copied. */
-  record KeyedPage(PageKey key, ByteString page) {}
+  /**
+   * A page and its key. The bytes are shared, not copied.
+   *
+   * @param tenant that a put of it is charged to
+   */
+  record KeyedPage(PageKey key, ByteString page, String tenant) {
+    /** A page of the default tenant. */
+    public KeyedPage(PageKey key, ByteString page) {
+      this(key, page, TenantName.DEFAULT);
+    }
+
+    /** Index behind the pages from {@code from} on that have its tenant. */
+    static int endOfTenant(List<KeyedPage> pages, int from) {
+      int end = from + 1;
+      while (end < pages.size() && pages.get(end).tenant.equals(pages.get(from).tenant)) {
+        end++;
+      }
+      return end;
+    }
+  }
 
   /**
    * Stores pages and returns once all are stored.

@@ -80,20 +80,11 @@ public final class PagesClient implements PageTransport {
     WIRE_ONLY
   }
 
-  /** Opens a client of the default tenant; nothing is sent until the first call. */
+  /** Opens a client; nothing is sent until the first call. */
   public PagesClient(String target, Duration deadline, Option... options) {
-    this(target, deadline, Optional.empty(), options);
-  }
-
-  /**
-   * Opens a client; nothing is sent until the first call.
-   *
-   * @param tenant that puts are charged to; empty: the default one
-   */
-  public PagesClient(String target, Duration deadline, Optional<String> tenant, Option... options) {
     Set<Option> set = Set.of(options);
     this.peer = "the tier at " + target;
-    this.grpc = new GrpcPages(target, peer, tenant, PAGE_BYTES_MAX);
+    this.grpc = new GrpcPages(target, peer, PAGE_BYTES_MAX);
     boolean verify = !set.contains(Option.TRUSTING);
     this.checks = new AnswerChecks(peer, verify, this::tellFlawed);
     this.deadline = deadline;
@@ -107,7 +98,6 @@ public final class PagesClient implements PageTransport {
                     ? DirectResponse.getDefaultInstance()
                     : grpc.unary(deadline).direct(DirectRequest.getDefaultInstance()),
             this::tellTouched,
-            tenant,
             !set.contains(Option.WIRE_ONLY),
             verify);
   }
@@ -127,8 +117,14 @@ public final class PagesClient implements PageTransport {
         direct.failed(path, e);
       }
     }
-    int[] acknowledged = {0};
-    grpc.put(pages, left(startNs), ack -> requireAcknowledges(pages, acknowledged[0]++, ack));
+    // A call is charged to one tenant.
+    for (int from = 0; from < pages.size(); ) {
+      int end = KeyedPage.endOfTenant(pages, from);
+      List<KeyedPage> part = pages.subList(from, end);
+      int[] acknowledged = {0};
+      grpc.put(part, left(startNs), ack -> requireAcknowledges(part, acknowledged[0]++, ack));
+      from = end;
+    }
   }
 
   private void requireAcknowledges(List<KeyedPage> pages, int index, PutResponse response) {

@@ -11,7 +11,6 @@ import java.net.InetSocketAddress;
 import java.nio.channels.ServerSocketChannel;
 import java.time.Duration;
 import java.util.List;
-import java.util.Optional;
 import java.util.concurrent.TimeUnit;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.Timeout;
@@ -24,8 +23,7 @@ class DirectPagesTest {
     try (ServerSocketChannel silent = ServerSocketChannel.open()) {
       silent.bind(new InetSocketAddress(InetAddress.getLoopbackAddress(), 0));
       try (DirectPages pages =
-          new DirectPages(
-              silent.getLocalAddress(), "the tier", Duration.ofMillis(200), Optional.empty())) {
+          new DirectPages(silent.getLocalAddress(), "the tier", Duration.ofMillis(200))) {
         assertThatThrownBy(() -> pages.contains(List.of()))
             .isInstanceOfSatisfying(
                 KvtierException.class, e -> assertThat(e.code()).isEqualTo(Code.DEADLINE))

@@ -72,7 +72,7 @@ public final class SessionOpener {
     while (tried.size() < WORKERS_TRIED_MAX
         && lead.nowNs() - startNs < TRYING_NS_MAX
         && !caller.gone().getAsBoolean()) {
-      Optional<Session> session = reserve(request, prefix.getHashes(), tried);
+      Optional<Session> session = reserve(request, prefix.getHashes(), tried, caller);
       if (session.isEmpty()) {
         break;
       }
@@ -107,7 +107,7 @@ public final class SessionOpener {
 
   /** Reserves the session on a worker not tried yet; empty if there is none. */
   private Optional<Session> reserve(
-      OpenRequest request, ByteString prefixHashes, Set<String> tried) {
+      OpenRequest request, ByteString prefixHashes, Set<String> tried, Caller caller) {
     Session.Builder session =
         Session.newBuilder()
             .setSessionId(ids.get().toString())
@@ -116,6 +116,7 @@ public final class SessionOpener {
             .setTokensMax(request.getTokensMax())
             .setDeviceBytesMax(request.getDeviceBytesMax())
             .setOwner(request.getOwner())
+            .setTenant(caller.tenant())
             .setIdleTimeoutMs(SessionLimits.idleTimeoutMs(request))
             .setMode(
                 request.getMode() == PlanMode.PLAN_MODE_TAILORKV

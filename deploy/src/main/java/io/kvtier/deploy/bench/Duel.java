@@ -17,11 +17,10 @@ import java.util.function.ToDoubleFunction;
 
 /**
  * Two services that do the same job in turns, each in its own process: times of single calls,
- * throughput and processor time, as medians over the rounds. The first rounds warm up and are not
- * counted.
+ * throughput and processor time, as medians over the rounds, once both are warm.
  */
 final class Duel {
-  private static final int WARMUP_ROUNDS = 5;
+  private static final int WARMUP_ROUNDS = 1;
   private static final int ROUNDS = 7;
   private static final long ROUND_NS = 150_000_000;
   private static final int CALLS_MIN = 3;
@@ -57,6 +56,9 @@ final class Duel {
     List<Figures> ourRounds = new ArrayList<>();
     List<Figures> referenceRounds = new ArrayList<>();
     try (ExecutorService threads = Executors.newCachedThreadPool()) {
+      progress.at(0, WARMUP_ROUNDS + ROUNDS, "warming up: " + what);
+      WarmUp.untilSteady(() -> round(threads, ours, bytesPerCall).p50Us());
+      WarmUp.untilSteady(() -> round(threads, reference, bytesPerCall).p50Us());
       for (int round = -WARMUP_ROUNDS; round < ROUNDS; round++) {
         Figures a = round(threads, ours, bytesPerCall);
         Figures b = round(threads, reference, bytesPerCall);

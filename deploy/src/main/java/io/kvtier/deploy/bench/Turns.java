@@ -10,14 +10,6 @@ import java.util.function.DoubleSupplier;
 final class Turns {
   private static final int WARMUP_ROUNDS = 6;
 
-  /**
-   * Warm is what has not become faster for so long; vector code is a hundred times slower before.
-   */
-  private static final long STEADY_NS = 2_000_000_000L;
-
-  private static final long WARMUP_NS_MAX = 12_000_000_000L;
-  private static final double FASTER = .9;
-
   private static final int ROUNDS = 15;
   private static final long ROUND_NS = 40_000_000;
 
@@ -38,7 +30,8 @@ final class Turns {
       Runnable ours, DoubleSupplier reference, Benchmark.Progress progress, String what) {
     double[] oursSeconds = new double[ROUNDS];
     double[] referenceSeconds = new double[ROUNDS];
-    warmUp(ours, progress, what);
+    progress.at(0, WARMUP_ROUNDS + ROUNDS, "warming up: " + what);
+    WarmUp.untilSteady(() -> secondsPerCall(ours));
     for (int round = -WARMUP_ROUNDS; round < ROUNDS; round++) {
       double a = secondsPerCall(ours);
       double b = reference.getAsDouble();
@@ -49,23 +42,6 @@ final class Turns {
       progress.at(round + WARMUP_ROUNDS + 1, WARMUP_ROUNDS + ROUNDS, what);
     }
     return new double[] {median(oursSeconds), median(referenceSeconds)};
-  }
-
-  /** Runs until it has been as fast as it becomes for a while. */
-  private static void warmUp(Runnable call, Benchmark.Progress progress, String what) {
-    progress.at(0, WARMUP_ROUNDS + ROUNDS, "warming up: " + what);
-    long startNs = System.nanoTime();
-    long lastGainNs = startNs;
-    double best = Double.POSITIVE_INFINITY;
-    long nowNs = startNs;
-    while (nowNs - lastGainNs < STEADY_NS && nowNs - startNs < WARMUP_NS_MAX) {
-      double seconds = secondsPerCall(call);
-      nowNs = System.nanoTime();
-      if (seconds < FASTER * best) {
-        best = seconds;
-        lastGainNs = nowNs;
-      }
-    }
   }
 
   /** Seconds a call of ours alone. */

@@ -4,6 +4,7 @@ import static io.kvtier.KvtierException.invalid;
 
 import io.kvtier.KvtierException;
 import io.kvtier.KvtierException.Code;
+import io.kvtier.TenantName;
 import io.kvtier.gpuworker.core.HeadPolicy;
 import io.kvtier.gpuworker.device.LayerShape;
 import io.kvtier.page.Codec;
@@ -49,9 +50,17 @@ final class Sessions {
     return UUID.fromString(sessionId);
   }
 
+  /** Whose the session is. */
+  static String tenantOf(Session session) {
+    return session.getTenant().isEmpty()
+        ? TenantName.DEFAULT
+        : TenantName.require(session.getTenant());
+  }
+
   /** Checks what a worker relies on and the geometry does not tell. */
   static void requireBounds(Session session) {
     var _ = uuidOf(session.getSessionId());
+    var _ = tenantOf(session);
     GeometryLimits.check(session.getGeometry());
     KvtierException.requireInRange(
         "tokens_max", Integer.toUnsignedLong(session.getTokensMax()), 1, GeometryLimits.TOKENS_MAX);

@@ -123,6 +123,7 @@ public final class WorkerSession {
     this.writeBehind =
         new WriteBehind(
             host.tier(),
+            Sessions.tenantOf(info),
             shared,
             host.background(),
             durablePages,

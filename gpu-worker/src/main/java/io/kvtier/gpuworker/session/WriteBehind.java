@@ -31,6 +31,7 @@ final class WriteBehind {
   private record Pending(int layer, KeyedPage page, boolean counted) {}
 
   private final PageTransport tier;
+  private final String tenant;
   private final SharedPages shared;
   private final Executor executor;
   private final long pendingBytesMax;
@@ -54,18 +55,21 @@ final class WriteBehind {
   /**
    * A queue with nothing in it.
    *
+   * @param tenant that the pages are charged to
    * @param shared has the pages that others use too held before they are stored
    * @param durablePages {@code [layers]}: pages of each layer that the tier has already; taken over
    * @param timeoutNs longest wait for the tier, in nanoseconds
    */
   WriteBehind(
       PageTransport tier,
+      String tenant,
       SharedPages shared,
       Executor executor,
       int[] durablePages,
       long pendingBytesMax,
       long timeoutNs) {
     this.tier = tier;
+    this.tenant = tenant;
     this.shared = shared;
     this.executor = executor;
     this.durablePages = durablePages;
@@ -126,12 +130,12 @@ final class WriteBehind {
 
   /** Takes a page; {@link #requireRoom} has made sure that there is room. */
   void enqueue(int layer, PageKey key, ByteString page) {
-    enqueue(new Pending(layer, new KeyedPage(key, page), true));
+    enqueue(new Pending(layer, new KeyedPage(key, page, tenant), true));
   }
 
   /** Takes a page that is none of the layer's pages in order. */
   void enqueueAside(int layer, PageKey key, ByteString page) {
-    enqueue(new Pending(layer, new KeyedPage(key, page), false));
+    enqueue(new Pending(layer, new KeyedPage(key, page, tenant), false));
   }
 
   /** Another worker may have written, or be writing, pages of the keys that are to come. */
