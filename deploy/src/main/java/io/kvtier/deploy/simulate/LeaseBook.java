@@ -1,11 +1,9 @@
 package io.kvtier.deploy.simulate;
 
 import io.kvtier.page.PageKey;
-import java.util.ArrayList;
 import java.util.Collection;
 import java.util.HashMap;
 import java.util.HashSet;
-import java.util.List;
 import java.util.Map;
 import java.util.Set;
 
@@ -17,7 +15,7 @@ final class LeaseBook {
   }
 
   private final Map<String, Lease> byOwner = new HashMap<>();
-  private final Map<PageKey, List<Lease>> byKey = new HashMap<>();
+  private final Map<PageKey, Set<Lease>> byKey = new HashMap<>();
 
   void leased(String owner, Collection<PageKey> keys, long deadlineNs, long nowNs) {
     Lease lease = byOwner.computeIfAbsent(owner, _ -> new Lease());
@@ -28,7 +26,7 @@ final class LeaseBook {
     lease.deadlineNs = Math.max(lease.deadlineNs, deadlineNs);
     for (PageKey key : keys) {
       if (lease.keys.add(key)) {
-        byKey.computeIfAbsent(key, _ -> new ArrayList<>(2)).add(lease);
+        byKey.computeIfAbsent(key, _ -> new HashSet<>()).add(lease);
       }
     }
   }
@@ -66,7 +64,7 @@ final class LeaseBook {
   }
 
   boolean holds(PageKey key, long nowNs) {
-    for (Lease lease : byKey.getOrDefault(key, List.of())) {
+    for (Lease lease : byKey.getOrDefault(key, Set.of())) {
       if (lease.deadlineNs > nowNs) {
         return true;
       }
