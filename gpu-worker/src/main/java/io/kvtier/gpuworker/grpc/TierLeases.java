@@ -105,10 +105,18 @@ final class TierLeases implements AutoCloseable {
   }
 
   private void alone(String node, PagesClient client, Work work) {
-    Held held = held(node);
+    while (!triedAlone(held(node), node, client, work)) {}
+  }
+
+  /** False if the node has been forgotten before it was this call's turn. */
+  private boolean triedAlone(Held held, String node, PagesClient client, Work work) {
     held.lock.lock();
     try {
-      work.with(held.lease, new LeaseCalls(node, client));
+      boolean known = nodes.get(node) == held;
+      if (known) {
+        work.with(held.lease, new LeaseCalls(node, client));
+      }
+      return known;
     } finally {
       held.lock.unlock();
     }
@@ -146,13 +154,15 @@ final class TierLeases implements AutoCloseable {
   void retain(Collection<String> members) {
     long nowNs = System.nanoTime();
     nodes.forEach((node, held) -> {
-      held.lock.lock();
-      try {
-        if (held.lease.isOver(members.contains(node), nowNs, ttl.toNanos())) {
-          nodes.remove(node, held);
+      // A node that is being called, perhaps by who asks this, is looked at another time.
+      if (held.lock.tryLock()) {
+        try {
+          if (held.lease.isOver(members.contains(node), nowNs, ttl.toNanos())) {
+            nodes.remove(node, held);
+          }
+        } finally {
+          held.lock.unlock();
         }
-      } finally {
-        held.lock.unlock();
       }
     });
   }
