@@ -76,7 +76,8 @@ public final class Coordinator implements AutoCloseable {
           closing.add(
               new TierWatch(
                   new PrefixDirectory(PrefixDirectory.KEYS_DEFAULT),
-                  () -> lead.look(view -> view.state().nodes().nodes(Role.ROLE_TIER))));
+                  () -> lead.look(view -> view.state().nodes().nodes(Role.ROLE_TIER)),
+                  nanoClock));
       meters.observePrefixKeys(tiers::keys);
       PinKeeper pins = closing.add(new PinKeeper(lead, tiers, UUID::randomUUID));
       IdleSessions idle = new IdleSessions(lead, meters);
@@ -96,7 +97,9 @@ public final class Coordinator implements AutoCloseable {
                   Executors.newVirtualThreadPerTaskExecutor()));
       closing.add(
           new Housekeeping(
-              lead, "housekeeping", List.of(lead::removeLapsed, idle::expireUnserved)));
+              lead,
+              "housekeeping",
+              List.of(lead::removeLapsed, () -> tiers.removeEnded(lead), idle::expireUnserved)));
       closing.add(new Housekeeping(lead, "pins", List.of(pins::keep)));
       return new Coordinator(endpoint, closing);
     } catch (RuntimeException e) {

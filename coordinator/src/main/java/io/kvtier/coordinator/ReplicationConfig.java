@@ -75,7 +75,8 @@ public record ReplicationConfig(String self, List<Peer> peers, Path data) {
     }
     if (!ids.contains(self)) {
       throw KvtierException.invalid(
-          "this coordinator is '%s' and the peers are %s; it must be one of them", self, ids);
+          "this coordinator is '%s' and the peers are %s; it must be one of them",
+          self, ids.stream().sorted().toList());
     }
   }
 

@@ -1,6 +1,5 @@
 package io.kvtier.integration;
 
-import static io.kvtier.integration.Synthetic.KV_HEADS;
 import static io.kvtier.integration.Synthetic.LAYERS;
 import static io.kvtier.integration.Synthetic.Q_ROW;
 import static org.assertj.core.api.Assertions.assertThat;
@@ -15,7 +14,6 @@ import io.kvtier.client.PrefillStream;
 import io.kvtier.client.SessionOptions;
 import io.kvtier.rpc.Closing;
 import io.kvtier.v1.HeadClass;
-import io.kvtier.v1.HeadPlan;
 import io.kvtier.v1.Plan;
 import io.kvtier.v1.Session;
 import io.kvtier.v1.TokenRange;
@@ -60,17 +58,8 @@ class FailoverIT {
   }
 
   private static SessionOptions options() {
-    Plan.Builder plan = Plan.newBuilder().setDominantTokensMin(64).setHotSetBytes(0);
-    for (int i = 0; i < LAYERS * KV_HEADS; i++) {
-      plan.addHeads(
-          HeadPlan.newBuilder()
-              .setLayer(i / KV_HEADS)
-              .setKvHead(i % KV_HEADS)
-              .setHeadClass(HeadClass.HEAD_CLASS_SPARSE)
-              .setDominantTokensMax(1024)
-              .setResidualMass(.01f));
-    }
-    return new SessionOptions(Synthetic.geometry(), TOKENS_MAX, 0, Optional.of(plan.build()));
+    Plan plan = Synthetic.plan(HeadClass.HEAD_CLASS_SPARSE, 1024, 0);
+    return new SessionOptions(Synthetic.geometry(), TOKENS_MAX, 0, Optional.of(plan));
   }
 
   private static float[][][] queries(Synthetic model) {

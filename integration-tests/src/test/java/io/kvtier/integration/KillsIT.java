@@ -19,10 +19,13 @@ import io.kvtier.deploy.engine.Tokenizer;
 import io.kvtier.v1.Session;
 import java.nio.file.Path;
 import java.time.Duration;
+import java.util.ArrayList;
 import java.util.EnumMap;
 import java.util.List;
 import java.util.Map;
 import java.util.SplittableRandom;
+import java.util.concurrent.ExecutionException;
+import java.util.concurrent.FutureTask;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.locks.LockSupport;
 import java.util.stream.Stream;
@@ -41,7 +44,7 @@ class KillsIT {
   private static final int GENERATED = 80;
 
   /** With a third, a page that fills after a tier's death has its two copies at once. */
-  private static final int TIERS = 3;
+  private static final int TIERS = Integer.getInteger("kvtier.failover.tiers", 3);
 
   private static final Duration TIMEOUT = Duration.ofSeconds(40);
 
@@ -49,6 +52,8 @@ class KillsIT {
   private static final int ROUNDS = Integer.getInteger("kvtier.failover.rounds", 4);
 
   private static final long SEED = Long.getLong("kvtier.failover.seed", 7);
+
+  private static final double LATE = 3;
 
   /** Whom to kill, in turn, with commas between them. */
   private static final List<Victim> VICTIMS =
@@ -123,44 +128,45 @@ class KillsIT {
         float[] values,
         float[] hint,
         float[] output) {
-      Thread killer = null;
+      FutureTask<Boolean> killer = null;
       if (layer == faultLayer && position == faultPosition) {
-        killer = Thread.ofVirtual().start(this::kill);
+        killer = new FutureTask<>(this::kill);
+        Thread.ofPlatform().daemon().start(killer);
       }
       long startNs = System.nanoTime();
       var _ = stream.step(layer, position, tokens, queries, keys, values, hint, output);
       stepMs = Math.max(stepMs, (System.nanoTime() - startNs) / 1e6);
       if (killer != null) {
         try {
-          killer.join();
-        } catch (InterruptedException e) {
+          var _ = killer.get();
+        } catch (InterruptedException | ExecutionException e) {
           throw new IllegalStateException(e);
         }
       }
     }
 
-    private void kill() {
+    private boolean kill() throws Exception {
       LockSupport.parkNanos(delayNs);
-      try {
-        if (victim == Victim.LEADER || victim == Victim.LEADER_AND_WORKER) {
-          cluster.killCoordinator(cluster.leader());
-        }
-        long deadNs = System.nanoTime();
-        if (victim == Victim.WORKER || victim == Victim.LEADER_AND_WORKER) {
-          cluster.killWorker(session.info().getWorkerTarget());
-        }
-        if (victim == Victim.TIER) {
-          cluster.killTier(cluster.tierIds().getFirst());
-        }
-        if (victim == Victim.LEADER || victim == Victim.LEADER_AND_WORKER) {
-          assertThat(other.list())
-              .extracting(Session::getSessionId)
-              .contains(session.info().getSessionId());
-          coordinatorMs = (System.nanoTime() - deadNs) / 1e6;
-        }
-      } catch (Exception e) {
-        throw new IllegalStateException(e);
+      boolean leader = victim == Victim.LEADER || victim == Victim.LEADER_AND_WORKER;
+      if (leader) {
+        cluster.killCoordinator(cluster.leader());
       }
+      long deadNs = System.nanoTime();
+      if (victim == Victim.WORKER || victim == Victim.LEADER_AND_WORKER) {
+        cluster.killWorker(session.info().getWorkerTarget());
+      }
+      if (victim == Victim.TIER) {
+        cluster.killTier(cluster.tierIds().getFirst());
+      }
+      if (leader) {
+        // A read, and something that the coordinators must agree on.
+        assertThat(other.list())
+            .extracting(Session::getSessionId)
+            .contains(session.info().getSessionId());
+        other.open(SessionOptions.of(Synthetic.geometry(), 100)).close();
+        coordinatorMs = (System.nanoTime() - deadNs) / 1e6;
+      }
+      return true;
     }
   }
 
@@ -207,7 +213,7 @@ class KillsIT {
     EvalCase text =
         new CaseGenerator(Tokenizer.read(home).orElseThrow()).generate(Task.MULTIKEY, PROMPT, SEED);
     int tokens = text.contextIds().length;
-    Map<Victim, Double> longestMs = new EnumMap<>(Victim.class);
+    Map<Victim, List<Double>> withoutMs = new EnumMap<>(Victim.class);
     try (Decoder decoder = new Decoder(model, 1)) {
       FullKvCache cache = new FullKvCache(model.config());
       Prefill prefill = decoder.prefill(cache, text.contextIds(), 32, (done, of) -> {});
@@ -227,13 +233,25 @@ class KillsIT {
                 + " coordinator %.0f ms%n",
             round, victim, position, layer, killed.stepMs, killed.coordinatorMs);
         assertThat(actual).as("round %d of seed %d", round, SEED).isEqualTo(expected);
-        longestMs.merge(victim, Math.max(killed.stepMs, killed.coordinatorMs), Math::max);
+        withoutMs
+            .computeIfAbsent(victim, _ -> new ArrayList<>())
+            .add(Math.max(killed.stepMs, killed.coordinatorMs));
         killed.session.close();
         startAgain(victim);
       }
     }
-    System.out.println("longest time without service, ms: " + longestMs);
-    longestMs.forEach((victim, ms) -> assertThat(ms).as("%s", victim).isLessThan(victim.goalMs));
+    withoutMs.forEach(KillsIT::requireSoon);
     assertThat(client.list()).isEmpty();
+  }
+
+  /** Single rounds may be slower where the machine does other work, too. */
+  private static void requireSoon(Victim victim, List<Double> ms) {
+    List<Double> sorted = ms.stream().sorted().toList();
+    double median = sorted.get(sorted.size() / 2);
+    System.out.printf(
+        "%s: without service for %.0f ms in the median of %d rounds, %.0f at most%n",
+        victim, median, ms.size(), sorted.getLast());
+    assertThat(median).as("%s", victim).isLessThan(victim.goalMs);
+    assertThat(sorted.getLast()).as("%s", victim).isLessThan(LATE * victim.goalMs);
   }
 }

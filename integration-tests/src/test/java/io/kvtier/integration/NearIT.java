@@ -15,7 +15,6 @@ import io.kvtier.deploy.service.AllInOne;
 import io.kvtier.rpc.EndpointConfig;
 import io.kvtier.v1.DecodeResponse;
 import io.kvtier.v1.HeadClass;
-import io.kvtier.v1.HeadPlan;
 import io.kvtier.v1.NearUse;
 import io.kvtier.v1.Plan;
 import java.util.Optional;
@@ -29,16 +28,10 @@ class NearIT {
   private static final int STEPS = 80;
 
   private static KvSession open(KvtierClient client, NearUse use) {
-    Plan.Builder plan = Plan.newBuilder().setDominantTokensMin(64).setNear(use);
-    for (int i = 0; i < LAYERS * KV_HEADS; i++) {
-      plan.addHeads(
-          HeadPlan.newBuilder()
-              .setLayer(i / KV_HEADS)
-              .setKvHead(i % KV_HEADS)
-              .setHeadClass(HeadClass.HEAD_CLASS_STREAMED));
-    }
+    Plan plan =
+        Synthetic.plan(HeadClass.HEAD_CLASS_STREAMED, 0, 0).toBuilder().setNear(use).build();
     return client.open(
-        new SessionOptions(Synthetic.geometry(), TOKENS + STEPS, 0, Optional.of(plan.build())));
+        new SessionOptions(Synthetic.geometry(), TOKENS + STEPS, 0, Optional.of(plan)));
   }
 
   private static double difference(float[] actual, float[] expected) {

@@ -1,6 +1,5 @@
 package io.kvtier.integration;
 
-import static io.kvtier.integration.Synthetic.KV_HEADS;
 import static io.kvtier.integration.Synthetic.LAYERS;
 import static io.kvtier.integration.Synthetic.Q_ROW;
 import static io.kvtier.integration.Synthetic.relativeError;
@@ -25,7 +24,6 @@ import io.kvtier.client.SessionOptions;
 import io.kvtier.rpc.Channels;
 import io.kvtier.v1.DecodeResponse;
 import io.kvtier.v1.HeadClass;
-import io.kvtier.v1.HeadPlan;
 import io.kvtier.v1.Plan;
 import java.net.URI;
 import java.net.http.HttpClient;
@@ -116,18 +114,9 @@ class ProcessesIT {
    * as they are: nothing is kept to go on by itself.
    */
   private KvSession openSparse() {
-    Plan.Builder plan = Plan.newBuilder().setDominantTokensMin(64).setHotSetBytes(1 << 12);
-    for (int i = 0; i < LAYERS * KV_HEADS; i++) {
-      plan.addHeads(
-          HeadPlan.newBuilder()
-              .setLayer(i / KV_HEADS)
-              .setKvHead(i % KV_HEADS)
-              .setHeadClass(HeadClass.HEAD_CLASS_SPARSE)
-              .setDominantTokensMax(1024)
-              .setResidualMass(.01f));
-    }
+    Plan plan = Synthetic.plan(HeadClass.HEAD_CLASS_SPARSE, 1024, 1 << 12);
     return client.open(
-        new SessionOptions(Synthetic.geometry(), TOKENS_MAX, 0, Optional.of(plan.build()))
+        new SessionOptions(Synthetic.geometry(), TOKENS_MAX, 0, Optional.of(plan))
             .withReplayBytesMax(0));
   }
 

@@ -6,12 +6,7 @@ import java.io.BufferedReader;
 import java.io.IOException;
 import java.io.InputStreamReader;
 import java.io.UncheckedIOException;
-import java.net.URI;
-import java.net.http.HttpClient;
-import java.net.http.HttpRequest;
-import java.net.http.HttpResponse;
 import java.nio.file.Path;
-import java.time.Duration;
 import java.util.ArrayList;
 import java.util.Collections;
 import java.util.List;
@@ -27,9 +22,14 @@ final class ServiceProcess implements AutoCloseable {
   private static final Pattern READY =
       Pattern.compile(".* ready at (\\S+:[0-9]+) \\(pages at (http://\\S+)\\)");
   private static final long START_SECONDS = 60;
+
+  /** For whoever looks for what went wrong. */
+  private static final boolean PRINTED = Boolean.getBoolean("kvtier.services.print");
+
   private static final long END_SECONDS = 20;
 
   private final Process process;
+  private final String name;
   private final List<String> lines = Collections.synchronizedList(new ArrayList<>());
   private final CompletableFuture<Matcher> ready = new CompletableFuture<>();
 
@@ -41,6 +41,7 @@ final class ServiceProcess implements AutoCloseable {
 
   /** Starts {@code kvtier arguments...} and waits until it says that it is ready. */
   ServiceProcess(String... arguments) throws IOException, InterruptedException {
+    name = arguments[0];
     Path home = Path.of(System.getProperty("kvtier.home"));
     List<String> command = new ArrayList<>();
     command.add(Path.of(System.getProperty("java.home"), "bin", "java").toString());
@@ -50,7 +51,9 @@ final class ServiceProcess implements AutoCloseable {
     command.add("io.kvtier.deploy.Kvtier");
     command.addAll(List.of(arguments));
     process = new ProcessBuilder(command).redirectErrorStream(true).start();
-    Thread reader = Thread.ofVirtual().name("lines of " + arguments[0]).start(this::readLines);
+    // Virtual ones would hold the carriers that others' need.
+    Thread reader =
+        Thread.ofPlatform().daemon().name("lines of " + arguments[0]).start(this::readLines);
     try {
       Matcher printed = ready.get(START_SECONDS, TimeUnit.SECONDS);
       target = printed.group(1);
@@ -67,6 +70,10 @@ final class ServiceProcess implements AutoCloseable {
         new BufferedReader(new InputStreamReader(process.getInputStream(), UTF_8))) {
       for (String line = reader.readLine(); line != null; line = reader.readLine()) {
         lines.add(line);
+        if (PRINTED) {
+          System.out.printf(
+              "%tT.%1$tL %s %d: %s%n", System.currentTimeMillis(), name, process.pid(), line);
+        }
         Matcher matcher = READY.matcher(line);
         if (matcher.matches()) {
           ready.complete(matcher);
@@ -79,19 +86,8 @@ final class ServiceProcess implements AutoCloseable {
   }
 
   /** A figure of its metrics page. */
-  double metric(String name) throws IOException, InterruptedException {
-    try (HttpClient http = HttpClient.newHttpClient()) {
-      HttpRequest request =
-          HttpRequest.newBuilder(URI.create(opsUrl + "/metrics"))
-              .timeout(Duration.ofSeconds(10))
-              .build();
-      String page = http.send(request, HttpResponse.BodyHandlers.ofString()).body();
-      return page.lines()
-          .filter(line -> line.startsWith(name + " "))
-          .mapToDouble(line -> Double.parseDouble(line.substring(name.length() + 1)))
-          .findFirst()
-          .orElseThrow(() -> new AssertionError("no " + name + " in\n" + page));
-    }
+  double metric(String meter) throws IOException, InterruptedException {
+    return OpsPage.metric(opsUrl, meter);
   }
 
   /** Ends the process at once, as a crash does. */

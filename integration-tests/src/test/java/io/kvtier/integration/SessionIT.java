@@ -18,7 +18,6 @@ import io.kvtier.rpc.Tensors;
 import io.kvtier.v1.DecodeResponse;
 import io.kvtier.v1.GatheredHead;
 import io.kvtier.v1.HeadClass;
-import io.kvtier.v1.HeadPlan;
 import io.kvtier.v1.LoadResponse;
 import io.kvtier.v1.Plan;
 import io.kvtier.v1.PrefillResponse;
@@ -54,19 +53,7 @@ class SessionIT {
   }
 
   static Plan plan(HeadClass headClass, int tokensMax) {
-    Plan.Builder plan = Plan.newBuilder().setDominantTokensMin(64).setHotSetBytes(1 << 20);
-    for (int i = 0; i < LAYERS * KV_HEADS; i++) {
-      HeadPlan.Builder head =
-          HeadPlan.newBuilder()
-              .setLayer(i / KV_HEADS)
-              .setKvHead(i % KV_HEADS)
-              .setHeadClass(headClass);
-      if (headClass == HeadClass.HEAD_CLASS_SPARSE) {
-        head.setDominantTokensMax(tokensMax).setResidualMass(.01f);
-      }
-      plan.addHeads(head);
-    }
-    return plan.build();
+    return Synthetic.plan(headClass, tokensMax, 1 << 20);
   }
 
   @Test

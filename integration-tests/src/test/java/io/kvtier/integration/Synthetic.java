@@ -9,7 +9,10 @@ import io.kvtier.rpc.Tensors;
 import io.kvtier.v1.DecodeResponse;
 import io.kvtier.v1.Dtype;
 import io.kvtier.v1.Geometry;
+import io.kvtier.v1.HeadClass;
+import io.kvtier.v1.HeadPlan;
 import io.kvtier.v1.LoadResponse;
+import io.kvtier.v1.Plan;
 import io.kvtier.v1.PrefillResponse;
 import java.util.Arrays;
 import java.util.SplittableRandom;
@@ -47,6 +50,27 @@ final class Synthetic {
         .setKvDtype(Dtype.DTYPE_FP32)
         .setModelFingerprint(ByteString.copyFromUtf8("0123456789abcdef"))
         .build();
+  }
+
+  /**
+   * A plan in which all heads are of a class.
+   *
+   * @param tokensMax of sparse heads, most dominant tokens
+   */
+  static Plan plan(HeadClass headClass, int tokensMax, long hotSetBytes) {
+    Plan.Builder plan = Plan.newBuilder().setDominantTokensMin(64).setHotSetBytes(hotSetBytes);
+    for (int i = 0; i < LAYERS * KV_HEADS; i++) {
+      HeadPlan.Builder head =
+          HeadPlan.newBuilder()
+              .setLayer(i / KV_HEADS)
+              .setKvHead(i % KV_HEADS)
+              .setHeadClass(headClass);
+      if (headClass == HeadClass.HEAD_CLASS_SPARSE) {
+        head.setDominantTokensMax(tokensMax).setResidualMass(.01f);
+      }
+      plan.addHeads(head);
+    }
+    return plan.build();
   }
 
   float[] query() {

@@ -6,7 +6,7 @@ import io.kvtier.codec.Vectors;
 
 /**
  * The kernels on the vector unit, of whatever width it has. The loops are in {@link SketchKernels},
- * {@link CodeKernels}, {@link ChosenKernels} and {@link RowKernels}.
+ * {@link CodeKernels}, {@link ValueKernels}, {@link ChosenKernels} and {@link RowKernels}.
  */
 final class VectorKernels implements Kernels {
   static final VectorKernels INSTANCE = new VectorKernels();
@@ -180,7 +180,7 @@ final class VectorKernels implements Kernels {
   public void addValues(
       HeadOffsets at, long codes, int group, float[] weights, Scratch scratch, float[] sums) {
     ScoreKernels.halves(codes + at.valueScales(), TOKENS, scratch.halves);
-    CodeKernels.scaleWeights(weights, group, scratch.halves, scratch.scaled);
+    ValueKernels.scaleWeights(weights, group, scratch.halves, scratch.scaled);
     addRows(at, codes, 0, TOKENS, group, scratch, sums);
   }
 
@@ -189,10 +189,10 @@ final class VectorKernels implements Kernels {
     long rows = codes + at.valueCodes();
     int g = 0;
     for (; group - g >= 4; g += 4) {
-      CodeKernels.addFour(rows, at.headDim(), from, to, scratch.scaled, g, sums);
+      ValueKernels.addFour(rows, at.headDim(), from, to, scratch.scaled, g, sums);
     }
     for (; g < group; g++) {
-      CodeKernels.addOne(rows, at.headDim(), from, to, scratch.scaled, g, sums);
+      ValueKernels.addOne(rows, at.headDim(), from, to, scratch.scaled, g, sums);
     }
   }
 
@@ -285,19 +285,19 @@ final class VectorKernels implements Kernels {
       int i = 0;
       for (; i <= headDim - 2 * KernelLanes.LANES; i += 2 * KernelLanes.LANES) {
         int sumsAt = g * headDim + i;
-        CodeKernels.addMeansWide(
+        ValueKernels.addMeansWide(
             pages, from, to, meanAt + 2 * i, weights, weightsAt + g, group, sums, sumsAt, headDim);
       }
       for (; i < headDim; i += KernelLanes.LANES) {
         int sumsAt = g * headDim + i;
-        CodeKernels.addMeansFour(
+        ValueKernels.addMeansFour(
             pages, from, to, meanAt + 2 * i, weights, weightsAt + g, group, sums, sumsAt, headDim);
       }
     }
     for (; g < group; g++) {
       for (int i = 0; i < headDim; i += KernelLanes.LANES) {
         int sumsAt = g * headDim + i;
-        CodeKernels.addMeansOne(
+        ValueKernels.addMeansOne(
             pages, from, to, meanAt + 2 * i, weights, weightsAt + g, group, sums, sumsAt);
       }
     }

@@ -2,7 +2,6 @@ package io.kvtier.client;
 
 import io.grpc.Channel;
 import io.grpc.ManagedChannel;
-import io.grpc.Status;
 import io.grpc.StatusRuntimeException;
 import io.grpc.stub.AbstractStub;
 import io.kvtier.KvtierException;
@@ -109,7 +108,7 @@ public final class Coordinators implements AutoCloseable {
 
   /** Whom to ask next; empty if the answer stands. */
   private Optional<String> next(StatusRuntimeException thrown, String target) {
-    if (thrown.getStatus().getCode() != Status.Code.UNAVAILABLE) {
+    if (!Statuses.isUnavailable(thrown.getStatus())) {
       return Optional.empty();
     }
     Optional<String> leader = LeaderTrailer.of(thrown);

@@ -20,6 +20,9 @@ import org.jspecify.annotations.Nullable;
 final class Duplex<Q, R> implements AutoCloseable {
   private static final long WRITE_TURN_NS = TimeUnit.MILLISECONDS.toNanos(20);
 
+  /** A stream that is cancelled ends at once; this only bounds the wait. */
+  private static final long END_NS_MAX = TimeUnit.SECONDS.toNanos(1);
+
   private final BlockingClientCall<Q, R> call;
   private final String peer;
   private final Duration timeout;
@@ -108,7 +111,7 @@ final class Duplex<Q, R> implements AutoCloseable {
   }
 
   private KvtierException refused(Exception e) {
-    call.cancel("given up", e);
+    end("given up", e);
     return switch (e) {
       case InterruptedException interrupted -> {
         Thread.currentThread().interrupt();
@@ -124,6 +127,25 @@ final class Duplex<Q, R> implements AutoCloseable {
   /** Ends the stream whatever its state; harmless after its end. */
   @Override
   public void close() {
-    call.cancel("closed by the client", null);
+    end("closed by the client", null);
+  }
+
+  /**
+   * Ends the stream and takes in what has come and was not read: it waits for this thread, in
+   * buffers that nobody else would give back.
+   */
+  private void end(String why, @Nullable Throwable cause) {
+    call.cancel(why, cause);
+    boolean interrupted = Thread.interrupted();
+    try {
+      while (call.read(END_NS_MAX, TimeUnit.NANOSECONDS) != null) {}
+    } catch (InterruptedException e) {
+      interrupted = true;
+    } catch (TimeoutException | StatusException | StatusRuntimeException e) {
+      // How the stream ended is known, or does not matter.
+    }
+    if (interrupted) {
+      Thread.currentThread().interrupt();
+    }
   }
 }

@@ -4,8 +4,10 @@ import io.grpc.ManagedChannel;
 import io.grpc.netty.NettyChannelBuilder;
 import io.kvtier.KvtierException;
 import io.netty.channel.ChannelOption;
+import io.netty.channel.ConnectTimeoutException;
 import io.netty.channel.epoll.EpollDomainSocketChannel;
 import io.netty.channel.unix.DomainSocketAddress;
+import java.net.ConnectException;
 import java.nio.file.Path;
 import java.util.concurrent.TimeUnit;
 
@@ -40,6 +42,21 @@ public final class Channels {
   public static boolean isTarget(String text) {
     int colon = text.lastIndexOf(':');
     return colon > 0 && text.substring(colon + 1).matches("[0-9]{1,5}");
+  }
+
+  /**
+   * Whether a call failed because nobody listens at its target: the process there is gone, or not
+   * there yet. One that only does not answer may live.
+   *
+   * @param thrown what the call ended with
+   */
+  public static boolean isConnectionRefused(Throwable thrown) {
+    for (Throwable cause = thrown; cause != null; cause = cause.getCause()) {
+      if (cause instanceof ConnectException && !(cause instanceof ConnectTimeoutException)) {
+        return true;
+      }
+    }
+    return false;
   }
 
   private static NettyChannelBuilder builder(String target) {

@@ -4,6 +4,7 @@ import io.grpc.Status;
 import io.grpc.StatusRuntimeException;
 import io.kvtier.KvtierException;
 import io.kvtier.KvtierException.Code;
+import java.io.IOException;
 import org.jspecify.annotations.Nullable;
 
 /** The one mapping between kvtier's refusals and gRPC's statuses. */
@@ -42,7 +43,7 @@ public final class Statuses {
     }
     Status status = Status.fromThrowable(thrown);
     String description = status.getDescription() == null ? "" : ": " + status.getDescription();
-    Code code = kvtierCode(status.getCode());
+    Code code = isUnavailable(status) ? Code.UNAVAILABLE : kvtierCode(status.getCode());
     String message =
         switch (code) {
           case UNAVAILABLE ->
@@ -51,6 +52,15 @@ public final class Statuses {
           default -> peer + " refused" + description;
         };
     return new KvtierException(code, message, thrown);
+  }
+
+  /**
+   * Whether nobody answered, or no longer. A call that is made just as its connection breaks ends
+   * as UNKNOWN, with the connection's exception, which no peer can send.
+   */
+  public static boolean isUnavailable(Status status) {
+    return status.getCode() == Status.Code.UNAVAILABLE
+        || (status.getCode() == Status.Code.UNKNOWN && status.getCause() instanceof IOException);
   }
 
   /**

@@ -93,7 +93,8 @@ public final class SessionsGrpcService extends SessionsImplBase {
   public void get(GetSessionRequest request, StreamObserver<Session> observer) {
     replies.answer(
         observer,
-        () -> told(lead.call(view -> view.state().sessions().get(request.getSessionId()))));
+        () ->
+            told(lead.callConfirmed(view -> view.state().sessions().get(request.getSessionId()))));
   }
 
   @Override
@@ -156,7 +157,7 @@ public final class SessionsGrpcService extends SessionsImplBase {
 
   private ListSessionsResponse list() {
     List<Session> told =
-        lead.call(view -> view.state().sessions().list()).stream()
+        lead.callConfirmed(view -> view.state().sessions().list()).stream()
             .map(SessionsGrpcService::told)
             .toList();
     ListSessionsResponse response = ListSessionsResponse.newBuilder().addAllSessions(told).build();

@@ -5,23 +5,28 @@ import io.grpc.Context;
 import io.grpc.stub.ClientCallStreamObserver;
 import io.grpc.stub.ClientResponseObserver;
 import io.kvtier.KvtierException;
+import io.kvtier.coordinator.lead.Lead;
 import io.kvtier.coordinator.lead.PrefixSource;
+import io.kvtier.coordinator.lead.Refusing;
 import io.kvtier.coordinator.prefix.PrefixDirectory;
 import io.kvtier.coordinator.prefix.StoredPrefix;
 import io.kvtier.page.PageKey;
 import io.kvtier.page.PrefixChain;
+import io.kvtier.rpc.Channels;
 import io.kvtier.v1.Node;
 import io.kvtier.v1.PageChange;
 import io.kvtier.v1.PagesGrpc;
 import io.kvtier.v1.WatchRequest;
 import io.kvtier.v1.WatchResponse;
 import java.time.Duration;
+import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.locks.ReentrantLock;
+import java.util.function.LongSupplier;
 import java.util.function.Supplier;
 import java.util.logging.Level;
 import java.util.logging.Logger;
@@ -29,14 +34,16 @@ import org.jspecify.annotations.Nullable;
 
 /**
  * Keeps the prefix directory by watching every tier node that is a member: a snapshot, then events.
- * A stream that breaks is opened again from where it was; a node that leaves is forgotten. Owns its
- * channels and one daemon thread. Thread-safe.
+ * A stream that breaks is opened again from where it was; a node that leaves is forgotten. So it is
+ * the first to know when a tier's process has ended. Owns its channels and one daemon thread.
+ * Thread-safe.
  */
 public final class TierWatch implements PrefixSource, AutoCloseable {
   private static final Logger LOG = Logger.getLogger(TierWatch.class.getName());
   private static final long ROUND_MS = Duration.ofMillis(250).toMillis();
 
   private final Supplier<List<Node>> tiers;
+  private final LongSupplier nanoClock;
   private final WorkerChannels channels = new WorkerChannels(WorkerChannels.CHANNELS_MAX);
   private final ReentrantLock lock = new ReentrantLock();
   private final PrefixDirectory directory;
@@ -49,10 +56,12 @@ public final class TierWatch implements PrefixSource, AutoCloseable {
    *
    * @param directory taken over; nobody else may touch it from now on
    * @param tiers asks for the tier nodes that are members now
+   * @param nanoClock monotonic nanoseconds, as {@link System#nanoTime}
    */
-  public TierWatch(PrefixDirectory directory, Supplier<List<Node>> tiers) {
+  public TierWatch(PrefixDirectory directory, Supplier<List<Node>> tiers, LongSupplier nanoClock) {
     this.directory = directory;
     this.tiers = tiers;
+    this.nanoClock = nanoClock;
     this.thread =
         Thread.ofPlatform().daemon().name("kvtier-coordinator-watch").start(this::keepWatching);
   }
@@ -80,6 +89,34 @@ public final class TierWatch implements PrefixSource, AutoCloseable {
     } finally {
       lock.unlock();
     }
+  }
+
+  /**
+   * The members at whose address, where they were watched before, nobody listens any more: their
+   * process has ended. One that was never reached says nothing: it may have told an address that
+   * only others can reach.
+   */
+  private List<Refusing> refusing() {
+    List<Node> members = tiers.get();
+    long nowNs = nanoClock.getAsLong();
+    lock.lock();
+    try {
+      List<Refusing> refusing = new ArrayList<>();
+      for (Node node : members) {
+        Watched known = watched.get(node.getNodeId());
+        if (known != null && known.target.equals(node.getTarget()) && known.refuses) {
+          refusing.add(new Refusing(node, nowNs - known.refusesSinceNs));
+        }
+      }
+      return refusing;
+    } finally {
+      lock.unlock();
+    }
+  }
+
+  /** Has the members whose process has ended removed before their lease runs out. */
+  public void removeEnded(Lead lead) {
+    lead.removeRefusing(refusing());
   }
 
   /** The pages of a chain, in all versions, by the node that holds them. */
@@ -147,6 +184,9 @@ public final class TierWatch implements PrefixSource, AutoCloseable {
     private long sequence;
     private boolean told;
     private boolean whole;
+    private boolean heard;
+    private boolean refuses;
+    private long refusesSinceNs;
 
     Watched(String id, String target) {
       this.id = id;
@@ -167,6 +207,8 @@ public final class TierWatch implements PrefixSource, AutoCloseable {
         return;
       }
       use = taken;
+      // What a try says must be of now, and not of one before a back-off.
+      channels.wake(target);
       Context.ROOT.run(() -> PagesGrpc.newStub(taken.channel()).watch(request, this));
     }
 
@@ -189,6 +231,8 @@ public final class TierWatch implements PrefixSource, AutoCloseable {
 
     private void take(WatchResponse response) {
       told = false;
+      heard = true;
+      refuses = false;
       if (response.getSnapshotBegins()) {
         directory.forget(id);
         whole = false;
@@ -239,6 +283,11 @@ public final class TierWatch implements PrefixSource, AutoCloseable {
 
     /** Told once a break, not once a try. */
     private void broken(Throwable thrown) {
+      boolean refusedBefore = refuses;
+      refuses = heard && Channels.isConnectionRefused(thrown);
+      if (refuses && !refusedBefore) {
+        refusesSinceNs = nanoClock.getAsLong();
+      }
       if (!told && closing.getCount() > 0) {
         told = true;
         LOG.log(

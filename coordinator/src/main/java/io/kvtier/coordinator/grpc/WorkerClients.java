@@ -67,8 +67,8 @@ public final class WorkerClients implements Workers, AutoCloseable {
               .check(HealthCheckRequest.getDefaultInstance());
       return true;
     } catch (StatusRuntimeException e) {
-      Status.Code code = e.getStatus().getCode();
-      return code != Status.Code.UNAVAILABLE && code != Status.Code.DEADLINE_EXCEEDED;
+      Status status = e.getStatus();
+      return !Statuses.isUnavailable(status) && status.getCode() != Status.Code.DEADLINE_EXCEEDED;
     } catch (KvtierException e) {
       return false;
     }

@@ -43,7 +43,8 @@ public final class IdleSessions {
    */
   Optional<FreedSession> told(SessionRef told, String target) {
     Optional<SessionRecord> known =
-        lead.call(view -> view.state().sessions().find(told.getSessionId()));
+        // Freeing what is not known here must not be the mistake of a leader that was cut off.
+        lead.callConfirmed(view -> view.state().sessions().find(told.getSessionId()));
     if (known.isEmpty()) {
       boolean opening = lead.call(view -> view.reservations().contains(told.getSessionId()));
       return opening ? Optional.empty() : Optional.of(freed(told, false));

@@ -12,6 +12,7 @@ import io.kvtier.v1.Command;
 import io.kvtier.v1.Node;
 import io.kvtier.v1.RemoveNodes;
 import io.kvtier.v1.Role;
+import java.time.Duration;
 import java.util.List;
 import java.util.concurrent.locks.ReentrantLock;
 import java.util.function.LongSupplier;
@@ -26,6 +27,9 @@ import java.util.logging.Logger;
  */
 public final class Lead {
   private static final Logger LOG = Logger.getLogger(Lead.class.getName());
+
+  /** A process that is only being started again is away for longer, too. */
+  private static final long REFUSING_NS_MAX = Duration.ofSeconds(1).toNanos();
 
   /**
    * What a piece of work sees, under the lock.
@@ -138,7 +142,7 @@ public final class Lead {
       // Whoever had the lock may have removed them, or they may have joined again.
       List<Node> lapsed = lapsed(now);
       if (!lapsed.isEmpty()) {
-        remove(lapsed);
+        remove(lapsed, "its lease ran out without a heartbeat");
       }
     } finally {
       membership.unlock();
@@ -159,19 +163,47 @@ public final class Lead {
     });
   }
 
-  private void remove(List<Node> lapsed) {
+  private void remove(List<Node> lost, String why) {
     RemoveNodes.Builder gone = RemoveNodes.newBuilder();
-    lapsed.forEach(node -> gone.addNodeIds(node.getNodeId()));
+    lost.forEach(node -> gone.addNodeIds(node.getNodeId()));
     var _ = submit(Command.newBuilder().setRemoveNodes(gone));
     look(view -> {
-      lapsed.forEach(node -> view.leases.forget(node.getNodeId()));
+      lost.forEach(node -> view.leases.forget(node.getNodeId()));
       return view;
     });
-    for (Node lost : lapsed) {
+    for (Node node : lost) {
       LOG.log(
           Level.WARNING,
-          "node {0} at {1} is lost: its lease ran out without a heartbeat",
-          new Object[] {lost.getNodeId(), lost.getTarget()});
+          "node {0} at {1} is lost: {2}",
+          new Object[] {node.getNodeId(), node.getTarget(), why});
+    }
+  }
+
+  /**
+   * Removes the nodes that have refused connections for a while and not been heard of since, if
+   * this coordinator leads: their processes have ended, and their leases need not run out. A node
+   * that lives registers again with its next heartbeat.
+   */
+  public void removeRefusing(List<Refusing> refusing) {
+    if (!log.leadership().leads() || refusing.isEmpty()) {
+      return;
+    }
+    membership.lock();
+    try {
+      List<Node> lost =
+          look(view ->
+              refusing.stream()
+                  .filter(each -> each.refusingNs() >= REFUSING_NS_MAX)
+                  .filter(each -> view.state.nodes().knows(each.node()))
+                  .filter(each ->
+                      view.leases.unheardNs(each.node().getNodeId(), view.nowNs) >= REFUSING_NS_MAX)
+                  .map(Refusing::node)
+                  .toList());
+      if (!lost.isEmpty()) {
+        remove(lost, "nobody listens at its address any more");
+      }
+    } finally {
+      membership.unlock();
     }
   }
 
@@ -210,6 +242,17 @@ public final class Lead {
       throw new IllegalStateException("a command must not be submitted under the lock");
     }
     return ClusterState.requireDone(log.submit(command.setNowMs(milliClock.getAsLong()).build()));
+  }
+
+  /**
+   * Runs work as {@link #call} does, on a state that no other coordinator has changed since. Must
+   * not be called under the lock.
+   *
+   * @throws KvtierException UNAVAILABLE if that cannot be told
+   */
+  public <T> T callConfirmed(Work<T> work) {
+    log.confirm();
+    return call(work);
   }
 
   /**

@@ -29,7 +29,7 @@ import java.util.function.Supplier;
  * it. Thread-safe; blocks on workers.
  */
 public final class SessionOpener {
-  /** Workers that are tried when they do not answer; one that is gone says so at once. */
+  /** Workers that are tried when they do not answer, or are full; they say so at once. */
   static final int WORKERS_TRIED_MAX = 32;
 
   /** No further one is tried after so long. */
@@ -89,7 +89,8 @@ public final class SessionOpener {
         meters.opened();
         return open;
       } catch (KvtierException e) {
-        if (e.code() != Code.UNAVAILABLE) {
+        // Another one may live, or have room.
+        if (e.code() != Code.UNAVAILABLE && e.code() != Code.EXHAUSTED) {
           throw e;
         }
         last = e;

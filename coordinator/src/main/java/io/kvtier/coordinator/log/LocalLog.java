@@ -26,6 +26,9 @@ public final class LocalLog implements ReplicatedLog {
   }
 
   @Override
+  public void confirm() {}
+
+  @Override
   public Leadership leadership() {
     return new Leadership(true, Optional.empty(), 0);
   }

@@ -20,6 +20,14 @@ public interface ReplicatedLog extends AutoCloseable {
    */
   Applied submit(Command command);
 
+  /**
+   * Makes sure that what {@link #read} shows is the latest: that no other coordinator has written
+   * since, as it may have while this one was cut off and had not noticed yet.
+   *
+   * @throws KvtierException UNAVAILABLE if no majority of coordinators says so in time
+   */
+  void confirm();
+
   /** Who writes the log now. */
   Leadership leadership();
 

@@ -86,6 +86,12 @@ public final class NodeLeases {
     return lapsed;
   }
 
+  /** How long a node has not been heard of; 0 for one that is not known. */
+  public long unheardNs(String nodeId, long nowNs) {
+    Lease lease = leases.get(nodeId);
+    return lease == null ? 0 : nowNs - lease.renewedNs;
+  }
+
   /** Forgets a node. */
   public void forget(String nodeId) {
     leases.remove(nodeId);

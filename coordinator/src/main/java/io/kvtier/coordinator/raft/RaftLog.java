@@ -170,14 +170,29 @@ public final class RaftLog implements ReplicatedLog {
           "the coordinators would have to agree on %d bytes and their log takes at most %d at once"
               .formatted(bytes.length, RaftSettings.COMMAND_BYTES_MAX));
     }
+    try {
+      RaftClientReply reply = ask(RaftClientRequest.writeRequestType(), ByteString.copyFrom(bytes));
+      return Applied.parseFrom(reply.getMessage().getContent().asReadOnlyByteBuffer());
+    } catch (InvalidProtocolBufferException e) {
+      throw new KvtierException(Code.INTERNAL, "an answer that cannot be read", e);
+    }
+  }
+
+  @Override
+  public void confirm() {
+    var _ = ask(RaftClientRequest.readRequestType(), ByteString.EMPTY);
+  }
+
+  /** Asks the log for something, which it does only as the leader. */
+  private RaftClientReply ask(RaftClientRequest.Type type, ByteString content) {
     RaftClientRequest request =
         RaftClientRequest.newBuilder()
             .setClientId(client)
             .setServerId(server.getId())
             .setGroupId(groupId)
             .setCallId(calls.incrementAndGet())
-            .setMessage(Message.valueOf(ByteString.copyFrom(bytes)))
-            .setType(RaftClientRequest.writeRequestType())
+            .setMessage(Message.valueOf(content))
+            .setType(type)
             .build();
     try {
       CompletableFuture<RaftClientReply> answer = server.submitClientRequestAsync(request);
@@ -185,9 +200,7 @@ public final class RaftLog implements ReplicatedLog {
       if (!reply.isSuccess()) {
         throw unavailable(reply.getException());
       }
-      return Applied.parseFrom(reply.getMessage().getContent().asReadOnlyByteBuffer());
-    } catch (InvalidProtocolBufferException e) {
-      throw new KvtierException(Code.INTERNAL, "an answer that cannot be read", e);
+      return reply;
     } catch (IOException | ExecutionException | TimeoutException e) {
       throw unavailable(e);
     } catch (InterruptedException e) {

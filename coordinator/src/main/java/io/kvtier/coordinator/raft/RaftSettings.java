@@ -49,6 +49,10 @@ final class RaftSettings {
     RaftServerConfigKeys.Rpc.setFirstElectionTimeoutMin(properties, time(FIRST_ELECTION));
     RaftServerConfigKeys.Rpc.setFirstElectionTimeoutMax(
         properties, time(peers == 1 ? FIRST_ELECTION.multipliedBy(2) : ELECTION_MAX));
+    // A read is confirmed by a majority, or by a lease that it has given: an old leader's ends
+    // before another can be elected.
+    RaftServerConfigKeys.Read.setOption(properties, RaftServerConfigKeys.Read.Option.LINEARIZABLE);
+    RaftServerConfigKeys.Read.setLeaderLeaseEnabled(properties, true);
     RaftServerConfigKeys.Log.setWriteBufferSize(properties, BUFFER_BYTES);
     RaftServerConfigKeys.Log.Appender.setBufferByteLimit(properties, BATCH_BYTES);
     RaftServerConfigKeys.Log.setPurgeUptoSnapshotIndex(properties, true);

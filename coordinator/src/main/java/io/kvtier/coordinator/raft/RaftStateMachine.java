@@ -80,6 +80,12 @@ final class RaftStateMachine extends BaseStateMachine {
         Message.valueOf(ByteString.copyFrom(applied.toByteArray())));
   }
 
+  /** Reads go to the state itself; this one only tells that they may. */
+  @Override
+  public CompletableFuture<Message> query(Message request) {
+    return CompletableFuture.completedFuture(Message.EMPTY);
+  }
+
   @Override
   public long takeSnapshot() throws IOException {
     TermIndex last = getLastAppliedTermIndex();

@@ -105,6 +105,40 @@ final class RaftLogTest {
     }
   }
 
+  /** Whoever is cut off from the others may not know yet that another one leads. */
+  @Test
+  void withoutAMajorityNoReadIsConfirmed() throws Exception {
+    List<Peer> peers = peers();
+    List<RaftLog> logs = new ArrayList<>();
+    for (Peer peer : peers) {
+      logs.add(open(peer, peers));
+    }
+    try {
+      RaftLog leader = awaitLead(logs);
+      leader.confirm();
+      for (RaftLog log : List.copyOf(logs)) {
+        if (log != leader) {
+          logs.remove(log);
+          log.close();
+        }
+      }
+      List<SnapshotPart> before = snapshot(leader);
+      assertThatThrownBy(
+              () -> {
+                // For as long as the followers have promised to elect nobody.
+                for (int i = 0; i < 100; i++) {
+                  leader.confirm();
+                  TimeUnit.MILLISECONDS.sleep(50);
+                }
+              })
+          .isInstanceOfSatisfying(
+              KvtierException.class, e -> assertThat(e.code()).isEqualTo(Code.UNAVAILABLE));
+      assertThat(snapshot(leader)).isEqualTo(before);
+    } finally {
+      logs.forEach(RaftLog::close);
+    }
+  }
+
   private RaftLog open(Peer peer, List<Peer> peers) {
     return RaftLog.open(new ReplicationConfig(peer.id(), peers, data.resolve(peer.id())), 30);
   }

@@ -12,6 +12,7 @@ import io.kvtier.deploy.bench.CodecBenchmark;
 import io.kvtier.deploy.bench.DeviceBenchmark;
 import io.kvtier.deploy.bench.ErrorBenchmark;
 import io.kvtier.deploy.bench.KernelsBenchmark;
+import io.kvtier.deploy.bench.OffloadBenchmark;
 import io.kvtier.deploy.bench.PrefixBenchmark;
 import io.kvtier.deploy.bench.Roofline;
 import io.kvtier.deploy.bench.RowsBenchmark;
@@ -47,6 +48,7 @@ public final class BenchCommand implements Callable<Integer> {
           new RowsBenchmark(),
           new DecodeBenchmark(),
           new PrefixBenchmark(),
+          new OffloadBenchmark(),
           new DeviceBenchmark());
 
   private static final int QUICK_TOKENS = 32_768;

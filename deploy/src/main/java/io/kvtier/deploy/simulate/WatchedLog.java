@@ -50,6 +50,11 @@ final class WatchedLog implements ReplicatedLog {
   }
 
   @Override
+  public void confirm() {
+    log.confirm();
+  }
+
+  @Override
   public Leadership leadership() {
     return log.leadership();
   }

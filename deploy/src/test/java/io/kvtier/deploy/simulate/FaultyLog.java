@@ -24,6 +24,11 @@ final class FaultyLog implements ReplicatedLog {
   }
 
   @Override
+  public void confirm() {
+    log.confirm();
+  }
+
+  @Override
   public Leadership leadership() {
     return log.leadership();
   }

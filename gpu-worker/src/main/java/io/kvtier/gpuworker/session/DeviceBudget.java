@@ -7,6 +7,7 @@ import io.kvtier.gpuworker.core.HeadPolicy;
 import io.kvtier.gpuworker.device.DeviceMemory;
 import io.kvtier.gpuworker.device.LayerShape;
 import io.kvtier.page.Residence;
+import io.kvtier.v1.PlanMode;
 import io.kvtier.v1.Session;
 import java.util.ArrayList;
 import java.util.List;
@@ -46,14 +47,44 @@ final class DeviceBudget {
     this.deviceBytes = deviceBytes;
   }
 
+  /**
+   * Refuses a session that could not hold a single token under any plan, before its prompt is sent.
+   *
+   * @throws KvtierException EXHAUSTED
+   */
+  static void requireFixed(Session info) {
+    // TailorKV's method keeps no codes.
+    if (info.getDeviceBytesMax() == 0 || info.getMode() == PlanMode.PLAN_MODE_TAILORKV) {
+      return;
+    }
+    long fixed = fixedBytes(info, Sessions.shapeOf(info), 1);
+    if (info.getDeviceBytesMax() < fixed) {
+      throw new KvtierException(
+          Code.EXHAUSTED,
+          ("device_bytes_max is %d and the exact rows and staged codes of any session of this"
+                  + " geometry take %d; open the session with at least as many, or with 0 for the"
+                  + " default share")
+              .formatted(info.getDeviceBytesMax(), fixed));
+    }
+  }
+
   /** Exact rows, and the codes that one step of one layer may hold at most. */
+  static long fixedBytes(Session info, LayerShape shape, int tokens) {
+    return info.getGeometry().getLayers() * shape.exactRowBytes()
+        + stagedBytes(info, shape, tokens);
+  }
+
+  private static long stagedBytes(Session info, LayerShape shape, int tokens) {
+    return (long) LayerStep.stagingSlots(shape, tokens, info.getDeviceBytesMax())
+        * LayerStep.stagingSlotBytes(shape);
+  }
+
   long fixedBytes(int tokens) {
-    return info.getGeometry().getLayers() * shape.exactRowBytes() + stagedBytes(tokens);
+    return fixedBytes(info, shape, tokens);
   }
 
   private long stagedBytes(int tokens) {
-    return (long) LayerStep.stagingSlots(shape, tokens, info.getDeviceBytesMax())
-        * LayerStep.stagingSlotBytes(shape);
+    return stagedBytes(info, shape, tokens);
   }
 
   /** Lets heads hold nothing until there is a plan if all sketches might not fit. */

@@ -23,6 +23,7 @@ public final class SessionOpening {
    */
   public static WorkerSession open(Session info, Prefix prefix, SessionHost host) {
     Sessions.requireBounds(info);
+    DeviceBudget.requireFixed(info);
     List<List<HeadPolicy>> policies =
         info.hasPlan() ? PlanSwitch.policiesOf(info.getPlan(), info.getGeometry()) : List.of();
     WorkerSession session = withPrefix(info, prefix, host);

@@ -17,6 +17,7 @@ import io.kvtier.v1.Geometry;
 import io.kvtier.v1.HeadClass;
 import io.kvtier.v1.HeadPlan;
 import io.kvtier.v1.Plan;
+import io.kvtier.v1.PlanMode;
 import io.kvtier.v1.Session;
 import java.util.ArrayList;
 import java.util.List;
@@ -68,18 +69,26 @@ final class Sessions {
         "device_bytes_max", session.getDeviceBytesMax(), 0, Long.MAX_VALUE);
   }
 
-  /** The window is shorter where exact rows would take more than half of few device bytes. */
+  /**
+   * The window is shorter where exact rows would take more than half of few device bytes, or leave
+   * no room for the codes of a step.
+   */
   static LayerShape shapeOf(Session session) {
     LayerShape shape = shapeOf(session.getGeometry(), WINDOW_TOKENS);
     long max = session.getDeviceBytesMax();
     int window = WINDOW_TOKENS;
-    while (max != 0
-        && window > WINDOW_TOKENS_MIN
-        && session.getGeometry().getLayers() * shape.exactRowBytes() > max / EXACT_SHARE) {
+    while (max != 0 && window > WINDOW_TOKENS_MIN && isTooLarge(session, shape)) {
       window -= WINDOW_TOKENS_STEP;
       shape = shapeOf(session.getGeometry(), window);
     }
     return shape;
+  }
+
+  private static boolean isTooLarge(Session session, LayerShape shape) {
+    long max = session.getDeviceBytesMax();
+    boolean stages = session.getMode() != PlanMode.PLAN_MODE_TAILORKV;
+    return session.getGeometry().getLayers() * shape.exactRowBytes() > max / EXACT_SHARE
+        || (stages && DeviceBudget.fixedBytes(session, shape, 1) > max);
   }
 
   private static LayerShape shapeOf(Geometry geometry, int windowTokens) {

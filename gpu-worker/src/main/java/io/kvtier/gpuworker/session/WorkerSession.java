@@ -254,7 +254,13 @@ public final class WorkerSession {
                       new ProfileMaker(shape, switcher).curves(layers.all(), tokens),
                       budget.fixedBytes(tokens),
                       shape.pages(tokens));
-          adopt(made, PlanSwitch.policiesOf(made, info.getGeometry()));
+          List<List<HeadPolicy>> policies = PlanSwitch.policiesOf(made, info.getGeometry());
+          if (info.hasPlan()) {
+            // Whoever made it by hand may not have known the prompt's length.
+            adoptWithinBudget(made, policies);
+          } else {
+            adopt(made, policies);
+          }
           return made;
         }));
   }

@@ -10,6 +10,7 @@ import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.Executor;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.locks.Condition;
@@ -19,11 +20,15 @@ import org.jspecify.annotations.Nullable;
 /**
  * Stores a session's pages in the tier behind its back, in order, at most so many bytes at a time:
  * a producer that runs ahead waits. A page stays readable here until the tier has acknowledged it.
- * When a put fails, nothing is lost and nothing is dropped: the next caller is told, and the put is
- * tried again. Safe for any number of threads.
+ * When a put fails, nothing is lost and nothing is dropped. Where a tier does not answer, or too
+ * few do, the put is tried again by itself, and callers hear of it only when they cannot wait any
+ * longer for room, or for all to be stored. Of any other refusal the next caller is told, and has
+ * the put tried again. Safe for any number of threads.
  */
 final class WriteBehind {
   private static final int BATCH_PAGES = 64;
+  private static final long PAUSE_NS_MIN = TimeUnit.MILLISECONDS.toNanos(20);
+  private static final long PAUSE_NS_MAX = TimeUnit.MILLISECONDS.toNanos(250);
 
   /**
    * @param counted whether it is one of the layer's pages in order, rather than something beside
@@ -50,7 +55,12 @@ final class WriteBehind {
   private long pendingBytes;
   private boolean draining;
   private boolean closed;
+
+  /** Of the last put; none once one has succeeded. */
   private @Nullable KvtierException failure;
+
+  /** Until a put that failed is tried again, after the next failure in a row. */
+  private long pauseNs = PAUSE_NS_MIN;
 
   /**
    * A queue with nothing in it.
@@ -79,26 +89,30 @@ final class WriteBehind {
   }
 
   /**
-   * Tells of a put that failed since the last call, and has it tried again.
+   * Tells of a put that was refused since the last call, and has it tried again.
    *
-   * @throws KvtierException the failure
+   * @throws KvtierException the refusal
    */
-  void requireHealthy() {
-    lock.lock();
-    try {
-      KvtierException failed = failure;
-      if (failed != null) {
-        failure = null;
-        startDrain();
-        throw new KvtierException(
-            failed.code(),
-            "%d pages wait to be stored: %s; send the call again"
-                .formatted(pending.size(), failed.getMessage()),
-            failed);
-      }
-    } finally {
-      lock.unlock();
+  private void requireHealthy() {
+    KvtierException failed = failure;
+    if (failed != null && !passes(failed)) {
+      failure = null;
+      startDrain();
+      throw told(failed);
     }
+  }
+
+  /** Whether what failed so may succeed a little later, whatever callers do. */
+  private static boolean passes(KvtierException failed) {
+    return failed.code() == Code.UNAVAILABLE || failed.code() == Code.DEADLINE;
+  }
+
+  private KvtierException told(KvtierException failed) {
+    return new KvtierException(
+        failed.code(),
+        "%d pages wait to be stored: %s; send the call again"
+            .formatted(pending.size(), failed.getMessage()),
+        failed);
   }
 
   /**
@@ -109,23 +123,25 @@ final class WriteBehind {
    * @throws KvtierException the failure of a put, or EXHAUSTED if the tier does not keep up
    */
   void requireRoom(int pages, int pageLength) {
-    requireHealthy();
     lock.lock();
     try {
+      requireHealthy();
       long deadlineNs = System.nanoTime() + timeoutNs;
       long bytes = (long) pages * pageLength;
-      while (pendingBytes > 0 && pendingBytes + bytes > pendingBytesMax && failure == null) {
+      while (pendingBytes > 0 && pendingBytes + bytes > pendingBytesMax) {
         if (!await(deadlineNs)) {
-          throw new KvtierException(
-              Code.EXHAUSTED,
-              "%d bytes of pages wait for the tier, at most %d may; send the call again"
-                  .formatted(pendingBytes, pendingBytesMax));
+          throw failure != null
+              ? told(failure)
+              : new KvtierException(
+                  Code.EXHAUSTED,
+                  "%d bytes of pages wait for the tier, at most %d may; send the call again"
+                      .formatted(pendingBytes, pendingBytesMax));
         }
+        requireHealthy();
       }
     } finally {
       lock.unlock();
     }
-    requireHealthy();
   }
 
   /** Takes a page; {@link #requireRoom} has made sure that there is room. */
@@ -188,22 +204,24 @@ final class WriteBehind {
    * @throws KvtierException the failure of a put, or DEADLINE
    */
   void flush() {
-    requireHealthy();
     lock.lock();
     try {
+      requireHealthy();
       long deadlineNs = System.nanoTime() + timeoutNs;
-      while (!pending.isEmpty() && failure == null && !closed) {
+      while (!pending.isEmpty() && !closed) {
         if (!await(deadlineNs)) {
-          throw new KvtierException(
-              Code.DEADLINE,
-              "the tier has not acknowledged %d pages within %d ms; send the call again"
-                  .formatted(pending.size(), TimeUnit.NANOSECONDS.toMillis(timeoutNs)));
+          throw failure != null
+              ? told(failure)
+              : new KvtierException(
+                  Code.DEADLINE,
+                  "the tier has not acknowledged %d pages within %d ms; send the call again"
+                      .formatted(pending.size(), TimeUnit.NANOSECONDS.toMillis(timeoutNs)));
         }
+        requireHealthy();
       }
     } finally {
       lock.unlock();
     }
-    requireHealthy();
   }
 
   /**
@@ -315,6 +333,8 @@ final class WriteBehind {
         durablePages[stored.layer()] += stored.counted() ? 1 : 0;
         asides[stored.layer()] -= stored.counted() ? 0 : 1;
       }
+      failure = null;
+      pauseNs = PAUSE_NS_MIN;
       changed.signalAll();
     } finally {
       lock.unlock();
@@ -326,7 +346,21 @@ final class WriteBehind {
     try {
       failure = e;
       draining = false;
+      if (passes(e)) {
+        CompletableFuture.delayedExecutor(pauseNs, TimeUnit.NANOSECONDS, executor)
+            .execute(this::drainAgain);
+        pauseNs = Math.min(2 * pauseNs, PAUSE_NS_MAX);
+      }
       changed.signalAll();
+    } finally {
+      lock.unlock();
+    }
+  }
+
+  private void drainAgain() {
+    lock.lock();
+    try {
+      startDrain();
     } finally {
       lock.unlock();
     }

@@ -466,14 +466,12 @@ class WorkerSessionTest {
   }
 
   @Test
-  void tokensThatNoDemotionMakesRoomForAreRefusedBeforeAnythingChanges() {
-    LayerShape shape = Sessions.shapeOf(info(HeadClass.HEAD_CLASS_STREAMED, 0));
-    WorkerSession session = open(info(HeadClass.HEAD_CLASS_STREAMED, 1));
-    float[] rows = gaussian(600 * KV_ROW);
-    refused(Code.EXHAUSTED, () -> session.append(0, 0, 600, rows, rows));
-    assertThat(session.tokens(0)).isZero();
-    assertThat(session.deviceBytes()).isLessThanOrEqualTo(2 * shape.exactRowBytes());
-    session.close();
+  void aSessionThatCouldNotHoldOneTokenIsRefusedWithTheNumbers() {
+    assertThatThrownBy(() -> open(info(HeadClass.HEAD_CLASS_STREAMED, 1)))
+        .isInstanceOfSatisfying(
+            KvtierException.class, e -> assertThat(e.code()).isEqualTo(Code.EXHAUSTED))
+        .hasMessageMatching("device_bytes_max is 1 and .* take [0-9]+; open the session with .*");
+    assertThat(device.memory().bytesUsed()).isZero();
   }
 
   private static void refused(Code code, Runnable call) {
