@@ -154,17 +154,20 @@ final class Repairer implements AutoCloseable {
     }
   }
 
-  /** The next repair that is due; null: there was none, and a while has been waited for one. */
+  /** Waits for a repair that is due; null: closed, or pages have come to be held. */
   private @Nullable Repair next() throws InterruptedException {
     lock.lock();
     try {
-      lookAtMembers();
-      Repair due = plan.poll(clock.getAsLong());
-      if (due == null && !closed) {
+      while (!closed && !plan.hasUnseen()) {
+        lookAtMembers();
+        Repair due = plan.poll(clock.getAsLong());
+        if (due != null) {
+          return due;
+        }
         long waitNs = Math.min(MEMBERS_LOOK_NS, plan.untilDueNs(clock.getAsLong()));
         long _ = changed.awaitNanos(waitNs);
       }
-      return due;
+      return null;
     } finally {
       lock.unlock();
     }

@@ -130,6 +130,11 @@ public final class RepairPlan {
     @Nullable BitSet contains(String node, List<PageKey> keys);
   }
 
+  /** Whether {@link #takeUnseen} has any. */
+  public boolean hasUnseen() {
+    return !unseen.isEmpty();
+  }
+
   /**
    * Takes pages out that have come to be held here and have not been looked for yet: whoever stored
    * them may be gone, and may not have seen that they lost a copy.
@@ -185,7 +190,7 @@ public final class RepairPlan {
 
   /** Nanoseconds until a page is due; {@link Long#MAX_VALUE}: none waits. */
   public long untilDueNs(long nowNs) {
-    return moved.isEmpty() && unseen.isEmpty() ? queue.untilDueNs(nowNs) : 0;
+    return moved.isEmpty() ? queue.untilDueNs(nowNs) : 0;
   }
 
   /** Copies a page from wherever it is to all homes; false: not all have it yet. */

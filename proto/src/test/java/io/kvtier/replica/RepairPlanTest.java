@@ -79,7 +79,7 @@ class RepairPlanTest {
     THREE.nodes().forEach(node -> nodes.put(node, new HashSet<>()));
     PageKey key = KEYS.getFirst();
     List<String> ranked = THREE.homes(key, 3);
-    nodes.get(ranked.get(2)).add(key);
+    nodes.put(ranked.get(2), new HashSet<>(Set.of(key)));
     boolean done =
         plan.mend(
             THREE,
