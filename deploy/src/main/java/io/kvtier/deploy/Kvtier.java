@@ -8,6 +8,7 @@ import io.kvtier.deploy.command.DoctorCommand;
 import io.kvtier.deploy.command.GpuWorkerCommand;
 import io.kvtier.deploy.command.PlanCommand;
 import io.kvtier.deploy.command.ServeCommand;
+import io.kvtier.deploy.command.SimulateCommand;
 import io.kvtier.deploy.command.TraceCommand;
 import java.io.IOException;
 import java.io.InputStream;
@@ -31,6 +32,7 @@ import picocli.CommandLine.Command;
       CacheTierCommand.class,
       DemoCommand.class,
       PlanCommand.class,
+      SimulateCommand.class,
       TraceCommand.class,
       BenchCommand.class,
       DoctorCommand.class

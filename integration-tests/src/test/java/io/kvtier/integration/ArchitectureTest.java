@@ -87,6 +87,23 @@ class ArchitectureTest {
             .callMethod(System.class, "nanoTime")
             .orShould()
             .callMethod(System.class, "currentTimeMillis")),
+    WHAT_A_SIMULATION_DRIVES_KNOWS_NO_WIRE_AND_NO_CLOCK(
+        noClasses()
+            .that()
+            .resideInAnyPackage(
+                "io.kvtier.coordinator.lead..",
+                "io.kvtier.coordinator.log..",
+                "io.kvtier.coordinator.state..",
+                "io.kvtier.coordinator.prefix..",
+                "io.kvtier.deploy.simulate..",
+                "io.kvtier.integration.planted.pure..")
+            .should()
+            .dependOnClassesThat()
+            .resideInAnyPackage("io.grpc..", "io.netty..", "net.openhft..")
+            .orShould()
+            .callMethod(System.class, "nanoTime")
+            .orShould()
+            .callMethod(System.class, "currentTimeMillis")),
     CHRONICLE_STAYS_IN_ITS_ADAPTER(
         noClasses()
             .that()

@@ -5,16 +5,14 @@ import io.kvtier.KvtierException;
 import io.kvtier.client.PageTransport.KeyedPage;
 import io.kvtier.page.PageKey;
 import io.kvtier.replica.Rendezvous;
-import io.kvtier.replica.RepairQueue;
+import io.kvtier.replica.RepairPlan;
 import io.kvtier.replica.RepairQueue.Repair;
 import io.kvtier.replica.ReplicaConfig;
 import io.kvtier.replica.ReplicaCounts;
 import io.kvtier.replica.ReplicaCounts.Count;
+import java.util.BitSet;
 import java.util.Collection;
-import java.util.HashSet;
-import java.util.LinkedHashSet;
 import java.util.List;
-import java.util.Set;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.locks.Condition;
 import java.util.concurrent.locks.ReentrantLock;
@@ -25,13 +23,15 @@ import java.util.logging.Logger;
 import org.jspecify.annotations.Nullable;
 
 /**
- * Brings pages back to all their homes, one at a time, on one thread of its own: those that a read
- * or put found missing somewhere, and, when the membership has changed, those that were stored here
- * and have got a new home.
+ * Brings pages back to all their homes, one at a time, on one thread of its own: those that {@link
+ * RepairPlan} finds.
  */
 final class Repairer implements AutoCloseable {
   private static final Logger LOG = Logger.getLogger(Repairer.class.getName());
   private static final long MEMBERS_LOOK_NS = 500_000_000L;
+
+  /** Pages that nodes are asked for at once. */
+  private static final int LOOK_MAX = 256;
 
   private final Supplier<Rendezvous> members;
   private final ReplicaNodes nodes;
@@ -41,16 +41,10 @@ final class Repairer implements AutoCloseable {
   private final LongSupplier clock;
   private final ReentrantLock lock = new ReentrantLock();
   private final Condition changed = lock.newCondition();
-  private final RepairQueue queue;
-
-  /** Keys of pages stored and not deleted, as far as there is room. */
-  private final Set<PageKey> stored = new HashSet<>();
-
-  /** Stored pages that have got a new home and have not been looked after yet. */
-  private final LinkedHashSet<PageKey> moved = new LinkedHashSet<>();
+  private final RepairPlan plan;
+  private final NodeCopier copier = new NodeCopier();
 
   private final Thread thread;
-  private @Nullable Rendezvous seen;
   private boolean closed;
 
   Repairer(
@@ -66,7 +60,7 @@ final class Repairer implements AutoCloseable {
     this.config = config;
     this.counts = counts;
     this.clock = clock;
-    this.queue = new RepairQueue(config, counts);
+    this.plan = new RepairPlan(config, counts);
     this.thread = Thread.ofVirtual().name("kvtier-repair").unstarted(this::work);
   }
 
@@ -81,7 +75,7 @@ final class Repairer implements AutoCloseable {
     }
     lock.lock();
     try {
-      queue.offer(key, clock.getAsLong());
+      plan.offer(key, clock.getAsLong());
       changed.signalAll();
     } finally {
       lock.unlock();
@@ -92,11 +86,28 @@ final class Repairer implements AutoCloseable {
   void remember(Collection<PageKey> keys) {
     lock.lock();
     try {
-      for (PageKey key : keys) {
-        if (stored.size() < config.keysMax()) {
-          stored.add(key);
-        }
-      }
+      plan.remember(keys);
+    } finally {
+      lock.unlock();
+    }
+  }
+
+  /** Remembers pages that somebody here relies on. */
+  void hold(Collection<PageKey> keys) {
+    lock.lock();
+    try {
+      plan.hold(keys);
+      changed.signalAll();
+    } finally {
+      lock.unlock();
+    }
+  }
+
+  /** Ends a hold of each page. */
+  void letGo(Collection<PageKey> keys) {
+    lock.lock();
+    try {
+      plan.letGo(keys);
     } finally {
       lock.unlock();
     }
@@ -106,8 +117,7 @@ final class Repairer implements AutoCloseable {
   void forget(Collection<PageKey> keys) {
     lock.lock();
     try {
-      queue.forget(keys);
-      keys.forEach(stored::remove);
+      plan.forget(keys);
     } finally {
       lock.unlock();
     }
@@ -115,19 +125,19 @@ final class Repairer implements AutoCloseable {
 
   private void work() {
     try {
-      while (true) {
+      while (!isClosed()) {
+        lookForHeld();
         Repair repair = next();
-        if (repair == null) {
-          return;
+        if (repair != null) {
+          boolean done = false;
+          try {
+            done = plan.mend(members.get(), repair.key(), copier);
+          } catch (RuntimeException e) {
+            // Transports are foreign code: whatever one throws must not end all repairs.
+            LOG.log(Level.WARNING, e, () -> "page " + repair.key() + " could not be repaired");
+          }
+          finish(repair, done);
         }
-        boolean done = false;
-        try {
-          done = mend(repair.key());
-        } catch (RuntimeException e) {
-          // Transports are foreign code: whatever one throws must not end all repairs.
-          LOG.log(Level.WARNING, e, () -> "page " + repair.key() + " could not be repaired");
-        }
-        finish(repair, done);
       }
     } catch (InterruptedException e) {
       // Only close interrupts this thread, which ends with it.
@@ -135,26 +145,26 @@ final class Repairer implements AutoCloseable {
     }
   }
 
-  /** Waits for work; null: closed. */
+  private boolean isClosed() {
+    lock.lock();
+    try {
+      return closed;
+    } finally {
+      lock.unlock();
+    }
+  }
+
+  /** Waits for a repair that is due; null: closed, or pages have come to be held. */
   private @Nullable Repair next() throws InterruptedException {
     lock.lock();
     try {
-      while (!closed) {
+      while (!closed && !plan.hasUnseen()) {
         lookAtMembers();
-        Repair due = queue.poll(clock.getAsLong());
-        if (due == null && !moved.isEmpty()) {
-          PageKey key = moved.removeFirst();
-          if (stored.contains(key)) {
-            counts.add(Count.REPAIRS_QUEUED, 1);
-            due = new Repair(key, 0);
-          } else {
-            continue;
-          }
-        }
+        Repair due = plan.poll(clock.getAsLong());
         if (due != null) {
           return due;
         }
-        long waitNs = Math.min(MEMBERS_LOOK_NS, queue.untilDueNs(clock.getAsLong()));
+        long waitNs = Math.min(MEMBERS_LOOK_NS, plan.untilDueNs(clock.getAsLong()));
         long _ = changed.awaitNanos(waitNs);
       }
       return null;
@@ -163,40 +173,54 @@ final class Repairer implements AutoCloseable {
     }
   }
 
+  /** Has those pages repaired that came to be held here and that a home lacks. */
+  private void lookForHeld() {
+    List<PageKey> unseen;
+    do {
+      lock.lock();
+      try {
+        unseen = closed ? List.of() : plan.takeUnseen(LOOK_MAX);
+      } finally {
+        lock.unlock();
+      }
+      if (!unseen.isEmpty()) {
+        RepairPlan.lacking(members.get(), config.replicas(), unseen, this::contains)
+            .forEach(this::repair);
+      }
+    } while (!unseen.isEmpty());
+  }
+
+  private @Nullable BitSet contains(String node, List<PageKey> keys) {
+    BitSet[] found = new BitSet[1];
+    try {
+      nodes.call(node, transport -> found[0] = transport.contains(keys));
+    } catch (KvtierException e) {
+      // What it lacks is found by a read that misses it.
+      return null;
+    }
+    return found[0];
+  }
+
   private void lookAtMembers() {
     Rendezvous now = members.get();
-    Rendezvous before = seen;
-    if (now.nodes().isEmpty() || (before != null && before.sameMembers(now))) {
-      return;
-    }
-    seen = now;
-    nodes.retain(now);
-    if (before != null) {
-      stored.stream()
-          .filter(key -> now.hasNewHome(key, config.replicas(), before))
-          .forEach(moved::add);
+    if (plan.members(now)) {
+      nodes.retain(now);
     }
   }
 
-  /** Copies a page from wherever it is to all homes; false: not all have it yet. */
-  private boolean mend(PageKey key) {
-    Rendezvous now = members.get();
-    List<String> ranked = now.homes(key, config.nodesMax());
-    int homes = Math.min(config.replicas(), ranked.size());
-    boolean all = true;
-    for (int source = 0; source < ranked.size(); source++) {
-      ByteString page = read(ranked.get(source), key);
-      if (page != null) {
-        for (int home = 0; home < homes; home++) {
-          all &= home == source || write(ranked.get(home), new KeyedPage(key, page));
-        }
-        return all;
-      }
+  private final class NodeCopier implements RepairPlan.Copier<ByteString> {
+    @Override
+    public @Nullable ByteString read(String node, PageKey key) {
+      return readFrom(node, key);
     }
-    return false;
+
+    @Override
+    public boolean write(String node, PageKey key, ByteString page) {
+      return writeTo(node, new KeyedPage(key, page));
+    }
   }
 
-  private @Nullable ByteString read(String node, PageKey key) {
+  private @Nullable ByteString readFrom(String node, PageKey key) {
     ByteString[] read = new ByteString[1];
     try {
       nodes.call(
@@ -212,7 +236,7 @@ final class Repairer implements AutoCloseable {
     return read[0];
   }
 
-  private boolean write(String node, KeyedPage page) {
+  private boolean writeTo(String node, KeyedPage page) {
     try {
       nodes.call(node, transport -> transport.put(List.of(page)));
       return true;
@@ -236,7 +260,7 @@ final class Repairer implements AutoCloseable {
       if (done) {
         counts.add(Count.REPAIRS_DONE, 1);
       } else if (!deletions.isDeleted(repair.key())) {
-        queue.failed(repair, clock.getAsLong());
+        plan.failed(repair, clock.getAsLong());
       }
     } finally {
       lock.unlock();

@@ -48,7 +48,7 @@ import org.jspecify.annotations.Nullable;
  *       or is silent; a slow one is hedged within a budget. Whole pages are verified here too;
  *       sections carry no checksums of their own and rely on the node's verification.
  *   <li>A page that a home lacks is copied there behind the callers' backs; so are, when the
- *       membership changes, pages stored here that have got a new home.
+ *       membership changes, pages stored or held here that have got a new home.
  *   <li>A delete goes to every member, and outlives copies and repairs under way.
  * </ul>
  *
@@ -321,7 +321,7 @@ public final class ReplicatedPages implements PageTransport {
   // ---- delete
 
   /**
-   * Removes pages from every member.
+   * Removes pages from every member, those that drain included.
    *
    * @throws KvtierException the first member's refusal, once all have been asked; delete again then
    */
@@ -334,7 +334,7 @@ public final class ReplicatedPages implements PageTransport {
     Collection<PageKey> gone = Set.copyOf(keys);
     deletions.deleted(gone);
     repairer.forget(gone);
-    KvtierException refusal = atEvery(now, transport -> transport.delete(keys));
+    KvtierException refusal = atEach(everyone(now), transport -> transport.delete(keys));
     if (refusal != null) {
       throw refusal;
     }
@@ -344,29 +344,43 @@ public final class ReplicatedPages implements PageTransport {
 
   /**
    * Holds pages at every member that answers; where one does not, other copies of its pages are
-   * held.
+   * held. Held pages are repaired like those stored here.
    */
   @Override
   public void hold(List<PageKey> keys) {
-    KvtierException refusal = atEvery(membersOrRefuse(), transport -> transport.hold(keys));
+    KvtierException refusal =
+        atEach(membersOrRefuse().nodes(), transport -> transport.hold(keys));
+    repairer.hold(keys);
     if (refusal != null) {
       LOG.log(Level.WARNING, "pages are not held everywhere: {0}", refusal.getMessage());
     }
   }
 
-  /** Lets pages go at every member; the lease at one that does not answer ends by itself. */
+  /**
+   * Lets pages go at every member, those that drain included; the lease at one that does not answer
+   * ends by itself.
+   */
   @Override
   public void letGo(List<PageKey> keys) {
-    KvtierException refusal = atEvery(membersOrRefuse(), transport -> transport.letGo(keys));
+    // First: a repair of what nobody here holds would pin it for good.
+    repairer.letGo(keys);
+    KvtierException refusal =
+        atEach(everyone(membersOrRefuse()), transport -> transport.letGo(keys));
     if (refusal != null) {
       LOG.log(Level.WARNING, "pages are not let go everywhere: {0}", refusal.getMessage());
     }
   }
 
-  /** Does something at every member at once; the first refusal once all have answered, or null. */
-  private @Nullable KvtierException atEvery(Rendezvous now, Consumer<PageTransport> call) {
+  private static List<String> everyone(Rendezvous now) {
+    List<String> all = new ArrayList<>(now.nodes());
+    all.addAll(now.draining());
+    return all;
+  }
+
+  /** Does something at some nodes at once; the first refusal once all have answered, or null. */
+  private @Nullable KvtierException atEach(List<String> nodeIds, Consumer<PageTransport> call) {
     List<Future<Void>> calls = new ArrayList<>();
-    for (String node : now.nodes()) {
+    for (String node : nodeIds) {
       FutureTask<Void> task = new FutureTask<>(() -> nodes.call(node, call), null);
       Thread.ofVirtual().name("kvtier-replicas-", 0).start(task);
       calls.add(task);

@@ -20,6 +20,7 @@ public final class Rendezvous {
   private final long epoch;
   private final List<String> nodes;
   private final Map<String, Long> runs;
+  private final List<String> draining;
   private final long[] seeds;
 
   /** The nodes of an epoch, of runs that are not known. */
@@ -34,6 +35,19 @@ public final class Rendezvous {
    * @param runs of nodes by id: another number after each start, as far as known
    */
   public Rendezvous(long epoch, Collection<String> nodes, Map<String, Long> runs) {
+    this(epoch, nodes, runs, List.of());
+  }
+
+  /**
+   * The nodes of an epoch, some of which drain.
+   *
+   * @param nodes ids of those that pages go to, each once, in any order
+   * @param runs of nodes by id: another number after each start, as far as known
+   * @param draining ids of those that only serve what they have: no page's homes
+   */
+  public Rendezvous(
+      long epoch, Collection<String> nodes, Map<String, Long> runs, Collection<String> draining) {
+    this.draining = draining.stream().sorted().toList();
     this.runs = Map.copyOf(runs);
     this.epoch = epoch;
     this.nodes = nodes.stream().sorted().toList();
@@ -51,6 +65,11 @@ public final class Rendezvous {
   /** Node ids in order; what {@link #ranking} gives are indexes in it. */
   public List<String> nodes() {
     return nodes;
+  }
+
+  /** Ids of the nodes that are no page's homes, in order: what they have is to be let go there too. */
+  public List<String> draining() {
+    return draining;
   }
 
   /**

@@ -441,4 +441,27 @@ class ReplicatedPagesTest {
     assertThatThrownBy(call::run)
         .isInstanceOfSatisfying(KvtierException.class, e -> assertThat(e.code()).isEqualTo(code));
   }
+
+  @Test
+  void whatIsDeletedIsGoneFromNodesThatDrainToo() {
+    open(3, ReplicaConfig.of(3, 3, Duration.ofSeconds(10)));
+    replicated.put(pages);
+    members = new Rendezvous(2, List.of("tier-0", "tier-1"), Map.of(), List.of("tier-2"));
+    replicated.delete(keys());
+    assertThat(nodes.values()).allMatch(node -> node.pages.isEmpty());
+  }
+
+  @Test
+  void whatIsHeldHereAndWasStoredElsewhereIsCopiedToItsNewHomes() throws InterruptedException {
+    open(2, ReplicaConfig.of(2, 2, Duration.ofSeconds(10)));
+    nodes.values().forEach(node -> node.put(pages));
+    replicated.hold(keys());
+    requireAllRead();
+    nodes.put("tier-2", new FakeNode());
+    join(2);
+    List<PageKey> moved =
+        keys().stream().filter(key -> members.homes(key, 2).contains("tier-2")).toList();
+    assertThat(moved).isNotEmpty();
+    awaitAll(node("tier-2"), moved);
+  }
 }

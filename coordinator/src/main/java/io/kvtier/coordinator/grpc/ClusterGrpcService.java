@@ -1,19 +1,12 @@
 package io.kvtier.coordinator.grpc;
 
-import static io.kvtier.KvtierException.requireInRange;
-
 import io.grpc.stub.StreamObserver;
-import io.kvtier.KvtierException;
+import io.kvtier.coordinator.lead.IdleSessions;
+import io.kvtier.coordinator.lead.Lead;
+import io.kvtier.coordinator.lead.Members;
+import io.kvtier.coordinator.lead.Plans;
 import io.kvtier.coordinator.metrics.CoordinatorMeters;
-import io.kvtier.coordinator.plan.Curves;
-import io.kvtier.coordinator.plan.PlanInputs;
-import io.kvtier.coordinator.plan.Planner;
-import io.kvtier.coordinator.plan.TailorPlanner;
-import io.kvtier.coordinator.profile.ModelKey;
-import io.kvtier.coordinator.profile.ProfileTable;
-import io.kvtier.page.PageLayout;
 import io.kvtier.v1.ClusterGrpc.ClusterImplBase;
-import io.kvtier.v1.Command;
 import io.kvtier.v1.DrainRequest;
 import io.kvtier.v1.DrainResponse;
 import io.kvtier.v1.HeartbeatRequest;
@@ -22,34 +15,24 @@ import io.kvtier.v1.MakePlanRequest;
 import io.kvtier.v1.MembershipRequest;
 import io.kvtier.v1.MembershipResponse;
 import io.kvtier.v1.Node;
-import io.kvtier.v1.NodeState;
 import io.kvtier.v1.Plan;
-import io.kvtier.v1.PlanMode;
 import io.kvtier.v1.ProfilesRequest;
 import io.kvtier.v1.ProfilesResponse;
 import io.kvtier.v1.RegisterRequest;
 import io.kvtier.v1.RegisterResponse;
-import io.kvtier.v1.Role;
-import io.kvtier.v1.Session;
-import io.kvtier.v1.SessionRecord;
-import io.kvtier.v1.SessionRef;
-import io.kvtier.v1.SetNodeState;
-import io.kvtier.v1.SetPlan;
 import java.time.Duration;
 import java.util.logging.Level;
 import java.util.logging.Logger;
 
 /** The Cluster service (cluster.proto). No handler blocks on workers or tiers but Drain. */
 public final class ClusterGrpcService extends ClusterImplBase {
-  private static final int QUERIES_MAX = 64;
-  private static final int IDLE_SESSIONS_MAX = 256;
   private static final Logger LOG = Logger.getLogger(ClusterGrpcService.class.getName());
 
   private final Lead lead;
-  private final IdleSessions idle;
+  private final Members members;
+  private final Plans plans;
   private final WorkerClients workers;
   private final long leaseMs;
-  private final CoordinatorMeters meters;
   private final Replies replies;
 
   public ClusterGrpcService(
@@ -59,10 +42,10 @@ public final class ClusterGrpcService extends ClusterImplBase {
       Duration nodeLease,
       CoordinatorMeters meters) {
     this.lead = lead;
-    this.idle = idle;
+    this.members = new Members(lead, idle, workers);
+    this.plans = new Plans(lead, meters);
     this.workers = workers;
     this.leaseMs = nodeLease.toMillis();
-    this.meters = meters;
     this.replies = new Replies(meters);
   }
 
@@ -73,12 +56,12 @@ public final class ClusterGrpcService extends ClusterImplBase {
 
   @Override
   public void heartbeat(HeartbeatRequest request, StreamObserver<HeartbeatResponse> observer) {
-    replies.answer(observer, () -> heartbeat(request));
+    replies.answer(observer, () -> members.heartbeat(request));
   }
 
   @Override
   public void membership(MembershipRequest request, StreamObserver<MembershipResponse> observer) {
-    replies.answer(observer, this::membership);
+    replies.answer(observer, members::membership);
   }
 
   @Override
@@ -88,7 +71,7 @@ public final class ClusterGrpcService extends ClusterImplBase {
 
   @Override
   public void makePlan(MakePlanRequest request, StreamObserver<Plan> observer) {
-    replies.answer(observer, () -> makePlan(request));
+    replies.answer(observer, () -> plans.make(request));
   }
 
   @Override
@@ -97,11 +80,8 @@ public final class ClusterGrpcService extends ClusterImplBase {
   }
 
   private RegisterResponse register(RegisterRequest request) {
-    if (!request.hasNode()) {
-      throw KvtierException.invalid("node is absent; it is required");
-    }
+    long epoch = members.register(request);
     Node node = request.getNode();
-    long epoch = lead.register(node);
     workers.wake(node.getTarget());
     LOG.log(
         Level.INFO,
@@ -110,121 +90,7 @@ public final class ClusterGrpcService extends ClusterImplBase {
     return RegisterResponse.newBuilder().setMembershipEpoch(epoch).setLeaseMs(leaseMs).build();
   }
 
-  private HeartbeatResponse heartbeat(HeartbeatRequest request) {
-    requireInRange("idle_sessions", request.getIdleSessionsCount(), 0, IDLE_SESSIONS_MAX);
-    Node node =
-        lead.call(view -> {
-          Node known = view.state().nodes().get(request.getNodeId());
-          view.leases()
-              .renew(
-                  request.getNodeId(), request.getBytesUsed(), request.getSessions(), view.nowNs());
-          return known;
-        });
-    HeartbeatResponse.Builder response = HeartbeatResponse.newBuilder().setState(node.getState());
-    for (SessionRef told : request.getIdleSessionsList()) {
-      idle.told(told, node.getTarget()).ifPresent(response::addFreedSessions);
-    }
-    return response.setMembershipEpoch(lead.call(view -> view.state().nodes().epoch())).build();
-  }
-
-  private MembershipResponse membership() {
-    return lead.call(view ->
-        MembershipResponse.newBuilder()
-            .setMembershipEpoch(view.state().nodes().epoch())
-            .addAllNodes(view.state().nodes().nodes())
-            .build());
-  }
-
   private DrainResponse drain(DrainRequest request) {
-    NodeState state =
-        request.getUndo() ? NodeState.NODE_STATE_ACTIVE : NodeState.NODE_STATE_DRAINING;
-    Node node = lead.call(view -> view.state().nodes().get(request.getNodeId()));
-    var _ =
-        lead.submit(
-            Command.newBuilder()
-                .setSetNodeState(
-                    SetNodeState.newBuilder().setNodeId(node.getNodeId()).setState(state)));
-    if (request.getUndo() || node.getRole() != Role.ROLE_WORKER) {
-      return DrainResponse.getDefaultInstance();
-    }
-    // Their clients find them gone, resume them, and are given another worker.
-    long left =
-        lead.call(view -> view.state().sessions().on(node.getTarget())).stream()
-            .filter(record -> !workers.detach(record.getSession(), true))
-            .count();
-    int opening = lead.call(view -> view.reservations().countOn(node.getTarget()));
-    return DrainResponse.newBuilder().setSessions((int) left + opening).build();
-  }
-
-  /** Plans outside the lock: a profile of many heads takes a while. */
-  private Plan makePlan(MakePlanRequest request) {
-    String id = request.getSessionId();
-    long epoch = request.getEpoch();
-    SessionRecord record = lead.call(view -> view.state().sessions().get(id, epoch));
-    Session session = record.getSession();
-    PlanInputs inputs = inputs(request, session);
-    if (record.getPlanGiven()) {
-      meters.planGiven();
-      return session.getPlan();
-    }
-    ModelKey key = ModelKey.of(session.getGeometry(), session.getMode());
-    PlanInputs known = refined(key, inputs, request.getQueries());
-    Plan plan =
-        session.getMode() == PlanMode.PLAN_MODE_TAILORKV
-            ? TailorPlanner.plan(known)
-            : Planner.plan(known);
-    SetPlan.Builder change =
-        SetPlan.newBuilder()
-            .setSessionId(id)
-            .setEpoch(epoch)
-            .setPlan(plan)
-            .setTokens(inputs.tokens());
-    if (!record.getProfiled() && isSample(inputs, request.getQueries())) {
-      change.addAllHeads(request.getHeadsList());
-    }
-    var _ = lead.submit(Command.newBuilder().setSetPlan(change));
-    meters.planMade();
-    return plan;
-  }
-
-  /** Whether a session's own curves are good enough to be planned by, whatever the profile says. */
-  private static boolean isSample(PlanInputs inputs, int queries) {
-    return !inputs.curves().isEmpty()
-        && queries >= ProfileTable.QUERIES_MIN
-        && inputs.tokens() >= ProfileTable.TOKENS_MIN;
-  }
-
-  /** The inputs with the model's curves where the session's own are missing or too rough. */
-  private PlanInputs refined(ModelKey key, PlanInputs inputs, int queries) {
-    if (!inputs.curves().isEmpty() && queries >= ProfileTable.QUERIES_MIN) {
-      return inputs;
-    }
-    ProfileTable.Known known = lead.call(view -> view.state().profiles().at(key, inputs.tokens()));
-    return known.curves().isEmpty() ? inputs : inputs.withProfile(known.curves(), known.sessions());
-  }
-
-  private static PlanInputs inputs(MakePlanRequest request, Session session) {
-    int tokens =
-        (int)
-            requireInRange(
-                "tokens", Integer.toUnsignedLong(request.getTokens()), 1, session.getTokensMax());
-    requireInRange(
-        "queries",
-        Integer.toUnsignedLong(request.getQueries()),
-        request.getHeadsCount() == 0 ? 0 : 1,
-        request.getHeadsCount() == 0 ? 0 : QUERIES_MAX);
-    return new PlanInputs(
-        session.getGeometry(),
-        tokens,
-        session.getDeviceBytesMax(),
-        request.getFixedDeviceBytes(),
-        pages(request, tokens),
-        Curves.of(request.getHeadsList(), session.getGeometry(), tokens));
-  }
-
-  private static int pages(MakePlanRequest request, int tokens) {
-    return (int)
-        requireInRange(
-            "pages", Integer.toUnsignedLong(request.getPages()), 0, tokens / PageLayout.TOKENS);
+    return DrainResponse.newBuilder().setSessions(members.drain(request)).build();
   }
 }

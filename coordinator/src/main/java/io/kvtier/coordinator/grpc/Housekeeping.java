@@ -1,6 +1,7 @@
 package io.kvtier.coordinator.grpc;
 
 import io.kvtier.KvtierException;
+import io.kvtier.coordinator.lead.Lead;
 import java.time.Duration;
 import java.util.List;
 import java.util.concurrent.CountDownLatch;

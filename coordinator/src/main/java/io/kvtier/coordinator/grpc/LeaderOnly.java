@@ -7,6 +7,7 @@ import io.grpc.ServerCallHandler;
 import io.grpc.ServerInterceptor;
 import io.grpc.Status;
 import io.kvtier.KvtierException;
+import io.kvtier.coordinator.lead.Lead;
 import io.kvtier.coordinator.log.Leadership;
 import io.kvtier.rpc.LeaderTrailer;
 import io.kvtier.rpc.Statuses;

@@ -4,6 +4,9 @@ import static io.kvtier.KvtierException.requireInRange;
 
 import io.grpc.StatusRuntimeException;
 import io.kvtier.KvtierException;
+import io.kvtier.coordinator.lead.Lead;
+import io.kvtier.coordinator.lead.Prompts;
+import io.kvtier.coordinator.lead.SessionLimits;
 import io.kvtier.page.PageKey;
 import io.kvtier.page.PageLayout;
 import io.kvtier.page.PrefixChain;
@@ -87,7 +90,8 @@ public final class PinKeeper implements AutoCloseable {
         GeometryLimits.TOKENS_MAX);
     requireInRange("ttl_ms", request.getTtlMs(), TTL_MIN_MS, TTL_MAX_MS);
     SessionLimits.checkRequestId(request.getRequestId());
-    PrefixChain chain = Prompts.chain(request.getGeometry(), request.getTokenIdsList());
+    PrefixChain chain =
+        Prompts.chain(Tenant.current(), request.getGeometry(), request.getTokenIdsList());
     long deadlineMs = lead.call(Lead.View::nowMs) + request.getTtlMs();
     PinRecord pin =
         lead.submit(

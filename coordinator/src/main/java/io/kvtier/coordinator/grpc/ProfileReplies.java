@@ -4,6 +4,7 @@ import static io.kvtier.KvtierException.requireInRange;
 
 import io.kvtier.KvtierException;
 import io.kvtier.KvtierException.Code;
+import io.kvtier.coordinator.lead.Lead;
 import io.kvtier.coordinator.plan.ResidualCurve;
 import io.kvtier.coordinator.profile.ProfileTable.Entry;
 import io.kvtier.rpc.Endpoint;

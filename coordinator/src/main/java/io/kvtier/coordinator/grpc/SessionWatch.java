@@ -3,6 +3,7 @@ package io.kvtier.coordinator.grpc;
 import io.grpc.stub.ServerCallStreamObserver;
 import io.kvtier.KvtierException;
 import io.kvtier.KvtierException.Code;
+import io.kvtier.coordinator.lead.Lead;
 import io.kvtier.coordinator.session.ChangeLog;
 import io.kvtier.v1.Session;
 import io.kvtier.v1.SessionChange;

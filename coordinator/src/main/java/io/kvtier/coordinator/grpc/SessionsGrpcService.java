@@ -2,18 +2,25 @@ package io.kvtier.coordinator.grpc;
 
 import static io.kvtier.KvtierException.requireInRange;
 
+import io.grpc.Context;
 import io.grpc.stub.ServerCallStreamObserver;
 import io.grpc.stub.StreamObserver;
 import io.kvtier.KvtierException;
 import io.kvtier.KvtierException.Code;
+import io.kvtier.coordinator.lead.Caller;
+import io.kvtier.coordinator.lead.Lead;
+import io.kvtier.coordinator.lead.Prompts;
+import io.kvtier.coordinator.lead.SessionCloser;
+import io.kvtier.coordinator.lead.SessionLimits;
+import io.kvtier.coordinator.lead.SessionMover;
+import io.kvtier.coordinator.lead.SessionOpener;
 import io.kvtier.coordinator.metrics.CoordinatorMeters;
 import io.kvtier.page.PrefixChain;
 import io.kvtier.rpc.Endpoint;
 import io.kvtier.rpc.GeometryLimits;
+import io.kvtier.rpc.Tenant;
 import io.kvtier.v1.CloseRequest;
 import io.kvtier.v1.CloseResponse;
-import io.kvtier.v1.Command;
-import io.kvtier.v1.EndSession;
 import io.kvtier.v1.ForkRequest;
 import io.kvtier.v1.GetSessionRequest;
 import io.kvtier.v1.ListSessionsRequest;
@@ -42,13 +49,12 @@ import java.util.function.Supplier;
  */
 public final class SessionsGrpcService extends SessionsImplBase {
   private final Lead lead;
-  private final WorkerClients workers;
   private final Prompts prompts;
   private final SessionOpener opener;
   private final SessionMover mover;
+  private final SessionCloser closer;
   private final SessionWatch watch;
   private final PinKeeper pins;
-  private final CoordinatorMeters meters;
   private final Replies replies;
 
   public SessionsGrpcService(
@@ -59,24 +65,23 @@ public final class SessionsGrpcService extends SessionsImplBase {
       Supplier<UUID> ids,
       CoordinatorMeters meters) {
     this.lead = lead;
-    this.workers = workers;
     this.prompts = new Prompts(tiers);
     this.opener = new SessionOpener(lead, workers, prompts, ids, meters);
     this.mover = new SessionMover(lead, workers, prompts, meters);
+    this.closer = new SessionCloser(lead, workers, meters);
     this.watch = new SessionWatch(lead);
     this.pins = pins;
-    this.meters = meters;
     this.replies = new Replies(meters);
   }
 
   @Override
   public void open(OpenRequest request, StreamObserver<Session> observer) {
-    replies.answer(observer, () -> told(opener.open(request)));
+    replies.answer(observer, () -> told(opener.open(request, caller())));
   }
 
   @Override
   public void fork(ForkRequest request, StreamObserver<Session> observer) {
-    replies.answer(observer, () -> told(opener.fork(request)));
+    replies.answer(observer, () -> told(opener.fork(request, caller())));
   }
 
   @Override
@@ -105,7 +110,7 @@ public final class SessionsGrpcService extends SessionsImplBase {
 
   @Override
   public void resume(ResumeRequest request, StreamObserver<Session> observer) {
-    replies.answer(observer, () -> told(mover.resume(request)));
+    replies.answer(observer, () -> told(mover.resume(request, caller())));
   }
 
   @Override
@@ -133,29 +138,21 @@ public final class SessionsGrpcService extends SessionsImplBase {
   private LookupPrefixResponse lookupPrefix(LookupPrefixRequest request) {
     SessionLimits.requireGeometry(request.hasGeometry(), request.getGeometry());
     requireInRange("length of token_ids", request.getTokenIdsCount(), 1, GeometryLimits.TOKENS_MAX);
-    PrefixChain chain = Prompts.chain(request.getGeometry(), request.getTokenIdsList());
+    PrefixChain chain =
+        Prompts.chain(Tenant.current(), request.getGeometry(), request.getTokenIdsList());
     return LookupPrefixResponse.newBuilder()
         .setTokens(prompts.storedTokens(chain, request.getGeometry()))
         .build();
   }
 
   private CloseResponse close(CloseRequest request) {
-    SessionLimits.checkOwner(request.getOwner());
-    SessionRecord open =
-        lead.call(view -> view.state().sessions().get(request.getSessionId(), request.getEpoch()));
-    SessionLimits.requireOwner(open.getSession(), request.getOwner());
-    Session removed =
-        lead.submit(
-                Command.newBuilder()
-                    .setEnd(
-                        EndSession.newBuilder()
-                            .setSessionId(request.getSessionId())
-                            .setEpoch(request.getEpoch())))
-            .getSession()
-            .getSession();
-    meters.closed();
-    workers.detach(removed, lead.call(view -> view.state().sessions().pagesNeeded(open)));
+    closer.close(request);
     return CloseResponse.getDefaultInstance();
+  }
+
+  /** Who the call that is being served is for. */
+  private static Caller caller() {
+    return new Caller(Tenant.current(), Context.current()::isCancelled);
   }
 
   private ListSessionsResponse list() {

@@ -5,6 +5,9 @@ import io.grpc.Context;
 import io.grpc.stub.ClientCallStreamObserver;
 import io.grpc.stub.ClientResponseObserver;
 import io.kvtier.KvtierException;
+import io.kvtier.coordinator.lead.Lead;
+import io.kvtier.coordinator.lead.PrefixSource;
+import io.kvtier.coordinator.lead.Refusing;
 import io.kvtier.coordinator.prefix.PrefixDirectory;
 import io.kvtier.coordinator.prefix.StoredPrefix;
 import io.kvtier.page.PageKey;
@@ -35,16 +38,9 @@ import org.jspecify.annotations.Nullable;
  * the first to know when a tier's process has ended. Owns its channels and one daemon thread.
  * Thread-safe.
  */
-public final class TierWatch implements AutoCloseable {
+public final class TierWatch implements PrefixSource, AutoCloseable {
   private static final Logger LOG = Logger.getLogger(TierWatch.class.getName());
   private static final long ROUND_MS = Duration.ofMillis(250).toMillis();
-
-  /**
-   * A tier that was watched and now refuses connections.
-   *
-   * @param refusingNs for how long it has
-   */
-  record Refusing(Node node, long refusingNs) {}
 
   private final Supplier<List<Node>> tiers;
   private final LongSupplier nanoClock;
@@ -70,8 +66,8 @@ public final class TierWatch implements AutoCloseable {
         Thread.ofPlatform().daemon().name("kvtier-coordinator-watch").start(this::keepWatching);
   }
 
-  /** Finds the longest stored beginning of a chain. */
-  StoredPrefix find(PrefixChain chain, int layers) {
+  @Override
+  public StoredPrefix find(PrefixChain chain, int layers) {
     lock.lock();
     try {
       return directory.find(chain, layers);
@@ -80,11 +76,8 @@ public final class TierWatch implements AutoCloseable {
     }
   }
 
-  /**
-   * Whether every tier that is a member has told all that it holds, since this coordinator was
-   * started. What was told by one that does not answer now counts.
-   */
-  boolean whole() {
+  @Override
+  public boolean whole() {
     List<Node> members = tiers.get();
     lock.lock();
     try {

@@ -9,6 +9,7 @@ import io.grpc.health.v1.HealthGrpc;
 import io.grpc.stub.StreamObserver;
 import io.kvtier.KvtierException;
 import io.kvtier.KvtierException.Code;
+import io.kvtier.coordinator.lead.Workers;
 import io.kvtier.coordinator.metrics.CoordinatorMeters;
 import io.kvtier.rpc.Statuses;
 import io.kvtier.v1.AttachRequest;
@@ -23,7 +24,7 @@ import java.util.logging.Level;
 import java.util.logging.Logger;
 
 /** Tells workers which sessions they have. Owns the channels to them. Thread-safe. */
-public final class WorkerClients implements AutoCloseable {
+public final class WorkerClients implements Workers, AutoCloseable {
   private static final Logger LOG = Logger.getLogger(WorkerClients.class.getName());
 
   /** A worker that takes longer is taken for lost by a caller that could not reach it either. */
@@ -38,13 +39,9 @@ public final class WorkerClients implements AutoCloseable {
     this.meters = meters;
   }
 
-  /**
-   * Hands a session to its worker and waits for the answer. The deadline and the cancellation of
-   * the call that is being served apply too.
-   *
-   * @throws KvtierException UNAVAILABLE if the worker does not answer in time, else as it refused
-   */
-  AttachResponse attach(AttachRequest request) {
+  /** The deadline and the cancellation of the call that is being served apply too. */
+  @Override
+  public AttachResponse attach(AttachRequest request) {
     String target = request.getSession().getWorkerTarget();
     try (WorkerChannels.Use use = channels.use(target)) {
       return AttentionGrpc.newBlockingStub(use.channel())
@@ -60,8 +57,8 @@ public final class WorkerClients implements AutoCloseable {
     }
   }
 
-  /** Whether a worker answers at once. */
-  boolean answers(String target) {
+  @Override
+  public boolean answers(String target) {
     try (WorkerChannels.Use use = channels.use(target)) {
       // What it says does not matter.
       var _ =
@@ -77,15 +74,10 @@ public final class WorkerClients implements AutoCloseable {
     }
   }
 
-  /**
-   * Tells a worker to free a session and waits. A worker that does not answer is logged and
-   * counted, as the session is gone here whatever it says.
-   *
-   * @param keepPages whether its pages stay in the tier, for another worker
-   * @return whether the worker has freed it
-   */
+  /** A worker that does not answer is logged and counted. */
+  @Override
   @CanIgnoreReturnValue
-  boolean detach(Session session, boolean keepPages) {
+  public boolean detach(Session session, boolean keepPages) {
     String target = session.getWorkerTarget();
     try (WorkerChannels.Use use = channels.use(target)) {
       // The session is removed already, so the worker must hear of it even if our caller leaves.
@@ -100,12 +92,8 @@ public final class WorkerClients implements AutoCloseable {
     }
   }
 
-  /**
-   * Tells a worker to free a session and does not wait; it may never have had it.
-   *
-   * @param keepPages whether its pages stay in the tier, for another worker
-   */
-  void detachLater(Session session, boolean keepPages) {
+  @Override
+  public void detachLater(Session session, boolean keepPages) {
     WorkerChannels.Use use;
     try {
       use = channels.use(session.getWorkerTarget());

@@ -6,6 +6,7 @@ import io.kvtier.KvtierException;
 import io.kvtier.v1.Node;
 import io.kvtier.v1.NodeState;
 import io.kvtier.v1.Role;
+import java.util.ArrayList;
 import java.util.Comparator;
 import java.util.HashMap;
 import java.util.List;
@@ -32,6 +33,11 @@ public final class NodeLeases {
   private final long leaseNs;
   private final Map<String, Lease> leases = new HashMap<>();
 
+  /** Before this time no lease runs out, if it is known: renewals only put that off. */
+  private long noneBeforeNs;
+
+  private boolean noneBeforeKnown;
+
   public NodeLeases(long leaseNs) {
     this.leaseNs = leaseNs;
   }
@@ -55,14 +61,29 @@ public final class NodeLeases {
     leases.put(nodeId, new Lease(nowNs, bytesUsed, sessions));
   }
 
+  /**
+   * Whether a lease may have run out; if not, {@link #lapsed} would find none. Cheap, as it is
+   * asked with each access.
+   */
+  public boolean mayHaveLapsed(long nowNs) {
+    return !noneBeforeKnown || nowNs - noneBeforeNs >= 0;
+  }
+
   /** The nodes whose lease has run out, in their order; those that are seen first get one. */
   public List<Node> lapsed(List<Node> nodes, long nowNs) {
-    return nodes.stream()
-        .filter(node -> {
-          Lease lease = leases.computeIfAbsent(node.getNodeId(), _ -> new Lease(nowNs, 0, 0));
-          return nowNs - lease.renewedNs >= leaseNs;
-        })
-        .toList();
+    List<Node> lapsed = new ArrayList<>();
+    long leastLeftNs = leaseNs;
+    for (Node node : nodes) {
+      Lease lease = leases.computeIfAbsent(node.getNodeId(), _ -> new Lease(nowNs, 0, 0));
+      long leftNs = leaseNs - (nowNs - lease.renewedNs);
+      leastLeftNs = Math.min(leastLeftNs, leftNs);
+      if (leftNs <= 0) {
+        lapsed.add(node);
+      }
+    }
+    noneBeforeKnown = true;
+    noneBeforeNs = nowNs + leastLeftNs;
+    return lapsed;
   }
 
   /** How long a node has not been heard of; 0 for one that is not known. */
@@ -79,6 +100,7 @@ public final class NodeLeases {
   /** Forgets all nodes, when another coordinator has led meanwhile. */
   public void clear() {
     leases.clear();
+    noneBeforeKnown = false;
   }
 
   /**

@@ -1,6 +1,8 @@
 package io.kvtier.coordinator.plan;
 
+import io.kvtier.attention.RowForm;
 import io.kvtier.coordinator.plan.HeadCosts.Option;
+import io.kvtier.page.PageLayout;
 import io.kvtier.page.Residence;
 import io.kvtier.rpc.GeometryLimits;
 import io.kvtier.v1.Geometry;
@@ -42,8 +44,8 @@ public final class Planner {
   /** The hot set gets this share of what is left beside the fixed bytes, and all that is over. */
   private static final int HOT_SET_SHARE = 20;
 
-  /** What finds the rows of the hot set takes about this share of them. */
-  private static final int HOT_SET_TABLES_SHARE = 5;
+  /** Most that finding a row of the hot set takes: its key, its marks, its part of a table. */
+  private static final int HOT_ROW_TABLE_BYTES = 20;
 
   private static final int NO_PROFILE = -1;
 
@@ -92,11 +94,10 @@ public final class Planner {
 
   /** A hot set of more bytes than all rows there are, with its tables, would stay empty. */
   private static long hotSetMost(PlanInputs inputs, List<Option> chosen) {
-    long most = 0;
-    for (Option option : chosen) {
-      most += (long) inputs.pages() * inputs.layout().lengthOf(option.residence().rows());
-    }
-    return most + most / HOT_SET_TABLES_SHARE;
+    long sketched =
+        chosen.stream().filter(option -> Residence.SKETCHED.contains(option.residence())).count();
+    int each = RowForm.of(inputs.layout()).bytes() + HOT_ROW_TABLE_BYTES;
+    return sketched * inputs.pages() * PageLayout.TOKENS * each;
   }
 
   private static Head head(PlanInputs inputs, int index) {

@@ -49,6 +49,26 @@ final class NodesTest {
   }
 
   @Test
+  void noLeaseIsLookedForBeforeTheOldestRunsOut() {
+    List<Node> nodes = List.of(worker("a"), worker("b"));
+    assertThat(leases.mayHaveLapsed(0)).isTrue();
+    leases.grant("a", 0);
+    leases.grant("b", 5);
+    assertThat(leases.lapsed(nodes, 5)).isEmpty();
+    assertThat(leases.mayHaveLapsed(LEASE_NS - 1)).isFalse();
+    leases.renew("a", 0, 0, LEASE_NS - 1);
+    assertThat(leases.mayHaveLapsed(LEASE_NS)).isTrue();
+    assertThat(leases.lapsed(nodes, LEASE_NS)).isEmpty();
+    assertThat(leases.mayHaveLapsed(LEASE_NS + 4)).isFalse();
+    assertThat(leases.mayHaveLapsed(LEASE_NS + 5)).isTrue();
+    assertThat(leases.lapsed(nodes, LEASE_NS + 5)).containsExactly(worker("b"));
+    // Until it is removed, it is found each time.
+    assertThat(leases.mayHaveLapsed(LEASE_NS + 5)).isTrue();
+    leases.clear();
+    assertThat(leases.mayHaveLapsed(0)).isTrue();
+  }
+
+  @Test
   void theEpochRisesWithEachChangeAndOnlyThen() {
     assertThat(table.epoch()).isZero();
     table.register(worker("a"));

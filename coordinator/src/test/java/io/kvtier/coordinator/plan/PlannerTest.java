@@ -67,6 +67,14 @@ final class PlannerTest {
     assertThat(classes(plan(1L << 40, curves))).containsOnly("SPARSE 2");
   }
 
+  /** A row in the hot set is longer than one that is fetched, and something has to find it. */
+  @Test
+  void theHotSetHasRoomForAllRowsAndNoMore() {
+    List<ResidualCurve> curves = List.of(NARROW, NARROW, NARROW, NARROW);
+    long rows = 4L * PAGES * 64;
+    assertThat(plan(1L << 40, curves).getHotSetBytes()).isBetween(rows * 88, rows * 90);
+  }
+
   @Test
   void withoutAProfileHeadsAreSparseByDefault() {
     Plan plan = plan(0, List.of());

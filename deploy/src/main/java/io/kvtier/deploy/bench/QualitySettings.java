@@ -13,11 +13,11 @@ import java.util.Optional;
  * @param model directory of the model; empty: the shipped one
  * @param budgets device bytes as shares of the full KV cache at 16 bits, above 0, at most 1
  * @param lengths nominal context lengths of the questions, 256..1048576; empty: no questions
- * @param cases questions a task and length, 1..1000
+ * @param cases questions a task and length, 0..1000
  * @param context tokens of a text window before those that are scored, 256..1048576
  * @param windows text windows, 0..1000
  * @param scored tokens scored a window, 1..65536
- * @param text windows from a file of JSON lines instead of generated ones
+ * @param text windows from a file of plain text, or of JSON lines, instead of generated ones
  * @param eval questions from files of JSON lines instead of generated ones
  * @param seed of what is generated
  */
@@ -45,7 +45,7 @@ public record QualitySettings(
     for (int length : lengths) {
       requireInRange("length", length, 256, 1 << 20);
     }
-    requireInRange("cases", cases, 1, 1000);
+    requireInRange("cases", cases, 0, 1000);
     requireInRange("context", context, 256, 1 << 20);
     requireInRange("windows", windows, 0, 1000);
     requireInRange("scored", scored, 1, 1 << 16);

@@ -18,7 +18,7 @@ import java.util.concurrent.TimeUnit;
 import java.util.stream.Stream;
 
 /** A cache tier in a process of its own, as the launcher would start it. */
-final class TierProcess implements AutoCloseable {
+public final class TierProcess implements AutoCloseable {
   private static final long END_SECONDS = 10;
   private static final Path MEMORY = Path.of("/dev/shm");
 
@@ -37,7 +37,7 @@ final class TierProcess implements AutoCloseable {
    * and that with the process: a benchmark that is stopped half-way leaves no servers behind. To
    * close twice does no harm.
    */
-  static Path directory(Closing closing) throws IOException {
+  public static Path directory(Closing closing) throws IOException {
     Path directory =
         Files.createTempDirectory(
             Files.isWritable(MEMORY) ? MEMORY : Path.of(System.getProperty("java.io.tmpdir")),
@@ -60,7 +60,7 @@ final class TierProcess implements AutoCloseable {
    *
    * @param directory for its pages, its socket and its log
    */
-  static TierProcess start(Path directory, long bytesMax) {
+  public static TierProcess start(Path directory, long bytesMax) {
     Path home = Path.of(System.getProperty("kvtier.home", "."));
     Path socket = directory.resolve("tier.sock");
     Path java = Path.of(System.getProperty("java.home"), "bin", "java");
@@ -106,12 +106,12 @@ final class TierProcess implements AutoCloseable {
   }
 
   /** The target to connect to, over TCP or over the Unix-domain socket. */
-  String target(boolean overUnixSocket) {
+  public String target(boolean overUnixSocket) {
     return overUnixSocket ? "unix:" + socket : target;
   }
 
   /** The tier's process. */
-  ProcessHandle process() {
+  public ProcessHandle process() {
     return process.toHandle();
   }
 

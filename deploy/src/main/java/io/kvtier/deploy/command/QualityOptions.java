@@ -34,7 +34,7 @@ final class QualityOptions {
   @Option(
       names = "--cases",
       defaultValue = "5",
-      description = "decode: questions a task and length (default: ${DEFAULT-VALUE})")
+      description = "decode: questions a task and length, 0: none (default: ${DEFAULT-VALUE})")
   private int cases;
 
   @Option(
@@ -48,7 +48,7 @@ final class QualityOptions {
   @Option(
       names = "--windows",
       defaultValue = "2",
-      description = "decode: text windows (default: ${DEFAULT-VALUE})")
+      description = "decode: text windows, 0: none (default: ${DEFAULT-VALUE})")
   private int windows;
 
   @Option(
@@ -59,7 +59,9 @@ final class QualityOptions {
 
   @Option(
       names = "--text",
-      description = "decode: file of text windows, JSON lines of ids and score_from")
+      description =
+          "decode: file of text to decode the end of, in windows; or .jsonl: lines of ids and"
+              + " score_from")
   private @Nullable Path text;
 
   @Option(names = "--eval", description = "decode: file of questions as the demo takes it")

@@ -21,6 +21,7 @@ public final class FetchOrAttend {
   public enum Rule {
     MEASURED,
     NEVER,
+    /** Whatever it takes; checked like any other. */
     ALWAYS
   }
 
@@ -29,6 +30,12 @@ public final class FetchOrAttend {
 
   /** Where one takes so many times as long as the other, once in so many times as many. */
   static final int CHECK_RARELY = 8;
+
+  /** An answer that takes so many times as long as either way is expected to is given up. */
+  static final int PATIENCE = 8;
+
+  /** Whatever is expected, an answer may take as long: a busy machine holds single steps up. */
+  static final long PATIENCE_LEAST_NS = 100_000_000;
 
   static final int REFUSED_FIRST = 8;
   static final int REFUSED_MOST = 1024;
@@ -65,9 +72,6 @@ public final class FetchOrAttend {
       refusedFor--;
       return Course.FETCH;
     }
-    if (rule == Rule.ALWAYS) {
-      return Course.ATTEND;
-    }
     double fetchNs = fetching.expectedNs(bytes);
     double attendNs = attending.expectedNs(pages);
     boolean farApart =
@@ -79,7 +83,18 @@ public final class FetchOrAttend {
       sinceCheck = 0;
       return Course.BOTH;
     }
-    return attendNs < fetchNs ? Course.ATTEND : Course.FETCH;
+    return rule == Rule.ALWAYS || attendNs < fetchNs ? Course.ATTEND : Course.FETCH;
+  }
+
+  /**
+   * How long an answer is worth waiting for, in nanoseconds, since pages can be fetched instead.
+   *
+   * @param bytes that a fetch would move
+   * @param pages (page, KV head) pairs to attend to
+   */
+  public synchronized long patienceNs(long bytes, long pages) {
+    double expectedNs = Math.max(fetching.expectedNs(bytes), attending.expectedNs(pages));
+    return Math.max(PATIENCE_LEAST_NS, (long) (PATIENCE * expectedNs));
   }
 
   /** Fetching so many bytes and attending to them took so long. */

@@ -18,6 +18,11 @@ final class CpuPass implements LayerPass {
   /** Pages, over all heads, below which a hand-over to other threads costs more than it saves. */
   private static final int SHARED_PAGES_MIN = 96;
 
+  /** Pages, over all heads, of a part of the choice at least: a part costs some hand-overs. */
+  private static final int PART_PAGES_MIN = 512;
+
+  private static final int PARTS_MAX = 4;
+
   /** Rows below which one thread attends to them. */
   private static final int SHARED_ROWS_MIN = 64;
 
@@ -27,6 +32,9 @@ final class CpuPass implements LayerPass {
   private final HeadPass[] heads;
   private final NewTokens newTokens;
   private PassMemory @Nullable [] memory;
+
+  /** Parts of this query's choice. */
+  private int parts = 1;
 
   /** Whether this query's {@link #attendResident} has been done. */
   private boolean residentDone;
@@ -52,14 +60,20 @@ final class CpuPass implements LayerPass {
 
   /** Does something for every head and range. */
   private void forRanges(int ranges, Work work) {
-    int tasks = heads.length * ranges;
+    forRanges(0, heads.length, ranges, work);
+  }
+
+  /** Does something for some heads and every range. */
+  private void forRanges(int from, int to, int ranges, Work work) {
+    int tasks = (to - from) * ranges;
     Team.Task task =
         i -> {
           Tools tools = workshop.takeTools(shape);
-          work.on(heads[i / ranges], i / ranges, i % ranges, tools);
+          int head = from + i / ranges;
+          work.on(heads[head], head, i % ranges, tools);
           workshop.giveBack(shape, tools);
         };
-    if (heads.length * layer.pages() < SHARED_PAGES_MIN) {
+    if ((to - from) * layer.pages() < SHARED_PAGES_MIN) {
       for (int i = 0; i < tasks; i++) {
         task.run(i);
       }
@@ -88,52 +102,86 @@ final class CpuPass implements LayerPass {
   @Override
   public void choose(
       float[] queries, int queryAt, float[] newKeys, float[] newValues, int newTokenCount) {
+    begin(queries, queryAt, newKeys, newValues, newTokenCount);
+    for (int part = 0; part < parts; part++) {
+      choosePart(part);
+    }
+  }
+
+  @Override
+  public void begin(
+      float[] queries, int queryAt, float[] newKeys, float[] newValues, int newTokenCount) {
     residentDone = false;
     newTokens.load(newKeys, newValues, newTokenCount);
-    int ranges = ranges(layer.pages());
     PassMemory[] lent = memory;
     if (lent == null) {
       lent = workshop.takeMemory(shape);
       memory = lent;
     }
     PassMemory[] memories = lent;
+    forRanges(
+        1, (head, index, range, tools) -> head.begin(queries, queryAt, newTokens, memories[index]));
+    long scanned = Arrays.stream(heads).filter(HeadPass::sketched).count() * layer.pages();
+    parts = Math.clamp(scanned / PART_PAGES_MIN, 1, Math.min(PARTS_MAX, heads.length));
+  }
+
+  @Override
+  public int parts() {
+    return parts;
+  }
+
+  @Override
+  public int partOf(int kvHead) {
+    return kvHead * parts / heads.length;
+  }
+
+  /** The first head of a part. */
+  private int partFrom(int part) {
+    return (part * heads.length + parts - 1) / parts;
+  }
+
+  @Override
+  public void choosePart(int part) {
+    PassMemory[] memories = requireMemory();
+    int from = partFrom(part);
+    int to = partFrom(part + 1);
+    int ranges = ranges(layer.pages());
     if (ranges <= 1) {
       forRanges(
+          from,
+          to,
           1,
           (head, index, range, tools) -> {
-            PassMemory own = memories[index];
-            head.begin(queries, queryAt, newTokens, own);
             if (head.sketched()) {
-              head.scan.scan(0, own, tools);
-              head.scan.share(own);
-              head.scan.collect(0, own);
-              head.choose(own);
+              head.scan.scan(0, memories[index], tools);
+              head.scan.share(memories[index]);
+              head.scan.collect(0, memories[index]);
+              head.choose(memories[index]);
             }
           });
-    } else {
-      chooseInRanges(queries, queryAt, ranges, memories);
+    } else if (Arrays.stream(heads, from, to).anyMatch(HeadPass::sketched)) {
+      chooseInRanges(from, to, ranges, memories);
     }
   }
 
-  private void chooseInRanges(float[] queries, int queryAt, int ranges, PassMemory[] memories) {
+  private void chooseInRanges(int from, int to, int ranges, PassMemory[] memories) {
     forRanges(
-        1, (head, index, range, tools) -> head.begin(queries, queryAt, newTokens, memories[index]));
-    if (Arrays.stream(heads).noneMatch(HeadPass::sketched)) {
-      return;
-    }
-    forRanges(
+        from,
+        to,
         ranges,
         (head, index, range, tools) -> {
           if (head.sketched()) {
             head.scan.scan(range, memories[index], tools);
           }
         });
-    for (int head = 0; head < heads.length; head++) {
+    for (int head = from; head < to; head++) {
       if (heads[head].sketched()) {
         heads[head].scan.share(memories[head]);
       }
     }
     forRanges(
+        from,
+        to,
         ranges,
         (head, index, range, tools) -> {
           if (head.sketched()) {
@@ -141,6 +189,8 @@ final class CpuPass implements LayerPass {
           }
         });
     forRanges(
+        from,
+        to,
         1,
         (head, index, range, tools) -> {
           if (head.sketched()) {

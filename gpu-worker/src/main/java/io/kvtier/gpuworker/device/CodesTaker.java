@@ -5,6 +5,22 @@ package io.kvtier.gpuworker.device;
  * streamed heads, as they come. One thread.
  */
 public interface CodesTaker {
+  /**
+   * Parts, of some KV heads each, that the choice is made in, one after the other, so that what one
+   * needs is on its way while the next is chosen; 1 or more.
+   */
+  default int parts() {
+    return 1;
+  }
+
+  /** Makes a part's choice, if that is still to be made; parts come in order, each once. */
+  default void choosePart(int part) {}
+
+  /** The part that a KV head's choice is made in. */
+  default int partOf(int kvHead) {
+    return 0;
+  }
+
   /** Sections of a chosen token's row, as a section set; 0: the head needs no rows. */
   int rowSections(int kvHead);
 

@@ -2,11 +2,12 @@ package io.kvtier.gpuworker.device;
 
 /**
  * Attends one query of every q head to a layer, in steps, so that what is missing can be fetched
- * meanwhile: {@link #choose} scans the sketch and chooses the dominant tokens; {@link #attendRows}
- * and {@link #attendPages} take up what is not on the device as it comes; {@link #attendResident}
- * attends to dense heads and estimates what was not chosen; {@link #finish} merges all. Whatever
- * comes when, each head's sums are made in the order of positions, so that the output is the same
- * to the bit. Holds the scratch; one thread.
+ * meanwhile: {@link #choose} scans the sketch and chooses the dominant tokens, or {@link #begin}
+ * and {@link #choosePart} do so for some heads after the others; {@link #attendRows} and {@link
+ * #attendPages} take up what is not on the device as it comes; {@link #attendResident} attends to
+ * dense heads and estimates what was not chosen; {@link #finish} merges all. Whatever comes when,
+ * each head's sums are made in the order of positions, so that the output is the same to the bit.
+ * Holds the scratch; one thread.
  */
 public interface LayerPass extends CodesTaker {
   /**
@@ -18,6 +19,15 @@ public interface LayerPass extends CodesTaker {
    * @param newValues same shape
    */
   void choose(float[] query, int queryAt, float[] newKeys, float[] newValues, int newTokens);
+
+  /**
+   * The same, but for the choice: {@link #choosePart} makes it. A device that chooses for all heads
+   * at once does so here.
+   */
+  default void begin(
+      float[] query, int queryAt, float[] newKeys, float[] newValues, int newTokens) {
+    choose(query, queryAt, newKeys, newValues, newTokens);
+  }
 
   /**
    * Counts the first pages of a streamed head as attended to: their partial is made elsewhere, and

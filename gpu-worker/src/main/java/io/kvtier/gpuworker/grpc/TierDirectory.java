@@ -70,7 +70,11 @@ public final class TierDirectory implements SessionTiers, AutoCloseable {
           new Rendezvous(
               membership.getMembershipEpoch(),
               ranked.stream().map(Node::getNodeId).toList(),
-              ranked.stream().collect(Collectors.toMap(Node::getNodeId, Node::getInstance))),
+              ranked.stream().collect(Collectors.toMap(Node::getNodeId, Node::getInstance)),
+              tiers.stream()
+                  .filter(node -> !ranked.contains(node))
+                  .map(Node::getNodeId)
+                  .toList()),
           ranked,
           tiers);
     }
@@ -215,7 +219,9 @@ public final class TierDirectory implements SessionTiers, AutoCloseable {
     Members now = Members.of(membership.get());
     last = now;
     lastNs = System.nanoTime();
-    nodes.keySet().retainAll(now.nodes().stream().map(Node::getNodeId).toList());
+    Set<String> ids = now.nodes().stream().map(Node::getNodeId).collect(Collectors.toSet());
+    nodes.keySet().retainAll(ids);
+    leases.retain(ids);
     closeGone(now);
     return now;
   }

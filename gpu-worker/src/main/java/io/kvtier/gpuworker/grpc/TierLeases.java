@@ -1,13 +1,11 @@
 package io.kvtier.gpuworker.grpc;
 
 import io.kvtier.KvtierException;
-import io.kvtier.KvtierException.Code;
 import io.kvtier.client.PagesClient;
+import io.kvtier.gpuworker.core.NodeLease;
 import io.kvtier.page.PageKey;
 import java.time.Duration;
-import java.util.ArrayList;
 import java.util.Collection;
-import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.concurrent.ConcurrentHashMap;
@@ -41,12 +39,36 @@ final class TierLeases implements AutoCloseable {
 
   private static final class Held {
     final ReentrantLock lock = new ReentrantLock();
+    final NodeLease lease = new NodeLease(PagesClient.BATCH_MAX);
+  }
 
-    /** How often each pinned key is held by sessions that share its page; 0: it belongs to one. */
-    final Map<PageKey, Integer> keys = new HashMap<>();
+  /** A tier's lease calls, under our name. */
+  private final class LeaseCalls implements NodeLease.Tier {
+    private final String node;
+    private final PagesClient client;
 
-    long leaseId;
-    boolean begun;
+    LeaseCalls(String node, PagesClient client) {
+      this.node = node;
+      this.client = client;
+    }
+
+    @Override
+    public long lease(long leaseId, List<PageKey> keys) {
+      return client.lease(owner, epoch, leaseId, ttl, keys);
+    }
+
+    @Override
+    public void release(List<PageKey> keys) {
+      client.release(owner, epoch, keys);
+    }
+
+    @Override
+    public void leasedAgain(int keys) {
+      LOG.log(
+          Level.WARNING,
+          "the lease at tier node {0} has ended, of {1} keys: they are leased again",
+          new Object[] {node, keys});
+    }
   }
 
   private final String owner;
@@ -77,56 +99,36 @@ final class TierLeases implements AutoCloseable {
     return nodes.computeIfAbsent(node, id -> new Held());
   }
 
+  /** Calls for what is leased at a node, while no other call does. */
+  private interface Work {
+    void with(NodeLease lease, NodeLease.Tier tier);
+  }
+
+  private void alone(String node, PagesClient client, Work work) {
+    while (!triedAlone(held(node), node, client, work)) {}
+  }
+
+  /** False if the node has been forgotten before it was this call's turn. */
+  private boolean triedAlone(Held held, String node, PagesClient client, Work work) {
+    held.lock.lock();
+    try {
+      boolean known = nodes.get(node) == held;
+      if (known) {
+        work.with(held.lease, new LeaseCalls(node, client));
+      }
+      return known;
+    } finally {
+      held.lock.unlock();
+    }
+  }
+
   /**
    * Pins keys at a node, whether their pages are there yet or not.
    *
    * @throws KvtierException as the tier refuses
    */
   void pin(String node, PagesClient client, List<PageKey> keys) {
-    Held held = held(node);
-    held.lock.lock();
-    try {
-      begin(held, client);
-      lease(node, held, client, keys);
-      keys.forEach(key -> held.keys.putIfAbsent(key, 0));
-    } finally {
-      held.lock.unlock();
-    }
-  }
-
-  /** A worker of our name that has died may have left a lease: its pages are nobody's. */
-  private void begin(Held held, PagesClient client) {
-    if (!held.begun) {
-      client.release(owner, epoch, List.of());
-      held.begun = true;
-    }
-  }
-
-  private void lease(String node, Held held, PagesClient client, Collection<PageKey> keys) {
-    try {
-      leaseInBatches(held, client, keys);
-    } catch (KvtierException e) {
-      if (e.code() != Code.NOT_FOUND) {
-        throw e;
-      }
-      LOG.log(
-          Level.WARNING,
-          "the lease at tier node {0} has ended, of {1} keys: they are leased again",
-          new Object[] {node, held.keys.size()});
-      held.leaseId = 0;
-      leaseInBatches(held, client, held.keys.keySet());
-      leaseInBatches(held, client, keys);
-    }
-  }
-
-  private void leaseInBatches(Held held, PagesClient client, Collection<PageKey> keys) {
-    List<PageKey> all = new ArrayList<>(keys);
-    int from = 0;
-    do {
-      List<PageKey> batch = all.subList(from, Math.min(all.size(), from + PagesClient.BATCH_MAX));
-      held.leaseId = client.lease(owner, epoch, held.leaseId, ttl, batch);
-      from += batch.size();
-    } while (from < all.size());
+    alone(node, client, (lease, tier) -> lease.pin(tier, keys));
   }
 
   /**
@@ -135,61 +137,34 @@ final class TierLeases implements AutoCloseable {
    * @throws KvtierException as the tier refuses; nothing is held then
    */
   void hold(String node, PagesClient client, List<PageKey> keys) {
-    Held held = held(node);
-    held.lock.lock();
-    try {
-      begin(held, client);
-      List<PageKey> fresh = keys.stream().filter(key -> !held.keys.containsKey(key)).toList();
-      if (!fresh.isEmpty()) {
-        lease(node, held, client, fresh);
-      }
-      keys.forEach(key -> held.keys.merge(key, 1, Integer::sum));
-    } finally {
-      held.lock.unlock();
-    }
+    alone(node, client, (lease, tier) -> lease.hold(tier, keys));
   }
 
   /** Ends a hold of each key; the last one's end lets it go. */
   void letGo(String node, PagesClient client, List<PageKey> keys) {
-    Held held = held(node);
-    held.lock.lock();
-    try {
-      List<PageKey> last =
-          keys.stream().filter(key -> held.keys.getOrDefault(key, 0) <= 1).toList();
-      release(node, client, last);
-      keys.forEach(key -> held.keys.computeIfPresent(key, (_, holds) -> holds - 1));
-    } finally {
-      held.lock.unlock();
-    }
+    alone(node, client, (lease, tier) -> lease.letGo(tier, keys));
   }
 
   /** Lets keys go at a node, however often they are held. */
   void release(String node, PagesClient client, List<PageKey> keys) {
-    Held held = held(node);
-    held.lock.lock();
-    try {
-      if (!held.begun || keys.isEmpty()) {
-        return;
-      }
-      long known = keys.stream().distinct().filter(held.keys::containsKey).count();
-      if (known == held.keys.size()) {
-        // No key: all, and the lease ends.
-        client.release(owner, epoch, List.of());
-        held.leaseId = 0;
-      } else {
-        releaseInBatches(client, keys);
-      }
-      keys.forEach(held.keys::remove);
-    } finally {
-      held.lock.unlock();
-    }
+    alone(node, client, (lease, tier) -> lease.release(tier, keys));
   }
 
-  private void releaseInBatches(PagesClient client, List<PageKey> keys) {
-    for (int from = 0; from < keys.size(); from += PagesClient.BATCH_MAX) {
-      client.release(
-          owner, epoch, keys.subList(from, Math.min(keys.size(), from + PagesClient.BATCH_MAX)));
-    }
+  /** Forgets what was leased at nodes that left the cluster long ago. */
+  void retain(Collection<String> members) {
+    long nowNs = System.nanoTime();
+    nodes.forEach((node, held) -> {
+      // A node that is being called, perhaps by who asks this, is looked at another time.
+      if (held.lock.tryLock()) {
+        try {
+          if (held.lease.isOver(members.contains(node), nowNs, ttl.toNanos())) {
+            nodes.remove(node, held);
+          }
+        } finally {
+          held.lock.unlock();
+        }
+      }
+    });
   }
 
   /** Each node on a thread of its own: one that does not answer must not end the others' leases. */
@@ -204,8 +179,8 @@ final class TierLeases implements AutoCloseable {
       return;
     }
     try {
-      if (!held.keys.isEmpty()) {
-        lease(node, held, clients.of(node), List.of());
+      if (held.lease.size() > 0) {
+        held.lease.renew(new LeaseCalls(node, clients.of(node)));
       }
     } catch (KvtierException e) {
       LOG.log(
@@ -222,13 +197,10 @@ final class TierLeases implements AutoCloseable {
   public void close() {
     clock.shutdownNow();
     nodes.forEach((node, held) -> {
-      if (held.begun) {
-        held.begun = false;
-        try {
-          clients.of(node).release(owner, epoch, List.of());
-        } catch (KvtierException e) {
-          LOG.log(Level.FINE, "the lease at tier node " + node + " ends by itself", e);
-        }
+      try {
+        held.lease.end(new LeaseCalls(node, clients.of(node)));
+      } catch (KvtierException e) {
+        LOG.log(Level.FINE, "the lease at tier node " + node + " ends by itself", e);
       }
     });
     nodes.clear();

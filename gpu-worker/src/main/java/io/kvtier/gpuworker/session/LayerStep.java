@@ -78,7 +78,7 @@ final class LayerStep {
         }
         long startNs = System.nanoTime();
         rows.select(t);
-        pass.choose(queries, t * queryLength, rows.keys(), rows.values(), rows.count());
+        pass.begin(queries, t * queryLength, rows.keys(), rows.values(), rows.count());
         StepNear near = fetches.near().begin(pass, queries, t * queryLength, pageKeys);
         StepFetches.Cost cost = fetches.give(target, pass, pageKeys, stagingSlots, near);
         bytesMoved += pass.bytesMoved();

@@ -1,7 +1,5 @@
 package io.kvtier.gpuworker.session;
 
-import io.kvtier.KvtierException;
-import io.kvtier.KvtierException.Code;
 import io.kvtier.client.NearPages.Attended;
 import io.kvtier.client.PageTransport;
 import io.kvtier.gpuworker.core.FetchOrAttend;
@@ -32,6 +30,7 @@ final class NearAttention {
   private final PageTransport tier;
   private final WriteBehind writeBehind;
   private final Executor executor;
+  private final long timeoutNs;
   private final FetchOrAttend choice = new FetchOrAttend();
   private final AtomicLong bytesMoved = new AtomicLong();
 
@@ -45,12 +44,19 @@ final class NearAttention {
    * Nothing has been measured yet.
    *
    * @param executor runs calls to the tier
+   * @param timeoutNs longest wait for an answer
    */
-  NearAttention(LayerShape shape, PageTransport tier, WriteBehind writeBehind, Executor executor) {
+  NearAttention(
+      LayerShape shape,
+      PageTransport tier,
+      WriteBehind writeBehind,
+      Executor executor,
+      long timeoutNs) {
     this.shape = shape;
     this.tier = tier;
     this.writeBehind = writeBehind;
     this.executor = executor;
+    this.timeoutNs = timeoutNs;
   }
 
   /** Does as a plan says from now on. */
@@ -93,7 +99,8 @@ final class NearAttention {
         course == Course.FETCH
             ? null
             : CompletableFuture.supplyAsync(() -> ask(part, keys.subList(0, pages)), executor);
-    return new StepNear(this, pass, course, part, call);
+    long patienceNs = Math.min(timeoutNs, choice.patienceNs(part.bytes(), part.pairs()));
+    return new StepNear(this, pass, course, part, call, patienceNs);
   }
 
   /** First pages that the tier has. */
@@ -125,18 +132,16 @@ final class NearAttention {
     }
     if (!part.isWhole(answer.get())) {
       refused(
-          new KvtierException(
-              Code.LOST,
-              "the tier attended to %d tokens and lacks %d pages"
-                  .formatted(answer.get().tokens(), answer.get().misses().size())));
+          "the tier attended to %d tokens and lacks %d pages"
+              .formatted(answer.get().tokens(), answer.get().misses().size()));
       return null;
     }
     return answer.get();
   }
 
-  void refused(KvtierException why) {
+  void refused(String why) {
     choice.refused();
-    LOG.log(Level.FINE, "pages are fetched for a while: {0}", why.getMessage());
+    LOG.log(Level.FINE, "pages are fetched for a while: {0}", why);
   }
 
   void fetched(NearPart part, long ns) {

@@ -4,8 +4,13 @@ import static io.kvtier.KvtierException.invalid;
 import static io.kvtier.KvtierException.precondition;
 
 import com.google.errorprone.annotations.CanIgnoreReturnValue;
+import io.kvtier.gpuworker.device.AttentionDevice;
+import io.kvtier.gpuworker.device.DeviceLayer;
 import io.kvtier.gpuworker.device.LayerShape;
+import io.kvtier.gpuworker.tailor.TailorLayer;
 import io.kvtier.page.PageKey;
+import io.kvtier.v1.PlanMode;
+import io.kvtier.v1.Session;
 import io.kvtier.v1.SessionBytes;
 import java.util.ArrayList;
 import java.util.List;
@@ -25,6 +30,13 @@ final class SessionLayers {
 
   int count() {
     return layers.length;
+  }
+
+  /** TailorKV's method places whole layers and pages nothing out. */
+  static DeviceLayer emptyLayer(int layer, Session info, LayerShape shape, AttentionDevice device) {
+    return info.getMode() == PlanMode.PLAN_MODE_TAILORKV
+        ? new TailorLayer(info.getGeometry().getLayers(), info.getDeviceBytesMax() > 0, shape)
+        : device.newLayer(layer, shape);
   }
 
   /** All of them; not to be written to. */

@@ -1,13 +1,16 @@
 package io.kvtier.gpuworker.session;
 
 import io.kvtier.KvtierException;
+import io.kvtier.KvtierException.Code;
 import io.kvtier.client.NearPages.Attended;
 import io.kvtier.gpuworker.core.FetchOrAttend.Course;
 import io.kvtier.gpuworker.device.DeviceSlot;
 import io.kvtier.gpuworker.device.LayerPass;
 import java.util.Optional;
 import java.util.concurrent.CompletableFuture;
-import java.util.concurrent.CompletionException;
+import java.util.concurrent.ExecutionException;
+import java.util.concurrent.TimeUnit;
+import java.util.concurrent.TimeoutException;
 import org.jspecify.annotations.Nullable;
 
 /**
@@ -16,34 +19,44 @@ import org.jspecify.annotations.Nullable;
  */
 final class StepNear {
   /** Nothing is attended to elsewhere. */
-  static final StepNear NOTHING = new StepNear(null, null, Course.FETCH, null, null);
+  static final StepNear NOTHING = new StepNear(null, null, Course.FETCH, null, null, 0);
 
   private final @Nullable NearAttention near;
   private final @Nullable LayerPass pass;
   private final Course course;
   private final @Nullable NearPart part;
   private final @Nullable CompletableFuture<Optional<Attended>> call;
+  private final long patienceNs;
   private @Nullable Attended answer;
   private boolean attended;
   private long unhiddenNs;
 
+  /**
+   * One query's.
+   *
+   * @param patienceNs longest wait for the tier's answer
+   */
   StepNear(
       @Nullable NearAttention near,
       @Nullable LayerPass pass,
       Course course,
       @Nullable NearPart part,
-      @Nullable CompletableFuture<Optional<Attended>> call) {
+      @Nullable CompletableFuture<Optional<Attended>> call,
+      long patienceNs) {
     this.near = near;
     this.pass = pass;
     this.course = course;
     this.part = part;
     this.call = call;
+    this.patienceNs = patienceNs;
   }
 
   /**
-   * Waits for the tier's answer.
+   * Waits for the tier's answer, for so long: whatever keeps it away, the pages can be fetched, and
+   * that tells what is wrong if it fails too.
    *
    * @return first pages of streamed heads that need no fetch
+   * @throws KvtierException UNAVAILABLE if this thread is interrupted
    */
   int await() {
     if (near == null || part == null || pass == null || call == null) {
@@ -51,13 +64,17 @@ final class StepNear {
     }
     long startNs = System.nanoTime();
     try {
-      answer = near.checked(part, call.join());
-    } catch (CompletionException e) {
-      if (!(e.getCause() instanceof KvtierException refused)) {
-        throw e.getCause() instanceof RuntimeException failed ? failed : e;
+      answer = near.checked(part, call.get(patienceNs, TimeUnit.NANOSECONDS));
+    } catch (TimeoutException e) {
+      near.refused("no answer within %d ms".formatted(patienceNs / 1_000_000));
+    } catch (ExecutionException e) {
+      if (e.getCause() instanceof Error error) {
+        throw error;
       }
-      // Too much to do, or gone: pages are fetched, and that tells what is wrong if it fails too.
-      near.refused(refused);
+      near.refused(String.valueOf(e.getCause()));
+    } catch (InterruptedException e) {
+      Thread.currentThread().interrupt();
+      throw new KvtierException(Code.UNAVAILABLE, "interrupted while the tier attends", e);
     } finally {
       unhiddenNs += System.nanoTime() - startNs;
     }

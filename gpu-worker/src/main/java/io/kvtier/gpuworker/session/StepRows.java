@@ -4,41 +4,36 @@ import io.kvtier.KvtierException;
 import io.kvtier.KvtierException.Code;
 import io.kvtier.gpuworker.device.CodesTaker;
 import io.kvtier.gpuworker.device.DeviceMemory;
-import io.kvtier.gpuworker.device.DeviceSlot;
 import io.kvtier.page.PageKey;
 import java.util.ArrayList;
 import java.util.List;
-import java.util.concurrent.CompletableFuture;
-import java.util.concurrent.CompletionException;
 import java.util.concurrent.ExecutionException;
 import java.util.concurrent.Executor;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.TimeoutException;
 
 /**
- * Gives a query the rows it needs: those in the arena at once, the others in as few fetches as the
- * arena and the staging memory have room for. While a fetch is under way, what needs no more is
- * attended to; last comes what a prefetch is bringing. One query; the caller holds the layer's
- * lock.
+ * Gives a query the rows it needs: those in the arena at once, the others in a fetch for each part
+ * of the choice, and as few more as the arena and the staging memory have room for. While fetches
+ * are under way, the next part is chosen, and what needs no more is attended to; last comes what a
+ * prefetch is bringing. One query; the caller holds the layer's lock.
  */
 final class StepRows {
+  /** All heads, whatever their parts. */
+  private static final int ALL = -1;
+
   private final SessionLayer target;
   private final CodesTaker taker;
   private final RowArena arena;
-  private final RowBatch batch = new RowBatch();
   private final List<PageKey> keys;
   private final RowFetcher fetcher;
   private final DeviceMemory memory;
   private final Executor executor;
   private final int stagingBytes;
   private final long timeoutNs;
-  private final List<DeviceSlot> staging = new ArrayList<>();
 
-  /** By row of the batch: its row in the arena. */
-  private int[] admitted = {};
-
-  /** Rows of the batch that have a place. */
-  private int placed;
+  /** What is found in the arena now is a hit: this query has brought nothing there yet. */
+  private boolean first = true;
 
   private boolean prefetchWaitedFor;
   private int coming;
@@ -77,30 +72,49 @@ final class StepRows {
   }
 
   /**
-   * Gives out every row.
+   * Has the choice made part by part, and gives out every row.
    *
    * @throws KvtierException if a fetch is refused
    */
   void give() {
     arena.fit();
     try {
-      boolean first = true;
-      while (resolve(first)) {
-        round();
+      int parts = taker.parts();
+      List<RowRound> rounds = new ArrayList<>();
+      give(
+          rounds,
+          () -> {
+            for (int part = 0; part < parts; part++) {
+              taker.choosePart(part);
+              start(rounds, part, stagingBytes / parts);
+            }
+          });
+      while (isLeft()) {
         first = false;
+        coming = 0;
+        List<RowRound> more = new ArrayList<>();
+        give(more, () -> start(more, ALL, stagingBytes));
       }
-      taker.attendRows();
     } finally {
       arena.endStep();
     }
   }
 
-  /** Gives out what the arena has and lists what it has not; whether there is any such. */
-  private boolean resolve(boolean first) {
-    batch.clear();
-    coming = 0;
+  private boolean isLeft() {
     for (int head = 0; head < target.policies.size(); head++) {
-      if (taker.rowSections(head) == 0) {
+      if (taker.rowSections(head) != 0 && taker.attendedCount(head) < taker.chosenCount(head)) {
+        return true;
+      }
+    }
+    return false;
+  }
+
+  /** Gives out what the arena has of a part's heads and starts a fetch of what it has not. */
+  private void start(List<RowRound> rounds, int part, int bytes) {
+    RowRound round = new RowRound(arena, memory, bytes);
+    rounds.add(round);
+    for (int head = 0; head < target.policies.size(); head++) {
+      if (taker.rowSections(head) == 0 || (part != ALL && taker.partOf(head) != part)) {
         continue;
       }
       int count = taker.chosenCount(head);
@@ -108,19 +122,19 @@ final class StepRows {
         int position = taker.chosenPosition(head, i);
         int row = arena.find(RowArena.key(head, position));
         if (row == RowArena.ABSENT) {
-          batch.add(position, head, i);
+          round.batch.add(position, head, i);
         } else if (!arena.isPending(row)) {
           give(head, i, row, first);
         } else if (target.prefetch != null && !prefetchWaitedFor) {
           arena.keep(row);
           coming++;
         } else {
-          batch.add(position, head, i);
+          round.batch.add(position, head, i);
         }
       }
     }
-    batch.sort();
-    return batch.count() + coming > 0;
+    round.findPlaces();
+    round.start(fetcher, keys, taker, executor);
   }
 
   private void give(int head, int index, int row, boolean hit) {
@@ -133,114 +147,35 @@ final class StepRows {
     }
   }
 
-  /** One fetch of what there is room for, and whatever can be done beside it. */
-  private void round() {
-    boolean complete = false;
+  /** Starts fetches, does whatever can be done beside them, and attends to what they bring. */
+  private void give(List<RowRound> rounds, Runnable starts) {
     try {
-      findPlaces();
-      CompletableFuture<Void> fetch = startFetch();
-      try {
-        taker.attendResident();
-        taker.attendRows();
-        if (coming > 0) {
-          awaitPrefetch();
-        }
-      } finally {
-        // Whatever happens: the fetch writes to memory that is ours.
-        await(fetch);
-      }
-      complete = true;
-      fetched += placed;
-      for (int i = 0; i < placed; i++) {
-        if (admitted[i] != RowArena.ABSENT) {
-          arena.filled(admitted[i]);
-        }
-        taker.giveRow(batch.kvHead(i), batch.number(i), batch.slot(i), batch.offset(i));
-      }
+      starts.run();
+      taker.attendResident();
       taker.attendRows();
-    } finally {
-      for (int i = 0; !complete && i < placed; i++) {
-        if (admitted[i] != RowArena.ABSENT) {
-          arena.discard(admitted[i]);
-        }
+      if (coming > 0) {
+        awaitPrefetch();
       }
+      for (RowRound round : rounds) {
+        long startNs = System.nanoTime();
+        try {
+          round.await();
+        } finally {
+          unhiddenNs += System.nanoTime() - startNs;
+        }
+        round.give(taker);
+        fetched += round.placed();
+        taker.attendRows();
+      }
+    } finally {
       // What could not be attended to yet and lies in the staging memory has to come again.
       taker.forgetRows();
-      staging.forEach(DeviceSlot::release);
-      staging.clear();
-    }
-  }
-
-  /**
-   * Finds places for rows: in the arena, else in staging memory, whole pages of a head at a time
-   * there, since parts of one cannot be attended to. Rows without a place are dropped from the
-   * batch.
-   */
-  private void findPlaces() {
-    placed = 0;
-    admitted = new int[batch.count()];
-    int room = Math.max(1, stagingBytes / chunkBytes()) * RowArena.CHUNK_ROWS;
-    int staged = 0;
-    int i = 0;
-    while (i < batch.count()) {
-      int to = i + 1;
-      while (to < batch.count()
-          && batch.page(to) == batch.page(i)
-          && batch.kvHead(to) == batch.kvHead(i)) {
-        to++;
+      long staged = 0;
+      for (RowRound round : rounds) {
+        staged += round.stagedBytes();
+        round.release();
       }
-      if (staged + (to - i) > room) {
-        // Later rows cannot be attended to before these.
-        break;
-      }
-      for (; i < to; i++) {
-        int row = admit(i);
-        if (row == RowArena.ABSENT) {
-          int offset = staged % RowArena.CHUNK_ROWS * arena.rowBytes();
-          batch.place(i, stagingChunk(staged++), offset);
-        } else {
-          batch.place(i, arena.chunk(row), arena.offset(row));
-        }
-        admitted[placed++] = row;
-      }
-    }
-    batch.truncate(placed);
-    stagedBytes = Math.max(stagedBytes, (long) staging.size() * chunkBytes());
-  }
-
-  private int chunkBytes() {
-    return RowArena.CHUNK_ROWS * arena.rowBytes();
-  }
-
-  private int admit(int index) {
-    int key = RowArena.key(batch.kvHead(index), batch.position(index));
-    // A row that a prefetch has been too slow to bring is there already, and still its own.
-    return arena.find(key) == RowArena.ABSENT ? arena.admit(key) : RowArena.ABSENT;
-  }
-
-  private DeviceSlot stagingChunk(int row) {
-    if (row / RowArena.CHUNK_ROWS == staging.size()) {
-      staging.add(memory.allocate(chunkBytes()));
-    }
-    return staging.getLast();
-  }
-
-  private CompletableFuture<Void> startFetch() {
-    if (batch.count() == 0) {
-      return CompletableFuture.completedFuture(null);
-    }
-    return CompletableFuture.runAsync(
-        () -> fetcher.fetch(batch, keys, taker::rowSections), executor);
-  }
-
-  private void await(CompletableFuture<Void> fetch) {
-    long startNs = System.nanoTime();
-    try {
-      fetch.join();
-    } catch (CompletionException e) {
-      throw e.getCause() instanceof RuntimeException refused ? refused : e;
-    } finally {
-      unhiddenNs += System.nanoTime() - startNs;
+      stagedBytes = Math.max(stagedBytes, staged);
     }
   }
 

@@ -10,16 +10,11 @@ import io.kvtier.gpuworker.core.HeadPolicy;
 import io.kvtier.gpuworker.device.DeviceLayer;
 import io.kvtier.gpuworker.device.DeviceMemory;
 import io.kvtier.gpuworker.device.LayerShape;
-import io.kvtier.gpuworker.tailor.TailorLayer;
-import io.kvtier.page.PageKey;
-import io.kvtier.page.PageLayout;
 import io.kvtier.page.PrefixChain;
 import io.kvtier.v1.Plan;
-import io.kvtier.v1.PlanMode;
 import io.kvtier.v1.Session;
 import io.kvtier.v1.SessionBytes;
 import io.kvtier.v1.TokenRange;
-import java.util.ArrayList;
 import java.util.List;
 import java.util.UUID;
 import java.util.function.Supplier;
@@ -43,6 +38,7 @@ public final class WorkerSession {
   private final SessionLayers layers;
   private final SessionHost host;
   private final SharedPages shared;
+  private final OwnPages own;
   private final WriteBehind writeBehind;
   private final StepFetches fetches;
   private final HotSet hotSet;
@@ -56,8 +52,6 @@ public final class WorkerSession {
   private final MissingPages missing;
   private final int sharedPages;
   private volatile @Nullable Plan plan;
-  private List<PageKey> leftPages = List.of();
-  private boolean deletesPages;
 
   /** A session without tokens, whose prompt's pages are named by a chain. */
   static WorkerSession empty(Session info, PrefixChain chain, SessionHost host) {
@@ -84,7 +78,7 @@ public final class WorkerSession {
       LayerPages pages = stored.get(layer);
       if (!pages.keys().isEmpty()) {
         reader.read(pages, layers.get(layer).device);
-        host.tier().hold(ownKeys(pages.keys()));
+        host.tier().hold(own.keys(pages.keys()));
         writeBehind.setDurable(layer, pages.keys().size());
       }
     }
@@ -109,7 +103,9 @@ public final class WorkerSession {
     try {
       for (int layer = 0; layer < count; layer++) {
         DeviceLayer empty =
-            parent == null ? newLayer(layer) : parent.layers.get(layer).device.fork();
+            parent == null
+                ? SessionLayers.emptyLayer(layer, info, shape, host.device())
+                : parent.layers.get(layer).device.fork();
         all[layer] = new SessionLayer(empty, shape, memory);
         durablePages[layer] = empty.pages();
       }
@@ -120,6 +116,7 @@ public final class WorkerSession {
     this.layers = new SessionLayers(shape, all);
     this.sharedPages = durablePages[0];
     this.shared = new SharedPages(host.tier(), id);
+    this.own = new OwnPages(shape, host.tier(), shared);
     this.writeBehind =
         new WriteBehind(
             host.tier(),
@@ -138,7 +135,7 @@ public final class WorkerSession {
             memory,
             rowFetcher,
             codesFetcher,
-            new NearAttention(shape, host.tier(), writeBehind, host.background()),
+            new NearAttention(shape, host.tier(), writeBehind, host.background(), timeoutNs),
             host.background(),
             timeoutNs);
     this.prefetcher = new Prefetcher(rowFetcher);
@@ -153,13 +150,6 @@ public final class WorkerSession {
     if (parent == null) {
       budget.holdNoMoreThanFits(all);
     }
-  }
-
-  /** TailorKV's method places whole layers and pages nothing out. */
-  private DeviceLayer newLayer(int layer) {
-    return info.getMode() == PlanMode.PLAN_MODE_TAILORKV
-        ? new TailorLayer(info.getGeometry().getLayers(), shape)
-        : host.device().newLayer(layer, shape);
   }
 
   public Session info() {
@@ -458,16 +448,9 @@ public final class WorkerSession {
     life.close(wasOpen -> {
       if (wasOpen) {
         writeBehind.close();
-        leftPages = ownKeys(SessionLayers.release(layers.all()));
-        deletesPages = deletes;
+        own.leave(SessionLayers.release(layers.all()), deletes);
       }
-      if (!leftPages.isEmpty() && deletesPages) {
-        host.tier().delete(leftPages);
-      } else if (!leftPages.isEmpty()) {
-        host.tier().letGo(leftPages);
-      }
-      leftPages = List.of();
-      shared.letGo();
+      own.settle();
     });
   }
 
@@ -478,21 +461,6 @@ public final class WorkerSession {
     } catch (KvtierException e) {
       LOG.log(Level.WARNING, "pages of session {0} stay leased: {1}", new Object[] {id, e});
     }
-  }
-
-  /** Of a session's pages those that it may delete, and its sink rows with the first. */
-  private List<PageKey> ownKeys(List<PageKey> pages) {
-    List<PageKey> own = new ArrayList<>();
-    PageLayout sinks = new SinkPage(shape).layout();
-    for (PageKey key : pages) {
-      if (!key.isOfPrefix() && !shared.contains(key)) {
-        own.add(key);
-        if (key.pageIndex() == 0) {
-          own.add(key.inLayout(sinks));
-        }
-      }
-    }
-    return own;
   }
 
   // ---- state

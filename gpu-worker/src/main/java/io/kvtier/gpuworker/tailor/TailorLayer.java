@@ -16,19 +16,22 @@ import org.jspecify.annotations.Nullable;
  * A layer under TailorKV (arXiv 2505.19586), to compare with. As there, all keys and values lie in
  * the host memory of one process, so no page goes to the tier; the device bytes are told as the
  * method would take them. Its two channel buffers and its one buffer of chosen rows serve all
- * layers; each layer tells its share of them.
+ * layers; each layer tells its share of them. What is generated stays on the device, as published;
+ * where a session's device bytes are bounded, its window of last tokens moves on instead, and what
+ * leaves it is chosen like the prompt's tokens.
  */
 public final class TailorLayer implements DeviceLayer {
   /** First tokens of a prompt that are always attended. */
   static final int FIRST_TOKENS = 8;
 
-  /** Last tokens of a prompt that are always attended. */
+  /** Last tokens that are always attended. */
   static final int LAST_TOKENS = 56;
 
   private static final int CHANNELS = 8;
   private static final int CHANNEL_BUFFERS = 2;
 
   private final int layers;
+  private final boolean bounded;
   private final LayerShape shape;
   private final HostRows rows;
   private float[] largestKeys = new float[0];
@@ -36,13 +39,18 @@ public final class TailorLayer implements DeviceLayer {
   private @Nullable AffineRows affine;
   private int promptTokens = -1;
 
-  /** An empty layer of a model of so many layers. */
-  public TailorLayer(int layers, LayerShape shape) {
-    this(layers, shape, new HostRows(shape));
+  /**
+   * An empty layer of a model of so many layers.
+   *
+   * @param bounded whether the window moves on
+   */
+  public TailorLayer(int layers, boolean bounded, LayerShape shape) {
+    this(layers, bounded, shape, new HostRows(shape));
   }
 
-  private TailorLayer(int layers, LayerShape shape, HostRows rows) {
+  private TailorLayer(int layers, boolean bounded, LayerShape shape, HostRows rows) {
     this.layers = layers;
+    this.bounded = bounded;
     this.shape = shape;
     this.rows = rows;
   }
@@ -55,9 +63,9 @@ public final class TailorLayer implements DeviceLayer {
     return rows;
   }
 
-  /** Tokens when the first pass was made; among them dominant ones are chosen. */
-  int promptTokens() {
-    return promptTokens;
+  /** First tokens among which dominant ones are chosen, those that are always attended apart. */
+  int pastTokens() {
+    return bounded ? rows.tokens() : promptTokens;
   }
 
   /** The largest magnitude of a channel of the prompt's keys. */
@@ -179,7 +187,7 @@ public final class TailorLayer implements DeviceLayer {
 
   @Override
   public DeviceLayer fork() {
-    TailorLayer fork = new TailorLayer(layers, shape, rows.copy(shape));
+    TailorLayer fork = new TailorLayer(layers, bounded, shape, rows.copy(shape));
     fork.promptTokens = promptTokens;
     fork.policies = policies;
     fork.largestKeys = Arrays.copyOf(largestKeys, largestKeys.length);
@@ -192,7 +200,7 @@ public final class TailorLayer implements DeviceLayer {
     if (policies.isEmpty()) {
       return 0;
     }
-    long since = (long) rows.tokens() - promptTokens;
+    long since = (long) rows.tokens() - pastTokens();
     if (policies.getFirst().dense()) {
       long exact = Math.min(AffineRows.RESIDUAL, rows.tokens());
       long coded = rows.tokens() - exact;
@@ -201,7 +209,7 @@ public final class TailorLayer implements DeviceLayer {
       long ranges = 2L * shape.rowLength() * 2 * Short.BYTES / 64;
       return exact * rowBytes + coded * (codes + ranges);
     }
-    long always = Math.min(promptTokens, FIRST_TOKENS + LAST_TOKENS) + since;
+    long always = Math.min(pastTokens(), FIRST_TOKENS + LAST_TOKENS) + since;
     long channels =
         (long) CHANNEL_BUFFERS * CHANNELS * shape.kvHeads() * Short.BYTES * rows.tokens();
     long chosen = policies.getFirst().tokensMax() * rowBytes;

@@ -54,8 +54,8 @@ final class TailorPass implements LayerPass {
 
   private int[] dominant(int kvHead) {
     int headDim = shape.headDim();
-    int from = Math.min(TailorLayer.FIRST_TOKENS, layer.promptTokens());
-    int to = Math.max(from, layer.promptTokens() - TailorLayer.LAST_TOKENS);
+    int from = Math.min(TailorLayer.FIRST_TOKENS, layer.pastTokens());
+    int to = Math.max(from, layer.pastTokens() - TailorLayer.LAST_TOKENS);
     float[] mean = new float[headDim];
     for (int g = 0; g < shape.group(); g++) {
       int at = queryAt + (kvHead * shape.group() + g) * headDim;
@@ -131,11 +131,11 @@ final class TailorPass implements LayerPass {
     return every;
   }
 
-  /** First, chosen and last tokens of the prompt, and all since. */
+  /** First, chosen and last tokens of the past, and all since. */
   private int[] kept(int kvHead) {
     int tokens = layer.rows().tokens();
-    int first = Math.min(TailorLayer.FIRST_TOKENS, layer.promptTokens());
-    int last = Math.max(first, layer.promptTokens() - TailorLayer.LAST_TOKENS);
+    int first = Math.min(TailorLayer.FIRST_TOKENS, layer.pastTokens());
+    int last = Math.max(first, layer.pastTokens() - TailorLayer.LAST_TOKENS);
     int[] dominant = chosen[kvHead];
     int[] kept = new int[first + dominant.length + tokens - last];
     for (int i = 0; i < first; i++) {

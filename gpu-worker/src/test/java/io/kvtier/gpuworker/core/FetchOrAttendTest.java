@@ -83,6 +83,9 @@ class FetchOrAttendTest {
   void refusalsAreWaitedOutLongerEachTime() {
     FetchOrAttend choice = new FetchOrAttend();
     choice.follow(Rule.ALWAYS);
+    assertThat(choice.decide(1, 1)).isEqualTo(Course.BOTH);
+    choice.fetched(1, 1);
+    choice.attended(1, 1);
     for (int wait : new int[] {8, 16, 32, 64, 128, 256, 512, 1024, 1024}) {
       assertThat(choice.decide(1, 1)).isEqualTo(Course.ATTEND);
       choice.refused();
@@ -97,6 +100,29 @@ class FetchOrAttendTest {
       assertThat(choice.decide(1, 1)).isEqualTo(Course.FETCH);
     }
     assertThat(choice.decide(1, 1)).isEqualTo(Course.ATTEND);
+  }
+
+  /** Slower or not, and held against the fetched pages now and then. */
+  @Test
+  void alwaysIsCheckedToo() {
+    FetchOrAttend always = new FetchOrAttend();
+    always.follow(Rule.ALWAYS);
+    World tier = new World(500_000, 1 / 1.5, 5_000);
+    assertThat(tier.step(always, 100)).isEqualTo(Course.BOTH);
+    int checks = count(always, tier, 10 * FetchOrAttend.CHECK_EVERY, Course.BOTH);
+    assertThat(checks).isEqualTo(10);
+    assertThat(count(always, tier, 100, Course.FETCH)).isZero();
+  }
+
+  @Test
+  void anAnswerIsWorthAMultipleOfWhatEitherWayTakes() {
+    FetchOrAttend choice = new FetchOrAttend();
+    assertThat(choice.patienceNs(PAGE_BYTES, 1)).isEqualTo(FetchOrAttend.PATIENCE_LEAST_NS);
+    for (int i = 0; i < 100; i++) {
+      choice.fetched(1_000_000, 50_000_000);
+      choice.attended(250, 1_000_000);
+    }
+    assertThat((double) choice.patienceNs(1_000_000, 250)).isEqualTo(400e6, within(10e6));
   }
 
   @Test

@@ -43,6 +43,10 @@ final class FaultyTransport implements PageTransport {
     SHORT,
     /** Attends to nothing: there is too much of it to do. */
     BUSY,
+    /** Attends to nothing, and fails as no transport should. */
+    BROKEN,
+    /** Says nothing to whoever asks to attend, until {@link #puts} lets go. */
+    SILENT,
     /** Attends, and tells outputs one hundredth off. */
     WRONG_OUTPUT,
     /** Attends, and tells log-sum-exps one hundredth off. */
@@ -56,6 +60,9 @@ final class FaultyTransport implements PageTransport {
 
   /** Rows that have been read. */
   final AtomicInteger rowsRead = new AtomicInteger();
+
+  /** Calls to read rows. */
+  final AtomicInteger rowCalls = new AtomicInteger();
 
   /** What puts wait for. */
   volatile CountDownLatch puts = new CountDownLatch(0);
@@ -87,6 +94,14 @@ final class FaultyTransport implements PageTransport {
   @Override
   public void put(List<KeyedPage> batch) {
     mayFail();
+    awaitPuts();
+    if (fault == Fault.FULL) {
+      throw new KvtierException(Code.EXHAUSTED, "tier is full");
+    }
+    batch.forEach(page -> pages.putIfAbsent(page.key(), page.page()));
+  }
+
+  private void awaitPuts() {
     try {
       if (!puts.await(30, TimeUnit.SECONDS)) {
         throw new KvtierException(Code.DEADLINE, "held for 30 s");
@@ -94,10 +109,6 @@ final class FaultyTransport implements PageTransport {
     } catch (InterruptedException e) {
       throw new KvtierException(Code.UNAVAILABLE, "interrupted", e);
     }
-    if (fault == Fault.FULL) {
-      throw new KvtierException(Code.EXHAUSTED, "tier is full");
-    }
-    batch.forEach(page -> pages.putIfAbsent(page.key(), page.page()));
   }
 
   @Override
@@ -136,6 +147,7 @@ final class FaultyTransport implements PageTransport {
 
   @Override
   public void readRows(PageLayout of, List<RowsOf> wanted, PageConsumer consumer) {
+    rowCalls.incrementAndGet();
     mayFail();
     for (int i = 0; i < wanted.size(); i++) {
       rowsRead.addAndGet(wanted.get(i).getTokensList().stream().mapToInt(Long::bitCount).sum());
@@ -172,6 +184,12 @@ final class FaultyTransport implements PageTransport {
     }
     if (fault == Fault.BUSY) {
       throw new KvtierException(Code.EXHAUSTED, "64 requests wait already");
+    }
+    if (fault == Fault.BROKEN) {
+      throw new IllegalStateException("planted");
+    }
+    if (fault == Fault.SILENT) {
+      awaitPuts();
     }
     int attended = fault == Fault.SKIPS ? keys.size() - 1 : keys.size();
     int group = queries.group();

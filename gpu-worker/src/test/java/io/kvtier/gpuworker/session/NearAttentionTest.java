@@ -114,6 +114,8 @@ class NearAttentionTest {
     WorkerSession near = filled(NearUse.NEAR_USE_ALWAYS, second);
     WorkerSession fetched = filled(NearUse.NEAR_USE_NEVER, second);
     int streamed = second == HeadClass.HEAD_CLASS_STREAMED ? 2 : 1;
+    float[] checked = gaussian(Q_ROW);
+    assertThat(step(near, checked).output()).isEqualTo(step(fetched, checked).output());
     for (int i = 0; i < 5; i++) {
       float[] query = gaussian(Q_ROW);
       int sectionCalls = tier.sectionCalls.get();
@@ -127,7 +129,7 @@ class NearAttentionTest {
       assertThat(expected.near()).isZero();
       assertThat(actual.bytesFetched()).isLessThan(expected.bytesFetched());
     }
-    assertThat(tier.attendCalls.get()).isEqualTo(5);
+    assertThat(tier.attendCalls.get()).isEqualTo(6);
     near.close();
     fetched.close();
   }
@@ -208,7 +210,59 @@ class NearAttentionTest {
       assertThat(tier.attendCalls.get()).isEqualTo(1);
     }
     tier.fault = Fault.NONE;
+    // Not answered before: this one is held against the fetched pages.
+    assertThat(step(session, gaussian(Q_ROW)).near()).isZero();
     assertThat(step(session, gaussian(Q_ROW)).near()).isPositive();
+    session.close();
+    control.close();
+  }
+
+  /** A plan that has the tier attend always is checked too. */
+  @ParameterizedTest
+  @EnumSource(
+      value = Fault.class,
+      names = {"WRONG_OUTPUT", "WRONG_LSE", "SKIPS"})
+  void aPlanThatAsksForPartialsIsNotGivenWrongOnes(Fault fault) {
+    WorkerSession session = filled(NearUse.NEAR_USE_ALWAYS, HeadClass.HEAD_CLASS_STREAMED);
+    WorkerSession control = filled(NearUse.NEAR_USE_NEVER, HeadClass.HEAD_CLASS_STREAMED);
+    tier.fault = fault;
+    for (int i = 0; i < 3; i++) {
+      float[] query = gaussian(Q_ROW);
+      StepResult result = step(session, query);
+      assertThat(result.output()).isEqualTo(step(control, query).output());
+      assertThat(result.near()).isZero();
+    }
+    assertThat(tier.attendCalls.get()).isEqualTo(1);
+    tier.fault = Fault.NONE;
+    session.close();
+    control.close();
+  }
+
+  /** The step waits for some time, not for the tier. */
+  @Test
+  void aTierThatSaysNothingIsNotWaitedFor() {
+    background = Executors.newVirtualThreadPerTaskExecutor();
+    WorkerSession session = filled(NearUse.NEAR_USE_ALWAYS, HeadClass.HEAD_CLASS_STREAMED);
+    WorkerSession control = filled(NearUse.NEAR_USE_NEVER, HeadClass.HEAD_CLASS_STREAMED);
+    tier.fault = Fault.SILENT;
+    tier.puts = new CountDownLatch(1);
+    float[] query = gaussian(Q_ROW);
+    StepResult result = step(session, query);
+    assertThat(tier.puts.getCount()).isOne();
+    assertThat(result.output()).isEqualTo(step(control, query).output());
+    assertThat(result.unhiddenNs()).isLessThan(2_000_000_000L);
+    tier.puts.countDown();
+    session.close();
+    control.close();
+  }
+
+  @Test
+  void whateverFailsPagesAreFetched() {
+    WorkerSession session = filled(NearUse.NEAR_USE_ALWAYS, HeadClass.HEAD_CLASS_STREAMED);
+    WorkerSession control = filled(NearUse.NEAR_USE_NEVER, HeadClass.HEAD_CLASS_STREAMED);
+    tier.fault = Fault.BROKEN;
+    float[] query = gaussian(Q_ROW);
+    assertThat(step(session, query).output()).isEqualTo(step(control, query).output());
     session.close();
     control.close();
   }
@@ -223,6 +277,7 @@ class NearAttentionTest {
       assertThat(step(measured, gaussian(Q_ROW)).near()).isZero();
     }
     assertThat(tier.attendCalls.get()).isEqualTo(1);
+    assertThat(step(always, gaussian(Q_ROW)).near()).isZero();
     assertThat(step(always, gaussian(Q_ROW)).near()).isPositive();
     measured.close();
     always.close();

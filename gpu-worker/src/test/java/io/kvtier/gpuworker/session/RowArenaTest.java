@@ -113,6 +113,33 @@ class RowArenaTest {
     assertThat(arena.find(1000)).isEqualTo(RowArena.ABSENT);
   }
 
+  /** What was used often outlasts steps that do without it; what came once does not. */
+  @Test
+  void usesAreCounted() {
+    arena.reset(ROW);
+    arena.limit(100_000);
+    for (int key = 0; key < 200; key++) {
+      put(key);
+    }
+    for (int step = 0; step < 6; step++) {
+      arena.endStep();
+      for (int key = 0; key < 100; key++) {
+        arena.use(arena.find(key));
+      }
+    }
+    int later = 1000;
+    for (int step = 0; step < 4; step++) {
+      arena.endStep();
+      // More in two steps than the arena holds.
+      for (int i = 0; i < 500; i++) {
+        put(later++);
+      }
+    }
+    for (int key = 0; key < 200; key++) {
+      assertThat(arena.find(key) != RowArena.ABSENT).isEqualTo(key < 100);
+    }
+  }
+
   @Test
   void whatAStepUsesIsKeptUntilItEnds() {
     arena.reset(ROW);
@@ -125,6 +152,7 @@ class RowArenaTest {
       }
       arena.filled(row);
       kept++;
+      assertThat(kept).isLessThan(1000);
     }
     assertThat(kept).isGreaterThan(64);
     arena.endStep();

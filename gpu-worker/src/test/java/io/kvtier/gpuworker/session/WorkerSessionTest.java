@@ -3,145 +3,25 @@ package io.kvtier.gpuworker.session;
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
-import com.google.common.util.concurrent.MoreExecutors;
-import com.google.protobuf.ByteString;
 import io.kvtier.KvtierException;
 import io.kvtier.KvtierException.Code;
 import io.kvtier.gpuworker.core.Rescore;
-import io.kvtier.gpuworker.cpu.CpuDevice;
 import io.kvtier.gpuworker.device.LayerShape;
 import io.kvtier.gpuworker.session.FaultyTransport.Fault;
 import io.kvtier.gpuworker.trace.StepListener;
-import io.kvtier.page.Codec;
-import io.kvtier.page.PageLayout;
 import io.kvtier.page.Residence;
-import io.kvtier.v1.Dtype;
-import io.kvtier.v1.Geometry;
 import io.kvtier.v1.HeadClass;
-import io.kvtier.v1.HeadPlan;
 import io.kvtier.v1.Plan;
 import io.kvtier.v1.Session;
 import java.util.Arrays;
 import java.util.List;
-import java.util.SplittableRandom;
-import java.util.UUID;
-import java.util.concurrent.ExecutorService;
 import java.util.stream.IntStream;
-import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.Test;
 
 /**
  * A session when its tier misbehaves: refusals change nothing, and what failed can be sent again.
  */
-class WorkerSessionTest {
-  private static final int KV_ROW = 128;
-  private static final int Q_ROW = 256;
-  private static final float[] NO_HINT = {};
-
-  private final CpuDevice device = new CpuDevice(64L << 20);
-  private final FaultyTransport tier =
-      new FaultyTransport(new PageLayout(Codec.ROT4, Codec.ROT4, 2, 64));
-
-  /** Background work runs at once, so that tests need not wait. */
-  private final ExecutorService background = MoreExecutors.newDirectExecutorService();
-
-  private final SplittableRandom random = new SplittableRandom(5);
-
-  @AfterEach
-  void nothingIsLeftOnTheDevice() {
-    background.close();
-    assertThat(device.memory().bytesUsed()).isZero();
-    device.close();
-  }
-
-  private static Session info(HeadClass headClass, long deviceBytesMax) {
-    Geometry geometry =
-        Geometry.newBuilder()
-            .setLayers(2)
-            .setQHeads(4)
-            .setKvHeads(2)
-            .setHeadDim(64)
-            .setKvDtype(Dtype.DTYPE_BF16)
-            .setModelFingerprint(ByteString.copyFromUtf8("0123456789abcdef"))
-            .build();
-    return Session.newBuilder()
-        .setSessionId(UUID.randomUUID().toString())
-        .setEpoch(1)
-        .setGeometry(geometry)
-        .setTokensMax(5000)
-        .setDeviceBytesMax(deviceBytesMax)
-        .setPlan(plan(headClass))
-        .build();
-  }
-
-  private static Plan plan(HeadClass headClass) {
-    Plan.Builder plan = Plan.newBuilder().setDominantTokensMin(64).setHotSetBytes(0);
-    for (int i = 0; i < 4; i++) {
-      HeadPlan.Builder head =
-          HeadPlan.newBuilder().setLayer(i / 2).setKvHead(i % 2).setHeadClass(headClass);
-      if (headClass == HeadClass.HEAD_CLASS_SPARSE) {
-        head.setDominantTokensMax(128).setResidualMass(.01f);
-      }
-      plan.addHeads(head);
-    }
-    return plan.build();
-  }
-
-  private WorkerSession open(Session info) {
-    SessionLimits limits = new SessionLimits(1 << 20, 2_000_000_000L);
-    return SessionOpening.open(
-        info, Prefix.NONE, new SessionHost(device, tier, background, limits, StepListener.NONE));
-  }
-
-  private WorkerSession filled(Session info, int tokens) {
-    WorkerSession session = open(info);
-    for (int layer = 0; layer < 2; layer++) {
-      float[] rows = gaussian(tokens * KV_ROW);
-      assertThat(session.append(layer, 0, tokens, rows, rows)).isEqualTo(tokens);
-    }
-    assertThat(session.finish(tokens, (i, t, c, f, d) -> i.getPlan())).isEqualTo(info.getPlan());
-    return session;
-  }
-
-  /** A session with the same tokens as another that {@link #filled} made. */
-  private WorkerSession filled(Session info, int tokens, WorkerSession other) {
-    WorkerSession session = open(info);
-    for (int layer = 0; layer < 2; layer++) {
-      int of = layer;
-      other.load(
-          layer,
-          0,
-          tokens,
-          (position, n, keys, values) ->
-              assertThat(session.append(of, position, n, keys, values)).isEqualTo(position + n));
-    }
-    assertThat(session.finish(tokens, (i, t, c, f, p) -> i.getPlan())).isEqualTo(info.getPlan());
-    return session;
-  }
-
-  private static double difference(float[] actual, float[] expected) {
-    double difference = 0;
-    double norm = 0;
-    for (int i = 0; i < expected.length; i++) {
-      difference += Math.pow(actual[i] - expected[i], 2);
-      norm += Math.pow(expected[i], 2);
-    }
-    return Math.sqrt(difference / norm);
-  }
-
-  private float[] gaussian(int length) {
-    float[] x = new float[length];
-    for (int i = 0; i < length; i++) {
-      x[i] = (float) random.nextGaussian();
-    }
-    return x;
-  }
-
-  private static StepResult step(WorkerSession session, int position, float[] query) {
-    float[] row = new float[KV_ROW];
-    return session.step(0, position, 1, query, row, row, NO_HINT);
-  }
-
+class WorkerSessionTest extends SessionFixture {
   @Test
   void aStepThatCannotFetchChangesNothingAndCanBeSentAgain() {
     WorkerSession session = filled(info(HeadClass.HEAD_CLASS_SPARSE, 0), 1000);
@@ -293,131 +173,6 @@ class WorkerSessionTest {
     control.close();
   }
 
-  /** Heads of every kind that fetches, and a hot set of so many bytes. */
-  private static Session mixed(long hotSetBytes) {
-    Session info = info(HeadClass.HEAD_CLASS_SPARSE, 0);
-    Plan.Builder plan = info.getPlan().toBuilder().setHotSetBytes(hotSetBytes);
-    plan.getHeadsBuilder(1).setSketchPlanes(1);
-    plan.setHeads(
-        3,
-        plan.getHeads(3).toBuilder()
-            .setHeadClass(HeadClass.HEAD_CLASS_STREAMED)
-            .clearDominantTokensMax()
-            .clearResidualMass());
-    return info.toBuilder().setPlan(plan).build();
-  }
-
-  /**
-   * What the arena holds, and whether a prefetch has brought it, changes what is fetched and not a
-   * bit of the output. A stale row, or another token's, would.
-   */
-  @Test
-  void outputsAreTheSameWhateverTheHotSetHolds() {
-    WorkerSession none = filled(mixed(0), 1500);
-    List<WorkerSession> others =
-        List.of(none.fork(mixed(20_000)), none.fork(mixed(60_000)), none.fork(mixed(4 << 20)));
-    for (int i = 0; i < others.size(); i++) {
-      Plan plan = mixed(i == 0 ? 20_000 : i == 1 ? 60_000 : 4 << 20).getPlan();
-      assertThat(others.get(i).finish(1500, (a, b, c, d, e) -> plan)).isEqualTo(plan);
-    }
-    float[] query = gaussian(Q_ROW);
-    int hits = 0;
-    for (int position = 1500; position < 1700; position++) {
-      float[] drift = gaussian(Q_ROW);
-      for (int i = 0; i < Q_ROW; i++) {
-        query[i] = .9f * query[i] + .4f * drift[i];
-      }
-      float[] hint = gaussian(Q_ROW);
-      for (int layer = 0; layer < 2; layer++) {
-        float[] q = layer == 0 ? query : gaussian(Q_ROW);
-        float[] row = gaussian(KV_ROW);
-        StepResult cold = none.step(layer, position, 1, q, row, row, NO_HINT);
-        for (WorkerSession other : others) {
-          float[] given = position % 3 == 0 ? NO_HINT : hint;
-          StepResult warm = other.step(layer, position, 1, q, row, row, given);
-          assertThat(warm.output()).isEqualTo(cold.output());
-          assertThat(warm.lse()).isEqualTo(cold.lse());
-          assertThat(warm.selected()).isEqualTo(cold.selected());
-          hits += warm.hit();
-        }
-        assertThat(cold.hit()).isZero();
-      }
-    }
-    assertThat(hits).isGreaterThan(10_000);
-    others.forEach(WorkerSession::close);
-    none.close();
-  }
-
-  /** The bytes of a step are those of its rows and of the asking, no page of them. */
-  @Test
-  void aStepFetchesRowsAndNoneTwice() {
-    Session info = info(HeadClass.HEAD_CLASS_SPARSE, 0);
-    Session hot =
-        info.toBuilder().setPlan(info.getPlan().toBuilder().setHotSetBytes(4 << 20)).build();
-    WorkerSession session = filled(hot, 2000);
-    float[] query = gaussian(Q_ROW);
-    int before = tier.rowsRead.get();
-    StepResult first = step(session, 2000, query);
-    assertThat(first.fetched()).isEqualTo(first.selected()).isEqualTo(tier.rowsRead.get() - before);
-    assertThat(first.bytesFetched()).isBetween(50L * first.fetched(), 110L * first.fetched());
-    StepResult second = step(session, 2001, query);
-    assertThat(second.hit()).isGreaterThan(200);
-    assertThat(second.hit() + second.fetched()).isEqualTo(second.selected());
-    assertThat(tier.rowsRead.get() - before).isEqualTo(first.fetched() + second.fetched());
-    session.close();
-  }
-
-  /** What a hint has brought is found by the step, in the arena, and not fetched again. */
-  @Test
-  void aHintedStepFindsItsRows() {
-    Session info = info(HeadClass.HEAD_CLASS_SPARSE, 0);
-    Session hot =
-        info.toBuilder().setPlan(info.getPlan().toBuilder().setHotSetBytes(4 << 20)).build();
-    WorkerSession session = filled(hot, 2000);
-    float[] next = gaussian(Q_ROW);
-    float[] row = new float[KV_ROW];
-    StepResult first = session.step(0, 2000, 1, gaussian(Q_ROW), row, row, next);
-    int before = tier.rowsRead.get();
-    StepResult second = session.step(1, 2000, 1, next, row, row, NO_HINT);
-    assertThat(first.prefetched()).isZero();
-    assertThat(second.prefetched()).isGreaterThan(200);
-    // The step sees one token more than the hint did, so that its choice may differ a little.
-    assertThat(second.hit()).isGreaterThan(second.selected() * 9 / 10);
-    assertThat(tier.rowsRead.get() - before).isEqualTo(second.fetched());
-    session.close();
-  }
-
-  /** A failed prefetch leaves nothing behind that a step could take for rows. */
-  @Test
-  void aPrefetchThatFailsIsForgotten() {
-    Session info = info(HeadClass.HEAD_CLASS_SPARSE, 0);
-    Plan.Builder plan = info.getPlan().toBuilder().setHotSetBytes(4 << 20);
-    HeadPlan dense = HeadPlan.newBuilder().setHeadClass(HeadClass.HEAD_CLASS_DENSE).build();
-    plan.setHeads(0, dense).setHeads(1, dense.toBuilder().setKvHead(1));
-    Session half = info.toBuilder().setPlan(plan).build();
-    WorkerSession session = filled(half, 1500);
-    WorkerSession control = session.fork(half);
-    float[] next = gaussian(Q_ROW);
-    float[] row = new float[KV_ROW];
-    float[] expected = control.step(1, 1500, 1, next, row, row, NO_HINT).output();
-    for (Fault fault : List.of(Fault.AWAY, Fault.SHORT)) {
-      WorkerSession fork = session.fork(half);
-      tier.fault = fault;
-      // Dense heads need nothing: only the prefetch meets the fault.
-      StepResult first = fork.step(0, 1500, 1, next, row, row, next);
-      tier.fault = Fault.NONE;
-      StepResult second = fork.step(1, 1500, 1, next, row, row, NO_HINT);
-      assertThat(first.fetched()).isZero();
-      assertThat(second.prefetched()).isZero();
-      assertThat(second.hit()).isZero();
-      assertThat(second.fetched()).isPositive();
-      assertThat(second.output()).isEqualTo(expected);
-      fork.close();
-    }
-    session.close();
-    control.close();
-  }
-
   /**
    * Of candidates that a one-plane sketch finds, those of most mass by their full codes are given.
    * The sketch alone finds less than half of them among random keys.
@@ -472,10 +227,5 @@ class WorkerSessionTest {
             KvtierException.class, e -> assertThat(e.code()).isEqualTo(Code.EXHAUSTED))
         .hasMessageMatching("device_bytes_max is 1 and .* take [0-9]+; open the session with .*");
     assertThat(device.memory().bytesUsed()).isZero();
-  }
-
-  private static void refused(Code code, Runnable call) {
-    assertThatThrownBy(call::run)
-        .isInstanceOfSatisfying(KvtierException.class, e -> assertThat(e.code()).isEqualTo(code));
   }
 }

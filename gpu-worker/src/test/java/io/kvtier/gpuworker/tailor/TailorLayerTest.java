@@ -12,6 +12,7 @@ import io.kvtier.page.Codec;
 import io.kvtier.page.Fingerprint;
 import io.kvtier.page.PageKey;
 import io.kvtier.page.PageLayout;
+import java.util.Arrays;
 import java.util.List;
 import java.util.SplittableRandom;
 import org.agrona.DirectBuffer;
@@ -49,7 +50,7 @@ final class TailorLayerTest {
   }
 
   private TailorLayer layer() {
-    TailorLayer layer = new TailorLayer(1, SHAPE);
+    TailorLayer layer = new TailorLayer(1, false, SHAPE);
     layer.append(keys, values, TOKENS, NO_PAGES);
     return layer;
   }
@@ -124,6 +125,34 @@ final class TailorLayerTest {
       before = error;
     }
     assertThat(before).isLessThan(.05);
+  }
+
+  /** As published, what is generated stays; with bounded bytes it can be chosen, or is left out. */
+  @Test
+  void whereBytesAreBoundedTheWindowMovesOn() {
+    HeadPolicy sixteen = HeadPolicy.sparse(16, 16, 0);
+    for (boolean bounded : new boolean[] {false, true}) {
+      TailorLayer layer = new TailorLayer(1, bounded, SHAPE);
+      layer.append(keys, values, TOKENS - 200, NO_PAGES);
+      assertThat(attend(layer, sixteen, new float[2])).hasSize(128);
+      final long before = layer.residentBytes();
+      float[] later = Arrays.copyOfRange(keys, (TOKENS - 200) * 64, TOKENS * 64);
+      // Aligned with both queries.
+      for (int d = 0; d < 64; d++) {
+        later[10 * 64 + d] = 3 * (query[d] + query[64 + d]);
+      }
+      layer.append(later, later, 200, NO_PAGES);
+      LayerPass pass = layer.newPass(List.of(sixteen));
+      pass.choose(query, 0, new float[0], new float[0], 0);
+      boolean found = false;
+      for (int i = 0; i < 16; i++) {
+        found |= pass.chosenPosition(0, i) == TOKENS - 190;
+      }
+      assertThat(found).isEqualTo(bounded);
+      long channels = 2 * 8 * 2 * 200;
+      assertThat(layer.residentBytes() - before)
+          .isEqualTo(bounded ? channels : channels + 200 * 256);
+    }
   }
 
   @Test

@@ -14,7 +14,7 @@ import java.util.List;
  */
 public final class DecodeBenchmark implements Benchmark {
   private static final double[] BUDGETS = {1. / 4, 1. / 8};
-  private static final int STEPS = 80;
+  private static final int STEPS = 60;
 
   @Override
   public String name() {

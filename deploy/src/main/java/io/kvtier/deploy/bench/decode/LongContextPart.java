@@ -1,11 +1,13 @@
 package io.kvtier.deploy.bench.decode;
 
 import com.google.protobuf.ByteString;
+import io.kvtier.client.PagesClient;
 import io.kvtier.coordinator.plan.PlanInputs;
 import io.kvtier.coordinator.plan.Planner;
 import io.kvtier.coordinator.plan.ResidualCurve;
 import io.kvtier.deploy.bench.BenchRow;
 import io.kvtier.deploy.bench.Benchmark.Progress;
+import io.kvtier.deploy.bench.TierProcess;
 import io.kvtier.gpuworker.cpu.CpuDevice;
 import io.kvtier.gpuworker.session.Prefix;
 import io.kvtier.gpuworker.session.SessionHost;
@@ -14,12 +16,13 @@ import io.kvtier.gpuworker.session.SessionOpening;
 import io.kvtier.gpuworker.session.StepResult;
 import io.kvtier.gpuworker.session.WorkerSession;
 import io.kvtier.gpuworker.trace.StepListener;
-import io.kvtier.page.Codec;
-import io.kvtier.page.PageLayout;
+import io.kvtier.rpc.Closing;
 import io.kvtier.v1.Dtype;
 import io.kvtier.v1.Geometry;
 import io.kvtier.v1.Plan;
 import io.kvtier.v1.Session;
+import java.io.IOException;
+import java.time.Duration;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
@@ -31,8 +34,9 @@ import java.util.concurrent.Executors;
 /**
  * What a token moves and waits for at 128k tokens of Llama-3.1-8B's geometry: two of its layers,
  * with keys, values and queries made so that attention is spread as it was measured on real traces
- * ({@link SpreadAttention}), planned from the prompt's last queries as any session is. The second
- * layer gets a hint of its query, the first does not.
+ * ({@link SpreadAttention}), planned from the prompt's last queries as any session is. The tier is
+ * a process of its own, over TCP, a round trip further away than it is. First no layer gets a hint
+ * of its query, then the second does.
  */
 final class LongContextPart {
   private static final int MODEL_LAYERS = 32;
@@ -40,8 +44,10 @@ final class LongContextPart {
   private static final int CHUNK = 1024;
   private static final int WINDOW = 32;
   private static final long ROUND_TRIP_NS = 500_000;
-  private static final double BYTES_PER_NS = 1.5;
+  private static final long TIER_BYTES = 1L << 30;
   private static final double GOAL_MB = 16;
+  private static final double UNHIDDEN = .10;
+  private static final double UNHIDDEN_HINTED = .05;
   private static final long TIMEOUT_NS = 10_000_000_000L;
 
   private final int tokens;
@@ -51,7 +57,7 @@ final class LongContextPart {
   /**
    * A part.
    *
-   * @param steps tokens decoded for each budget; the second half of them counts as steady
+   * @param steps tokens decoded for each budget after half as many, and as many again with hints
    */
   LongContextPart(int tokens, int steps, String command) {
     this.tokens = tokens;
@@ -59,51 +65,90 @@ final class LongContextPart {
     this.command = command;
   }
 
-  /** Sums over steps of one layer. */
+  /** Sums over steps. */
   private static final class Sum {
+    private int steps;
     private long bytes;
     private long selected;
     private long hit;
+    private long late;
+    private long wallNs;
     private long computeNs;
     private long unhiddenNs;
 
-    void add(StepResult result) {
+    void add(StepResult result, long ns) {
+      steps++;
       bytes += result.bytesFetched();
       selected += result.selected();
       hit += result.hit();
+      late += result.late();
+      wallNs += ns;
       computeNs += result.computeNs();
       unhiddenNs += result.unhiddenNs();
     }
 
+    /** Megabytes of a token of the whole model. */
+    double mega() {
+      return bytes / (double) steps * MODEL_LAYERS / 1e6;
+    }
+
     double unhidden() {
-      return (double) unhiddenNs / (computeNs + unhiddenNs);
+      return (double) unhiddenNs / wallNs;
+    }
+
+    /** What is neither work of the step nor waiting for a fetch: a hint's choice goes first. */
+    double behindHint() {
+      return (double) (wallNs - computeNs - unhiddenNs) / wallNs;
+    }
+
+    double msLayer() {
+      return wallNs / 1e6 / steps;
     }
   }
 
-  List<BenchRow> run(double[] budgets, Progress progress) {
+  List<BenchRow> run(double[] budgets, Progress progress) throws IOException {
     List<BenchRow> rows = new ArrayList<>();
-    for (double budget : budgets) {
-      rows.addAll(run(budget, progress));
+    try (Closing closing = new Closing()) {
+      TierProcess process =
+          closing.add(TierProcess.start(TierProcess.directory(closing), TIER_BYTES));
+      PagesClient client =
+          closing.add(
+              new PagesClient(
+                  process.target(false),
+                  Duration.ofNanos(TIMEOUT_NS),
+                  PagesClient.Option.WIRE_ONLY));
+      DistantTier tier = new DistantTier(client, ROUND_TRIP_NS);
+      for (double budget : budgets) {
+        rows.addAll(run(budget, tier, progress));
+      }
     }
     return rows;
   }
 
-  private List<BenchRow> run(double budget, Progress progress) {
+  private List<BenchRow> run(double budget, DistantTier tier, Progress progress) {
     SpreadAttention model = new SpreadAttention(LAYERS, 1);
     Session info = info(budget);
     long memory = 2 * info.getDeviceBytesMax() + (1L << 30);
-    PageLayout layout =
-        new PageLayout(Codec.ROT4, Codec.ROT4, SpreadAttention.KV_HEADS, SpreadAttention.HEAD_DIM);
     SessionLimits limits = new SessionLimits(64 << 20, TIMEOUT_NS);
     try (CpuDevice device = new CpuDevice(memory);
-        DistantTier tier = new DistantTier(layout, ROUND_TRIP_NS, BYTES_PER_NS);
         ExecutorService background = Executors.newVirtualThreadPerTaskExecutor()) {
       SessionHost host = new SessionHost(device, tier, background, limits, StepListener.NONE);
       WorkerSession session = SessionOpening.open(info, Prefix.NONE, host);
       try {
         fill(session, model, progress);
         Plan plan = session.finish(tokens, LongContextPart::plan);
-        return decode(session, model, plan, budget, progress);
+        String name =
+            String.format(
+                Locale.ROOT, "%dk, 8B geometry, 1/%d: ", tokens >> 10, Math.round(1 / budget));
+        List<BenchRow> rows = new ArrayList<>();
+        Sum[] first = decode(session, model, tokens, steps / 2, false, progress);
+        rows.add(row(name + "MB moved a token, first " + steps / 2, both(first).mega(), ""));
+        Sum[] steady = decode(session, model, tokens + steps / 2, steps, false, progress);
+        rows.addAll(rows(name, plan, both(steady)));
+        var _ = decode(session, model, tokens + steps * 3 / 2, steps / 2, true, progress);
+        Sum[] hinted = decode(session, model, tokens + 2 * steps, steps, true, progress);
+        rows.addAll(hintedRows(name, hinted));
+        return rows;
       } finally {
         session.close();
       }
@@ -124,7 +169,7 @@ final class LongContextPart {
     return Session.newBuilder()
         .setSessionId(UUID.randomUUID().toString())
         .setGeometry(geometry)
-        .setTokensMax(tokens + steps)
+        .setTokensMax(tokens + 3 * steps)
         .setDeviceBytesMax((long) (full * budget))
         .build();
   }
@@ -168,73 +213,97 @@ final class LongContextPart {
             session.getGeometry(), tokens, session.getDeviceBytesMax(), fixedBytes, pages, flat));
   }
 
-  private List<BenchRow> decode(
-      WorkerSession session, SpreadAttention model, Plan plan, double budget, Progress progress) {
-    Sum[] all = {new Sum(), new Sum()};
-    Sum[] steady = {new Sum(), new Sum()};
-    for (int step = 0; step < steps; step++) {
-      progress.at(step, steps, "decoding");
+  /**
+   * Decodes tokens.
+   *
+   * @param hints whether each layer but the first is told its query while the one before attends
+   * @return one sum a layer
+   */
+  private static Sum[] decode(
+      WorkerSession session,
+      SpreadAttention model,
+      int from,
+      int count,
+      boolean hints,
+      Progress progress) {
+    Sum[] sums = {new Sum(), new Sum()};
+    for (int step = 0; step < count; step++) {
+      progress.at(step, count, hints ? "decoding with hints" : "decoding");
       float[] first = model.nextQuery(0);
       float[] second = model.nextQuery(1);
-      float[] hint = model.near(second);
+      float[] hint = hints ? model.near(second) : new float[0];
       for (int layer = 0; layer < LAYERS; layer++) {
+        float[] query = layer == 0 ? first : second;
+        float[] keys = model.keys(from + step, 1);
+        float[] values = model.values(1);
+        long startNs = System.nanoTime();
         StepResult result =
             session.step(
-                layer,
-                tokens + step,
-                1,
-                layer == 0 ? first : second,
-                model.keys(tokens + step, 1),
-                model.values(1),
-                layer == 0 ? hint : new float[0]);
-        all[layer].add(result);
-        if (step >= steps / 2) {
-          steady[layer].add(result);
-        }
+                layer, from + step, 1, query, keys, values, layer == 0 ? hint : new float[0]);
+        sums[layer].add(result, System.nanoTime() - startNs);
       }
     }
-    String name =
-        String.format(
-            Locale.ROOT, "%dk, 8B geometry, 1/%d: ", tokens >> 10, Math.round(1 / budget));
-    int half = steps - steps / 2;
+    return sums;
+  }
+
+  private static Sum both(Sum[] layers) {
+    Sum both = new Sum();
+    for (Sum layer : layers) {
+      both.steps += layer.steps;
+      both.bytes += layer.bytes;
+      both.selected += layer.selected;
+      both.hit += layer.hit;
+      both.late += layer.late;
+      both.wallNs += layer.wallNs;
+      both.computeNs += layer.computeNs;
+      both.unhiddenNs += layer.unhiddenNs;
+    }
+    return both;
+  }
+
+  private List<BenchRow> rows(String name, Plan plan, Sum sum) {
     List<BenchRow> rows = new ArrayList<>();
     double predicted =
         plan.getHeadsList().stream().mapToLong(head -> head.getFetchBytes()).sum()
             / (double) LAYERS;
-    rows.add(row(name + "MB moved a token, first " + steps, mega(all[0], steps), ""));
-    double moved = mega(steady[0], half);
-    rows.add(row(name + "MB moved a token, later", moved, goal(moved, GOAL_MB)));
-    rows.add(row(name + "MB moved a token with hints, later", mega(steady[1], half), ""));
+    rows.add(row(name + "MB moved a token, later", sum.mega(), goal(sum.mega(), GOAL_MB)));
     rows.add(row(name + "MB a token predicted by the plan", predicted * MODEL_LAYERS / 1e6, ""));
-    rows.add(row(name + "tokens chosen a head", perHead(steady[0].selected, half), ""));
-    rows.add(row(name + "of them in the hot set", (double) steady[0].hit / steady[0].selected, ""));
+    rows.add(
+        row(
+            name + "tokens chosen a head",
+            (double) sum.selected / sum.steps / SpreadAttention.KV_HEADS,
+            ""));
+    rows.add(row(name + "of them in the hot set", (double) sum.hit / sum.selected, ""));
     rows.add(row(name + "hot set, share of rows", hotShare(plan), ""));
     rows.add(
-        row(
-            name + "unhidden share of a step",
-            steady[0].unhidden(),
-            goal(steady[0].unhidden(), .10)));
-    rows.add(
-        row(
-            name + "unhidden share, with hints",
-            steady[1].unhidden(),
-            goal(steady[1].unhidden(), .05)));
-    rows.add(
-        row(name + "ms a layer", (steady[0].computeNs + steady[0].unhiddenNs) / 1e6 / half, ""));
+        row(name + "unhidden share of a step", sum.unhidden(), goal(sum.unhidden(), UNHIDDEN)));
+    rows.add(row(name + "ms a layer", sum.msLayer(), ""));
     return rows;
   }
 
-  private static double perHead(long selected, int count) {
-    return (double) selected / count / SpreadAttention.KV_HEADS;
+  /** Bytes are of both layers: a hint's rows come while the layer before has its step. */
+  private List<BenchRow> hintedRows(String name, Sum[] layers) {
+    Sum sum = layers[1];
+    double mega = both(layers).mega();
+    List<BenchRow> rows = new ArrayList<>();
+    rows.add(row(name + "with hints: MB moved a token", mega, goal(mega, GOAL_MB)));
+    rows.add(row(name + "with hints: found or on their way", (double) sum.hit / sum.selected, ""));
+    rows.add(row(name + "with hints: still on their way", (double) sum.late / sum.selected, ""));
+    rows.add(
+        row(
+            name + "with hints: unhidden share",
+            sum.unhidden(),
+            goal(sum.unhidden(), UNHIDDEN_HINTED)));
+    rows.add(row(name + "with hints: behind the hint's choice", sum.behindHint(), ""));
+    rows.add(
+        row(name + "with hints: unhidden, the layer that gives one", layers[0].unhidden(), ""));
+    rows.add(row(name + "with hints: ms a layer", both(layers).msLayer(), ""));
+    return rows;
   }
 
   private double hotShare(Plan plan) {
     return (double) plan.getHotSetBytes()
         / ((double) tokens * LAYERS * SpreadAttention.KV_HEADS * 98);
-  }
-
-  private static double mega(Sum sum, int count) {
-    return sum.bytes / (double) count * MODEL_LAYERS / 1e6;
   }
 
   private static String goal(double value, double bound) {

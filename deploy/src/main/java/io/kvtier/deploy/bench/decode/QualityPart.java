@@ -51,6 +51,9 @@ final class QualityPart {
 
   /** Starts all services in this process, measures, and stops them. */
   List<BenchRow> run(Benchmark.Progress progress) throws IOException {
+    if (settings.windows() == 0 && settings.cases() == 0) {
+      return List.of();
+    }
     Path directory =
         settings.model().orElse(Path.of(System.getProperty("kvtier.home", "."), "deploy", "model"));
     LlamaModel model = LlamaModel.load(directory);
@@ -101,16 +104,7 @@ final class QualityPart {
     if (settings.windows() == 0) {
       return List.of();
     }
-    List<TextWindow> windows =
-        settings.text().isPresent()
-            ? TextWindow.read(
-                settings.text().get(), settings.windows(), decoder.model().config().vocabSize())
-            : TextWindow.generated(
-                tokenizer,
-                settings.windows(),
-                settings.context(),
-                settings.scored(),
-                settings.seed());
+    List<TextWindow> windows = windows(decoder, tokenizer);
     List<Configuration> configurations = textConfigurations();
     Measurement measurement = new Measurement(decoder, client, configurations);
     int done = 0;
@@ -121,9 +115,24 @@ final class QualityPart {
     return goals.ofText(configurations, measurement);
   }
 
+  private List<TextWindow> windows(Decoder decoder, Tokenizer tokenizer) throws IOException {
+    if (settings.text().isEmpty()) {
+      return TextWindow.generated(
+          tokenizer, settings.windows(), settings.context(), settings.scored(), settings.seed());
+    }
+    Path file = settings.text().get();
+    return file.toString().endsWith(".jsonl")
+        ? TextWindow.read(file, settings.windows(), decoder.model().config().vocabSize())
+        : TextWindow.ofText(
+            file, tokenizer, settings.windows(), settings.context(), settings.scored());
+  }
+
   private List<BenchRow> questions(
       Decoder decoder, KvtierClient client, Tokenizer tokenizer, Benchmark.Progress progress)
       throws IOException {
+    if (settings.cases() == 0) {
+      return List.of();
+    }
     Map<String, List<EvalCase>> groups = groups(decoder, tokenizer);
     int total = groups.values().stream().mapToInt(List::size).sum();
     int done = 0;

@@ -48,6 +48,26 @@ record TextWindow(int[] ids, int scoreFrom) {
     return windows;
   }
 
+  /**
+   * Windows of a file of plain text, one behind the other; what is not ASCII is left out, since the
+   * shipped model has seen none.
+   */
+  static List<TextWindow> ofText(Path file, Tokenizer tokenizer, int count, int context, int scored)
+      throws IOException {
+    String text = Files.readString(file).replaceAll("[^\\x20-\\x7E\\n]", "");
+    int[] ids = tokenizer.encode(text);
+    List<TextWindow> windows = new ArrayList<>();
+    for (int at = 0; windows.size() < count; at += context + scored) {
+      if (at + context + scored > ids.length) {
+        throw new IOException(
+            "%s has %d tokens; %d windows of %d + %d need more"
+                .formatted(file, ids.length, count, context, scored));
+      }
+      windows.add(new TextWindow(Arrays.copyOfRange(ids, at, at + context + scored), context));
+    }
+    return windows;
+  }
+
   /** Windows of JSON lines {@code {ids, score_from}}, the first {@code count} of them. */
   static List<TextWindow> read(Path file, int count, int vocabSize) throws IOException {
     List<TextWindow> windows = new ArrayList<>();

@@ -1,4 +1,4 @@
-package io.kvtier.coordinator.grpc;
+package io.kvtier.coordinator.lead;
 
 import com.google.common.primitives.Ints;
 import com.google.protobuf.ByteString;
@@ -8,7 +8,6 @@ import io.kvtier.coordinator.prefix.StoredPrefix;
 import io.kvtier.page.Fingerprint;
 import io.kvtier.page.PageLayout;
 import io.kvtier.page.PrefixChain;
-import io.kvtier.rpc.Tenant;
 import io.kvtier.v1.Geometry;
 import io.kvtier.v1.OpenRequest;
 import io.kvtier.v1.PlanMode;
@@ -17,30 +16,30 @@ import io.kvtier.v1.SharedPrefix;
 import java.util.List;
 
 /** What is stored of prompts. Thread-safe. */
-final class Prompts {
-  private final TierWatch tiers;
+public final class Prompts {
+  private final PrefixSource tiers;
 
-  Prompts(TierWatch tiers) {
+  public Prompts(PrefixSource tiers) {
     this.tiers = tiers;
   }
 
-  /** The chain of a prompt of the tenant that the call is made for. */
-  static PrefixChain chain(Geometry geometry, List<Integer> tokenIds) {
+  /** The chain of a tenant's prompt. */
+  public static PrefixChain chain(String tenant, Geometry geometry, List<Integer> tokenIds) {
     return PrefixChain.of(
-        Tenant.current(), Fingerprint.of(geometry.getModelFingerprint()), Ints.toArray(tokenIds));
+        tenant, Fingerprint.of(geometry.getModelFingerprint()), Ints.toArray(tokenIds));
   }
 
   /** First tokens of a chain whose pages are stored. */
-  int storedTokens(PrefixChain chain, Geometry geometry) {
+  public int storedTokens(PrefixChain chain, Geometry geometry) {
     return tiers.find(chain, geometry.getLayers()).pages() * PageLayout.TOKENS;
   }
 
   /** What a worker needs to find a prompt's pages, and to name those that are yet to be stored. */
-  SharedPrefix prefixOf(OpenRequest request) {
+  SharedPrefix prefixOf(OpenRequest request, Caller caller) {
     if (request.getTokenIdsCount() == 0 || request.getMode() == PlanMode.PLAN_MODE_TAILORKV) {
       return SharedPrefix.getDefaultInstance();
     }
-    PrefixChain chain = chain(request.getGeometry(), request.getTokenIdsList());
+    PrefixChain chain = chain(caller.tenant(), request.getGeometry(), request.getTokenIdsList());
     return prefix(chain, chain.toByteString(), request.getTokenIdsCount(), request.getGeometry());
   }
 

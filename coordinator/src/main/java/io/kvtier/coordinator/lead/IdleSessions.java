@@ -1,4 +1,4 @@
-package io.kvtier.coordinator.grpc;
+package io.kvtier.coordinator.lead;
 
 import io.kvtier.KvtierException;
 import io.kvtier.KvtierException.Code;
@@ -6,6 +6,7 @@ import io.kvtier.coordinator.metrics.CoordinatorMeters;
 import io.kvtier.v1.Command;
 import io.kvtier.v1.EndSession;
 import io.kvtier.v1.FreedSession;
+import io.kvtier.v1.Role;
 import io.kvtier.v1.Session;
 import io.kvtier.v1.SessionRecord;
 import io.kvtier.v1.SessionRef;
@@ -97,9 +98,11 @@ public final class IdleSessions {
     List<Session> overdue = new ArrayList<>();
     Set<String> unserved = new HashSet<>();
     lead.call(view -> {
+      Set<String> served = new HashSet<>();
+      view.state().nodes().nodes(Role.ROLE_WORKER).forEach(node -> served.add(node.getTarget()));
       for (SessionRecord record : view.state().sessions().list()) {
         Session session = record.getSession();
-        if (view.state().nodes().workerAt(session.getWorkerTarget()).isEmpty()) {
+        if (!served.contains(session.getWorkerTarget())) {
           String id = session.getSessionId();
           unserved.add(id);
           long sinceNs = unservedSinceNs.computeIfAbsent(id, _ -> view.nowNs());

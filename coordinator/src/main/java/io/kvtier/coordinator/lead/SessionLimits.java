@@ -1,4 +1,4 @@
-package io.kvtier.coordinator.grpc;
+package io.kvtier.coordinator.lead;
 
 import static io.kvtier.KvtierException.requireInRange;
 
@@ -13,7 +13,7 @@ import java.time.Duration;
 import java.util.regex.Pattern;
 
 /** What the calls about sessions may say (sessions.proto). */
-final class SessionLimits {
+public final class SessionLimits {
   private static final int OWNER_LENGTH_MAX = 64;
   private static final Pattern OWNER = Pattern.compile("[ -~]*");
   private static final Pattern REQUEST_ID = Pattern.compile("[A-Za-z0-9._-]{0,64}");
@@ -23,7 +23,7 @@ final class SessionLimits {
 
   private SessionLimits() {}
 
-  static void check(OpenRequest request) {
+  public static void check(OpenRequest request) {
     requireGeometry(request.hasGeometry(), request.getGeometry());
     requireInRange(
         "tokens_max", Integer.toUnsignedLong(request.getTokensMax()), 1, GeometryLimits.TOKENS_MAX);
@@ -52,7 +52,7 @@ final class SessionLimits {
     }
   }
 
-  static void requireGeometry(boolean present, Geometry geometry) {
+  public static void requireGeometry(boolean present, Geometry geometry) {
     if (!present) {
       throw KvtierException.invalid("geometry is absent; it is required");
     }
@@ -63,14 +63,14 @@ final class SessionLimits {
     return request.getIdleTimeoutMs() == 0 ? IDLE_TIMEOUT_DEFAULT_MS : request.getIdleTimeoutMs();
   }
 
-  static void checkOwner(String owner) {
+  public static void checkOwner(String owner) {
     requireInRange("length of owner", owner.length(), 0, OWNER_LENGTH_MAX);
     if (!OWNER.matcher(owner).matches()) {
       throw KvtierException.invalid("owner is '%s'; it must be of printable ASCII", owner);
     }
   }
 
-  static void checkRequestId(String requestId) {
+  public static void checkRequestId(String requestId) {
     if (!REQUEST_ID.matcher(requestId).matches()) {
       throw KvtierException.invalid(
           "request_id has %d characters; it must have 0..64 of [A-Za-z0-9._-]", requestId.length());
@@ -82,7 +82,7 @@ final class SessionLimits {
    *
    * @throws KvtierException PRECONDITION
    */
-  static void requireOwner(Session session, String owner) {
+  public static void requireOwner(Session session, String owner) {
     if (!session.getOwner().equals(owner)) {
       throw KvtierException.precondition(
           "owner is '%s' and session %s has another one; nothing was changed",

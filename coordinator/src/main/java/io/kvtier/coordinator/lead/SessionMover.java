@@ -1,4 +1,4 @@
-package io.kvtier.coordinator.grpc;
+package io.kvtier.coordinator.lead;
 
 import io.kvtier.KvtierException;
 import io.kvtier.KvtierException.Code;
@@ -14,7 +14,9 @@ import io.kvtier.v1.ResumeRequest;
 import io.kvtier.v1.Session;
 import io.kvtier.v1.SessionRecord;
 import java.util.HashSet;
+import java.util.LinkedHashMap;
 import java.util.List;
+import java.util.Map;
 import java.util.Optional;
 import java.util.Set;
 import java.util.concurrent.locks.ReentrantLock;
@@ -27,7 +29,7 @@ import java.util.stream.Stream;
  * the coordinators agree on that. Until they do, the session is where and what it was. Thread-safe;
  * blocks on workers, one resumption of a session at a time.
  */
-final class SessionMover {
+public final class SessionMover {
   private static final Logger LOG = Logger.getLogger(SessionMover.class.getName());
 
   /**
@@ -40,28 +42,44 @@ final class SessionMover {
   private static final int LOCKS = 256;
 
   private final Lead lead;
-  private final WorkerClients workers;
+  private final Workers workers;
   private final Prompts prompts;
   private final CoordinatorMeters meters;
+
+  /** Sessions whose last tried epochs are remembered. */
+  private static final int TRIED_MAX = 4096;
+
+  /**
+   * The highest epoch that any worker was asked to take each session in, the oldest dropped: one
+   * whose answer was lost may have it, so no other worker is asked for the same. Guarded by itself.
+   */
+  private final Map<String, Long> triedEpochs =
+      new LinkedHashMap<>() {
+        @Override
+        protected boolean removeEldestEntry(Map.Entry<String, Long> eldest) {
+          return size() > TRIED_MAX;
+        }
+      };
 
   /** By the hash of the session's id. */
   private final List<ReentrantLock> locks =
       Stream.generate(ReentrantLock::new).limit(LOCKS).toList();
 
-  SessionMover(Lead lead, WorkerClients workers, Prompts prompts, CoordinatorMeters meters) {
+  public SessionMover(Lead lead, Workers workers, Prompts prompts, CoordinatorMeters meters) {
     this.lead = lead;
     this.workers = workers;
     this.prompts = prompts;
     this.meters = meters;
   }
 
-  SessionRecord resume(ResumeRequest request) {
+  /** Has a session served again, in a higher epoch, unless the same request has. */
+  public SessionRecord resume(ResumeRequest request, Caller caller) {
     SessionLimits.checkOwner(request.getOwner());
     SessionLimits.checkRequestId(request.getRequestId());
     ReentrantLock lock = locks.get(Math.floorMod(request.getSessionId().hashCode(), LOCKS));
     lock.lock();
     try {
-      return resumeAlone(request, RequestIds.ofTenant(request.getRequestId()));
+      return resumeAlone(request, caller.requestId(request.getRequestId()));
     } finally {
       lock.unlock();
     }
@@ -81,11 +99,11 @@ final class SessionMover {
     String home = record.getSession().getWorkerTarget();
     Optional<String> target =
         mayStay(home, request.getWorkerFailed()) ? Optional.of(home) : next(record, tried, home);
-    long startNs = System.nanoTime();
+    long startNs = lead.nowNs();
     while (target.isPresent()
         && moved.isEmpty()
         && tried.size() < SessionOpener.WORKERS_TRIED_MAX
-        && System.nanoTime() - startNs < SessionOpener.TRYING_NS_MAX) {
+        && lead.nowNs() - startNs < SessionOpener.TRYING_NS_MAX) {
       tried.add(target.get());
       try {
         moved = Optional.of(moveTo(record, target.get(), requestId));
@@ -163,11 +181,20 @@ final class SessionMover {
     }
   }
 
-  /** Has a worker take the session, in an epoch above all that it knows of. */
+  /** An epoch of a session that no worker was asked for. */
+  private long freshEpoch(SessionRecord record) {
+    synchronized (triedEpochs) {
+      return triedEpochs.merge(
+          record.getSession().getSessionId(),
+          record.getSession().getEpoch() + 1,
+          (tried, next) -> Math.max(tried + 1, next));
+    }
+  }
+
+  /** Has a worker take the session, in an epoch above all that it or another one knows of. */
   private AttachResponse attach(SessionRecord record, Session.Builder there) {
-    long epoch = record.getSession().getEpoch();
     for (int tried = 1; tried <= EPOCHS_TRIED_MAX; tried++) {
-      there.setEpoch(epoch + tried);
+      there.setEpoch(freshEpoch(record));
       try {
         return workers.attach(
             AttachRequest.newBuilder()

@@ -1,4 +1,4 @@
-package io.kvtier.coordinator.grpc;
+package io.kvtier.coordinator.lead;
 
 import io.kvtier.KvtierException;
 import io.kvtier.KvtierException.Code;
@@ -102,8 +102,14 @@ public final class Lead {
     return log.leadership();
   }
 
-  ReplicatedLog log() {
+  /** The log; commands go by {@link #submit}. */
+  public ReplicatedLog log() {
     return log;
+  }
+
+  /** Monotonic nanoseconds. */
+  long nowNs() {
+    return nanoClock.getAsLong();
   }
 
   /** Runs work under the lock, once lapsed nodes are removed. */
@@ -151,7 +157,9 @@ public final class Lead {
         leases.clear();
         LOG.log(Level.INFO, "this coordinator leads, in term {0}", Long.toString(term));
       }
-      return leases.lapsed(view.state.nodes().nodes(), view.nowNs);
+      return leases.mayHaveLapsed(view.nowNs)
+          ? leases.lapsed(view.state.nodes().nodes(), view.nowNs)
+          : List.of();
     });
   }
 
@@ -176,7 +184,7 @@ public final class Lead {
    * this coordinator leads: their processes have ended, and their leases need not run out. A node
    * that lives registers again with its next heartbeat.
    */
-  void removeRefusing(List<TierWatch.Refusing> refusing) {
+  public void removeRefusing(List<Refusing> refusing) {
     if (!log.leadership().leads() || refusing.isEmpty()) {
       return;
     }
@@ -189,7 +197,7 @@ public final class Lead {
                   .filter(each -> view.state.nodes().knows(each.node()))
                   .filter(each ->
                       view.leases.unheardNs(each.node().getNodeId(), view.nowNs) >= REFUSING_NS_MAX)
-                  .map(TierWatch.Refusing::node)
+                  .map(Refusing::node)
                   .toList());
       if (!lost.isEmpty()) {
         remove(lost, "nobody listens at its address any more");
@@ -205,7 +213,7 @@ public final class Lead {
    * @return the membership epoch
    * @throws KvtierException as it was refused, or as {@link #submit}
    */
-  long register(Node node) {
+  public long register(Node node) {
     removeLapsed();
     membership.lock();
     try {
@@ -229,7 +237,7 @@ public final class Lead {
    * @throws KvtierException as it was refused, or UNAVAILABLE if this coordinator does not lead or
    *     cannot tell whether they did
    */
-  Applied submit(Command.Builder command) {
+  public Applied submit(Command.Builder command) {
     if (lock.isHeldByCurrentThread()) {
       throw new IllegalStateException("a command must not be submitted under the lock");
     }
@@ -242,7 +250,7 @@ public final class Lead {
    *
    * @throws KvtierException UNAVAILABLE if that cannot be told
    */
-  <T> T callConfirmed(Work<T> work) {
+  public <T> T callConfirmed(Work<T> work) {
     log.confirm();
     return call(work);
   }
@@ -252,7 +260,7 @@ public final class Lead {
    *
    * @throws KvtierException UNAVAILABLE, naming the one that does
    */
-  void require() {
+  public void require() {
     Leadership now = log.leadership();
     if (!now.leads()) {
       throw new KvtierException(

@@ -1,4 +1,4 @@
-package io.kvtier.coordinator.grpc;
+package io.kvtier.coordinator.lead;
 
 import io.kvtier.KvtierException;
 import io.kvtier.KvtierException.Code;

@@ -1,12 +1,10 @@
-package io.kvtier.coordinator.grpc;
+package io.kvtier.coordinator.lead;
 
 import com.google.protobuf.ByteString;
-import io.grpc.Context;
 import io.kvtier.KvtierException;
 import io.kvtier.KvtierException.Code;
 import io.kvtier.coordinator.metrics.CoordinatorMeters;
 import io.kvtier.coordinator.session.SessionTable;
-import io.kvtier.rpc.Tenant;
 import io.kvtier.v1.Ancestor;
 import io.kvtier.v1.AttachRequest;
 import io.kvtier.v1.AttachResponse;
@@ -30,7 +28,7 @@ import java.util.function.Supplier;
  * coordinators agree on it. What fails in between leaves nothing but a worker that is told to free
  * it. Thread-safe; blocks on workers.
  */
-final class SessionOpener {
+public final class SessionOpener {
   /** Workers that are tried when they do not answer, or are full; they say so at once. */
   static final int WORKERS_TRIED_MAX = 32;
 
@@ -38,18 +36,14 @@ final class SessionOpener {
   static final long TRYING_NS_MAX = Duration.ofSeconds(20).toNanos();
 
   private final Lead lead;
-  private final WorkerClients workers;
+  private final Workers workers;
   private final Prompts prompts;
   private final Supplier<UUID> ids;
   private final CoordinatorMeters meters;
   private final InFlight<SessionRecord> calls = new InFlight<>();
 
-  SessionOpener(
-      Lead lead,
-      WorkerClients workers,
-      Prompts prompts,
-      Supplier<UUID> ids,
-      CoordinatorMeters meters) {
+  public SessionOpener(
+      Lead lead, Workers workers, Prompts prompts, Supplier<UUID> ids, CoordinatorMeters meters) {
     this.lead = lead;
     this.workers = workers;
     this.prompts = prompts;
@@ -57,11 +51,12 @@ final class SessionOpener {
     this.meters = meters;
   }
 
-  SessionRecord open(OpenRequest request) {
+  /** Opens a session, unless the same request has. */
+  public SessionRecord open(OpenRequest request, Caller caller) {
     SessionLimits.check(request);
-    String requestId = RequestIds.ofTenant(request.getRequestId());
+    String requestId = caller.requestId(request.getRequestId());
     return calls.once(
-        requestId, () -> opened(requestId).orElseGet(() -> openAnew(request, requestId)));
+        requestId, () -> opened(requestId).orElseGet(() -> openAnew(request, requestId, caller)));
   }
 
   /** What a request has opened already, perhaps by way of another coordinator. */
@@ -69,15 +64,15 @@ final class SessionOpener {
     return lead.call(view -> view.state().sessions().ofRequest(requestId));
   }
 
-  private SessionRecord openAnew(OpenRequest request, String requestId) {
-    SharedPrefix prefix = prompts.prefixOf(request);
+  private SessionRecord openAnew(OpenRequest request, String requestId, Caller caller) {
+    SharedPrefix prefix = prompts.prefixOf(request, caller);
     Set<String> tried = new HashSet<>();
     KvtierException last = null;
-    long startNs = System.nanoTime();
+    long startNs = lead.nowNs();
     while (tried.size() < WORKERS_TRIED_MAX
-        && System.nanoTime() - startNs < TRYING_NS_MAX
-        && !Context.current().isCancelled()) {
-      Optional<Session> session = reserve(request, prefix.getHashes(), tried);
+        && lead.nowNs() - startNs < TRYING_NS_MAX
+        && !caller.gone().getAsBoolean()) {
+      Optional<Session> session = reserve(request, prefix.getHashes(), tried, caller);
       if (session.isEmpty()) {
         break;
       }
@@ -90,7 +85,7 @@ final class SessionOpener {
               .setPromptTokens(prefix.getPromptTokens())
               .setOpenRequest(requestId);
       try {
-        SessionRecord open = attach(record, "", prefix);
+        SessionRecord open = attach(record, "", prefix, caller);
         meters.opened();
         return open;
       } catch (KvtierException e) {
@@ -113,7 +108,7 @@ final class SessionOpener {
 
   /** Reserves the session on a worker not tried yet; empty if there is none. */
   private Optional<Session> reserve(
-      OpenRequest request, ByteString prefixHashes, Set<String> tried) {
+      OpenRequest request, ByteString prefixHashes, Set<String> tried, Caller caller) {
     Session.Builder session =
         Session.newBuilder()
             .setSessionId(ids.get().toString())
@@ -122,7 +117,7 @@ final class SessionOpener {
             .setTokensMax(request.getTokensMax())
             .setDeviceBytesMax(request.getDeviceBytesMax())
             .setOwner(request.getOwner())
-            .setTenant(Tenant.current())
+            .setTenant(caller.tenant())
             .setIdleTimeoutMs(SessionLimits.idleTimeoutMs(request))
             .setMode(
                 request.getMode() == PlanMode.PLAN_MODE_TAILORKV
@@ -155,15 +150,16 @@ final class SessionOpener {
     return session;
   }
 
-  SessionRecord fork(ForkRequest request) {
+  /** Forks a session, unless the same request has. */
+  public SessionRecord fork(ForkRequest request, Caller caller) {
     SessionLimits.checkOwner(request.getOwner());
     SessionLimits.checkRequestId(request.getRequestId());
-    String requestId = RequestIds.ofTenant(request.getRequestId());
+    String requestId = caller.requestId(request.getRequestId());
     return calls.once(
-        requestId, () -> opened(requestId).orElseGet(() -> forkAnew(request, requestId)));
+        requestId, () -> opened(requestId).orElseGet(() -> forkAnew(request, requestId, caller)));
   }
 
-  private SessionRecord forkAnew(ForkRequest request, String requestId) {
+  private SessionRecord forkAnew(ForkRequest request, String requestId, Caller caller) {
     String childId = ids.get().toString();
     SessionRecord child =
         lead.call(view -> {
@@ -181,13 +177,15 @@ final class SessionOpener {
           return copy.build();
         });
     SessionRecord open =
-        attach(child.toBuilder(), request.getSessionId(), SharedPrefix.getDefaultInstance());
+        attach(
+            child.toBuilder(), request.getSessionId(), SharedPrefix.getDefaultInstance(), caller);
     meters.forked();
     return open;
   }
 
   /** Has the coordinators agree on a reserved session if its worker accepts it. */
-  private SessionRecord attach(SessionRecord.Builder record, String forkOf, SharedPrefix prefix) {
+  private SessionRecord attach(
+      SessionRecord.Builder record, String forkOf, SharedPrefix prefix, Caller caller) {
     Session reserved = record.getSession();
     boolean kept = false;
     try {
@@ -198,9 +196,7 @@ final class SessionOpener {
                   .setForkOf(forkOf)
                   .setPrefix(prefix)
                   .build());
-      if (Context.current().isCancelled()) {
-        throw new KvtierException(Code.UNAVAILABLE, "the caller left before the session was open");
-      }
+      caller.requireThere();
       if (forkOf.isEmpty()) {
         record.getSessionBuilder().setReusedTokens(accepted.getReusedTokens());
       } else if (accepted.getSharedTokens() > 0) {

@@ -1,0 +1,81 @@
+package io.kvtier.deploy.simulate;
+
+import io.kvtier.coordinator.log.Leadership;
+import io.kvtier.coordinator.log.ReplicatedLog;
+import io.kvtier.coordinator.state.ClusterState;
+import io.kvtier.v1.Applied;
+import io.kvtier.v1.Command;
+import io.kvtier.v1.Session;
+import java.util.HashMap;
+import java.util.Map;
+import java.util.function.Function;
+
+/** A log that is looked at after each command. */
+final class WatchedLog implements ReplicatedLog {
+  private final ReplicatedLog log;
+  private final Audit audit;
+
+  /** The epoch that each session ever was in last. */
+  private final Map<String, Long> epochs = new HashMap<>();
+
+  private long commands;
+
+  WatchedLog(ReplicatedLog log, Audit audit) {
+    this.log = log;
+    this.audit = audit;
+  }
+
+  /** Commands so far. */
+  long commands() {
+    return commands;
+  }
+
+  @Override
+  public Applied submit(Command command) {
+    commands++;
+    Applied applied = log.submit(command);
+    boolean begins = command.hasOpen() || command.hasMove();
+    if (applied.hasSession()) {
+      Session session = applied.getSession().getSession();
+      Long before = epochs.put(session.getSessionId(), session.getEpoch());
+      audit.require(
+          Rule.EPOCH_RISES,
+          before == null || (begins ? session.getEpoch() > before : session.getEpoch() == before),
+          () ->
+              "session %s is in epoch %d after epoch %d by %s"
+                  .formatted(
+                      session.getSessionId(), session.getEpoch(), before, command.getKindCase()));
+    }
+    return applied;
+  }
+
+  @Override
+  public void confirm() {
+    log.confirm();
+  }
+
+  @Override
+  public Leadership leadership() {
+    return log.leadership();
+  }
+
+  @Override
+  public long instance() {
+    return log.instance();
+  }
+
+  @Override
+  public <T> T read(Function<ClusterState, T> reader) {
+    return log.read(reader);
+  }
+
+  @Override
+  public void onApplied(Runnable listener) {
+    log.onApplied(listener);
+  }
+
+  @Override
+  public void close() {
+    log.close();
+  }
+}

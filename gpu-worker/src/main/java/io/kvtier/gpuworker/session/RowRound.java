@@ -1,0 +1,155 @@
+package io.kvtier.gpuworker.session;
+
+import io.kvtier.gpuworker.device.CodesTaker;
+import io.kvtier.gpuworker.device.DeviceMemory;
+import io.kvtier.gpuworker.device.DeviceSlot;
+import io.kvtier.page.PageKey;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.CompletionException;
+import java.util.concurrent.Executor;
+
+/**
+ * Rows that a query needs and one fetch brings: to places in the arena, or in memory of the round's
+ * own where the arena has none. Unless it is {@link #complete}, the arena forgets what it was to
+ * get. One thread; the caller holds the layer's lock.
+ */
+final class RowRound {
+  /** The rows; each one's number is its index among its head's chosen tokens. */
+  final RowBatch batch = new RowBatch();
+
+  private final RowArena arena;
+  private final DeviceMemory memory;
+  private final int stagingBytes;
+  private final List<DeviceSlot> staging = new ArrayList<>();
+
+  /** By row of the batch: its row in the arena. */
+  private int[] admitted = {};
+
+  /** Rows of the batch that have a place. */
+  private int placed;
+
+  private CompletableFuture<Void> fetch = CompletableFuture.completedFuture(null);
+  private boolean complete;
+
+  /**
+   * A round without rows.
+   *
+   * @param stagingBytes most bytes of rows that are held beside the arena, a chunk or more
+   */
+  RowRound(RowArena arena, DeviceMemory memory, int stagingBytes) {
+    this.arena = arena;
+    this.memory = memory;
+    this.stagingBytes = stagingBytes;
+  }
+
+  /**
+   * Finds places for the batch's rows: in the arena, else in staging memory, whole pages of a head
+   * at a time there, since parts of one cannot be attended to. Rows without a place are dropped
+   * from the batch.
+   */
+  void findPlaces() {
+    if (batch.count() == 0) {
+      return;
+    }
+    batch.sort();
+    admitted = new int[batch.count()];
+    int room = Math.max(1, stagingBytes / chunkBytes()) * RowArena.CHUNK_ROWS;
+    int staged = 0;
+    int i = 0;
+    while (i < batch.count()) {
+      int to = i + 1;
+      while (to < batch.count()
+          && batch.page(to) == batch.page(i)
+          && batch.kvHead(to) == batch.kvHead(i)) {
+        to++;
+      }
+      if (staged + (to - i) > room) {
+        // Later rows cannot be attended to before these.
+        break;
+      }
+      for (; i < to; i++) {
+        int row = admit(i);
+        if (row == RowArena.ABSENT) {
+          int offset = staged % RowArena.CHUNK_ROWS * arena.rowBytes();
+          batch.place(i, stagingChunk(staged++), offset);
+        } else {
+          batch.place(i, arena.chunk(row), arena.offset(row));
+        }
+        admitted[placed++] = row;
+      }
+    }
+    batch.truncate(placed);
+  }
+
+  private int chunkBytes() {
+    return RowArena.CHUNK_ROWS * arena.rowBytes();
+  }
+
+  private int admit(int index) {
+    int key = RowArena.key(batch.kvHead(index), batch.position(index));
+    // A row that a prefetch has been too slow to bring is there already, and still its own.
+    return arena.find(key) == RowArena.ABSENT ? arena.admit(key) : RowArena.ABSENT;
+  }
+
+  private DeviceSlot stagingChunk(int row) {
+    if (row / RowArena.CHUNK_ROWS == staging.size()) {
+      staging.add(memory.allocate(chunkBytes()));
+    }
+    return staging.getLast();
+  }
+
+  /** Starts the fetch, which writes to the places until it has been waited for. */
+  void start(RowFetcher fetcher, List<PageKey> keys, CodesTaker taker, Executor executor) {
+    if (batch.count() > 0) {
+      fetch =
+          CompletableFuture.runAsync(
+              () -> fetcher.fetch(batch, keys, taker::rowSections), executor);
+    }
+  }
+
+  /**
+   * Waits for the fetch.
+   *
+   * @throws io.kvtier.KvtierException if it is refused
+   */
+  void await() {
+    try {
+      fetch.join();
+    } catch (CompletionException e) {
+      throw e.getCause() instanceof RuntimeException refused ? refused : e;
+    }
+  }
+
+  /** Gives what has come; rows in staging memory are valid until {@link #release}. */
+  void give(CodesTaker taker) {
+    complete = true;
+    for (int i = 0; i < placed; i++) {
+      if (admitted[i] != RowArena.ABSENT) {
+        arena.filled(admitted[i]);
+      }
+      taker.giveRow(batch.kvHead(i), batch.number(i), batch.slot(i), batch.offset(i));
+    }
+  }
+
+  int placed() {
+    return placed;
+  }
+
+  long stagedBytes() {
+    return staging.isEmpty() ? 0 : (long) staging.size() * chunkBytes();
+  }
+
+  /** Ends the round; waits for the fetch, since it writes to memory that is the round's. */
+  void release() {
+    fetch.exceptionally(refused -> null).join();
+    for (int i = 0; !complete && i < placed; i++) {
+      if (admitted[i] != RowArena.ABSENT) {
+        arena.discard(admitted[i]);
+      }
+    }
+    staging.forEach(DeviceSlot::release);
+    staging.clear();
+  }
+}
