@@ -239,7 +239,7 @@ final class Lane implements AutoCloseable {
             ("the device has no room for %s, %d bytes and its scratch; others may use its memory"
                     + " too: start the worker with fewer device bytes")
                 .formatted(name, arena.bytesMax()),
-            e.getCause());
+            e);
       }
       throw new IllegalStateException("%s failed: %s".formatted(name, e.getCause()), e.getCause());
     } catch (InterruptedException e) {
