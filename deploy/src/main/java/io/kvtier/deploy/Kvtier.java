@@ -6,6 +6,7 @@ import io.kvtier.deploy.command.CoordinatorCommand;
 import io.kvtier.deploy.command.DemoCommand;
 import io.kvtier.deploy.command.DoctorCommand;
 import io.kvtier.deploy.command.GpuWorkerCommand;
+import io.kvtier.deploy.command.NodesCommand;
 import io.kvtier.deploy.command.PlanCommand;
 import io.kvtier.deploy.command.ServeCommand;
 import io.kvtier.deploy.command.SimulateCommand;
@@ -31,6 +32,7 @@ import picocli.CommandLine.Command;
       GpuWorkerCommand.class,
       CacheTierCommand.class,
       DemoCommand.class,
+      NodesCommand.class,
       PlanCommand.class,
       SimulateCommand.class,
       TraceCommand.class,
