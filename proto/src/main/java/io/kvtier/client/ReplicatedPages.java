@@ -348,8 +348,7 @@ public final class ReplicatedPages implements PageTransport {
    */
   @Override
   public void hold(List<PageKey> keys) {
-    KvtierException refusal =
-        atEach(membersOrRefuse().nodes(), transport -> transport.hold(keys));
+    KvtierException refusal = atEach(membersOrRefuse().nodes(), transport -> transport.hold(keys));
     repairer.hold(keys);
     if (refusal != null) {
       LOG.log(Level.WARNING, "pages are not held everywhere: {0}", refusal.getMessage());

@@ -67,7 +67,9 @@ public final class Rendezvous {
     return nodes;
   }
 
-  /** Ids of the nodes that are no page's homes, in order: what they have is to be let go there too. */
+  /**
+   * Ids of the nodes that are no page's homes, in order: what they have is to be let go there too.
+   */
   public List<String> draining() {
     return draining;
   }

@@ -71,10 +71,7 @@ public final class TierDirectory implements SessionTiers, AutoCloseable {
               membership.getMembershipEpoch(),
               ranked.stream().map(Node::getNodeId).toList(),
               ranked.stream().collect(Collectors.toMap(Node::getNodeId, Node::getInstance)),
-              tiers.stream()
-                  .filter(node -> !ranked.contains(node))
-                  .map(Node::getNodeId)
-                  .toList()),
+              tiers.stream().filter(node -> !ranked.contains(node)).map(Node::getNodeId).toList()),
           ranked,
           tiers);
     }
