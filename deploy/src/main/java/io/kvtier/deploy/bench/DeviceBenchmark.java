@@ -11,6 +11,7 @@ import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
 import java.util.OptionalLong;
+import java.util.stream.IntStream;
 
 /**
  * Steps of one layer of Llama-3.1-8B's geometry on any device, against the time that reading their
@@ -44,7 +45,7 @@ public final class DeviceBenchmark implements Benchmark {
     try (AttentionDevice device =
         Devices.open(
             settings.device(),
-            LAYERS_WORTH * BenchLayer.bytes(tokens),
+            LAYERS_WORTH * BenchLayer.bytes(Math.max(SHORT_TOKENS, tokens)),
             doing -> progress.at(0, 1, doing))) {
       progress.at(0, 1, "measuring how fast it copies");
       double bandwidth = device.copyBandwidth();
@@ -56,10 +57,9 @@ public final class DeviceBenchmark implements Benchmark {
               "GB/s"));
       for (boolean dense : new boolean[] {true, false}) {
         String what = dense ? "dense" : "sparse, up to 1k tokens a head";
-        for (int length : new int[] {ALMOST_NO_TOKENS, SHORT_TOKENS, tokens}) {
-          if (length == tokens && tokens <= SHORT_TOKENS) {
-            continue;
-          }
+        int longest = Math.max(SHORT_TOKENS, tokens);
+        for (int length :
+            IntStream.of(ALMOST_NO_TOKENS, SHORT_TOKENS, longest).distinct().toArray()) {
           Step step = step(device, length, dense, progress);
           String name = "%s step, %s".formatted(what, tokens(length));
           if (length > ALMOST_NO_TOKENS) {

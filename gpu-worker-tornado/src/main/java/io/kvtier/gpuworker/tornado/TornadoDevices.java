@@ -133,7 +133,9 @@ final class TornadoDevices {
     } catch (RuntimeException | LinkageError e) {
       throw new KvtierException(
           Code.UNAVAILABLE,
-          "TornadoVM does not start: %s; run its own 'tornado --devices' to see why".formatted(e),
+          ("TornadoVM does not start: %s; install a driver with OpenCL or CUDA, or see what its own"
+                  + " 'tornado --devices' says")
+              .formatted(e),
           e);
     }
   }

@@ -163,7 +163,11 @@ class LanesTest {
         .isInstanceOf(KvtierException.class)
         .hasMessageContaining("the device has no room for a large lane")
         .hasMessageContaining("fewer device bytes");
-    lanesWorkBesideEachOther();
+    try (AttentionDevice others = LANES.device(BYTES)) {
+      Filled layer = Filled.with(others, Filled.shape(Float.BYTES), 200, 1, HeadPolicy.DENSE);
+      assertThat(layer.attend(HeadPolicy.DENSE, query(5))).doesNotContain(Float.NaN);
+      var _ = layer.layer.release();
+    }
   }
 
   @Test
