@@ -164,7 +164,8 @@ class WorkerSessionTest extends SessionFixture {
         float[] q = queries;
         float[] demoted = session.step(layer, position, n, q, rows, rows, NO_HINT).output();
         float[] dense = control.step(layer, position, n, q, rows, rows, NO_HINT).output();
-        assertThat(difference(demoted, dense)).isLessThan(.3);
+        // One plane of keys that are noise leaves up to .313; another head's output is off by 1.4.
+        assertThat(difference(demoted, dense)).isLessThan(.35);
         assertThat(session.deviceBytes()).isLessThanOrEqualTo(max);
       }
     }
