@@ -1,18 +1,14 @@
 package io.kvtier.deploy.simulate;
 
-import io.kvtier.coordinator.log.Leadership;
 import io.kvtier.coordinator.log.ReplicatedLog;
-import io.kvtier.coordinator.state.ClusterState;
 import io.kvtier.v1.Applied;
 import io.kvtier.v1.Command;
 import io.kvtier.v1.Session;
 import java.util.HashMap;
 import java.util.Map;
-import java.util.function.Function;
 
 /** A log that is looked at after each command. */
-final class WatchedLog implements ReplicatedLog {
-  private final ReplicatedLog log;
+final class WatchedLog extends ForwardingLog {
   private final Audit audit;
 
   /** The epoch that each session ever was in last. */
@@ -21,7 +17,7 @@ final class WatchedLog implements ReplicatedLog {
   private long commands;
 
   WatchedLog(ReplicatedLog log, Audit audit) {
-    this.log = log;
+    super(log);
     this.audit = audit;
   }
 
@@ -47,35 +43,5 @@ final class WatchedLog implements ReplicatedLog {
                       session.getSessionId(), session.getEpoch(), before, command.getKindCase()));
     }
     return applied;
-  }
-
-  @Override
-  public void confirm() {
-    log.confirm();
-  }
-
-  @Override
-  public Leadership leadership() {
-    return log.leadership();
-  }
-
-  @Override
-  public long instance() {
-    return log.instance();
-  }
-
-  @Override
-  public <T> T read(Function<ClusterState, T> reader) {
-    return log.read(reader);
-  }
-
-  @Override
-  public void onApplied(Runnable listener) {
-    log.onApplied(listener);
-  }
-
-  @Override
-  public void close() {
-    log.close();
   }
 }
