@@ -25,7 +25,10 @@ import org.junit.jupiter.api.Timeout;
 @Timeout(120)
 class NearIT {
   private static final int TOKENS = 3000;
-  private static final int STEPS = 80;
+  private static final int STEPS = 120;
+
+  /** Steps in which a first answer may be too late, and the tier is left alone for a while. */
+  private static final int WARM_UP = 40;
 
   private static KvSession open(KvtierClient client, NearUse use) {
     Plan plan =
@@ -78,19 +81,23 @@ class NearIT {
             DecodeResponse either = model.step(measuredStream, layer, position, query, chosen);
             assertThat(difference(actual, expected)).isLessThan(1e-5);
             assertThat(difference(chosen, expected)).isLessThan(1e-5);
-            nearBytes += there.getStats().getBytesFetched();
-            fetchedBytes += here.getStats().getBytesFetched();
-            nearPages += there.getStats().getSectionsNear();
+            if (position >= TOKENS + WARM_UP) {
+              nearBytes += there.getStats().getBytesFetched();
+              fetchedBytes += here.getStats().getBytesFetched();
+              nearPages += there.getStats().getSectionsNear();
+            }
             decided += either.getStats().getSectionsNear() > 0 ? 1 : 0;
             assertThat(here.getStats().getSectionsNear()).isZero();
           }
         }
       }
-      assertThat(nearPages).isGreaterThanOrEqualTo((STEPS - 2) * LAYERS * KV_HEADS * 45);
-      assertThat(nearBytes).isLessThan(fetchedBytes / 20);
+      // Now and then a step fetches too, to hold the tier's answer against its pages.
+      int steps = STEPS - WARM_UP;
+      assertThat(nearPages).isGreaterThanOrEqualTo(steps * LAYERS * KV_HEADS * 45 * 9 / 10);
+      assertThat(nearBytes).isLessThan(fetchedBytes / 10);
       System.out.printf(
-          "near %,d bytes, fetched %,d; by measured cost %d of %d steps were near%n",
-          nearBytes, fetchedBytes, decided, STEPS * LAYERS);
+          "last %d steps: near %,d bytes, fetched %,d; by measured cost %d of all %d were near%n",
+          steps, nearBytes, fetchedBytes, decided, STEPS * LAYERS);
     }
   }
 }
