@@ -5,19 +5,29 @@ import io.kvtier.gpuworker.core.HeadPolicy;
 import io.kvtier.gpuworker.device.LayerPass;
 import io.kvtier.page.PageKey;
 import java.util.List;
-import org.jspecify.annotations.Nullable;
+import java.util.concurrent.CompletionException;
+import java.util.concurrent.Executor;
 
 /**
  * Brings rows into a layer's arena before the step that needs them, from a hint: the predicted
- * query chooses as the real one will (InfiniGen, arXiv 2406.19707; TailorKV, section 4.2). A hint
- * whose step has begun already is dropped, and so is one that comes while another's rows are still
- * on their way. Safe for any number of threads.
+ * query chooses as the real one will (InfiniGen, arXiv 2406.19707; TailorKV, section 4.2), part by
+ * part, each part's rows on their way while the next is chosen. A hint whose step has begun already
+ * is dropped, and so is one that comes while another's rows are still on their way; one whose step
+ * comes while it chooses leaves the parts to it that are still to be chosen. Safe for any number of
+ * threads.
  */
 final class Prefetcher {
   private final RowFetcher fetcher;
+  private final Executor executor;
 
-  Prefetcher(RowFetcher fetcher) {
+  /**
+   * A prefetcher.
+   *
+   * @param executor runs fetches
+   */
+  Prefetcher(RowFetcher fetcher, Executor executor) {
     this.fetcher = fetcher;
+    this.executor = executor;
   }
 
   /**
@@ -27,36 +37,52 @@ final class Prefetcher {
    * @param hint {@code [qHeads][headDim]} from {@code at} on
    */
   void prefetch(SessionLayer target, int position, float[] hint, int at) {
-    Prefetch prefetch;
-    List<PageKey> keys;
-    List<HeadPolicy> policies;
+    Prefetch prefetch = new Prefetch();
     target.lock.lock();
     try {
       boolean late = target.device.tokens() != position || target.policies.isEmpty();
-      if (late || target.prefetch != null) {
-        return;
+      if (!late && target.prefetch == null) {
+        announce(target, prefetch, hint, at);
       }
-      prefetch = announce(target, hint, at);
-      if (prefetch == null) {
-        return;
-      }
-      target.prefetch = prefetch;
-      keys = target.device.pageKeys();
-      policies = target.policies;
     } finally {
       target.lock.unlock();
+      if (!prefetch.parts().isEmpty()) {
+        finish(target, prefetch);
+      }
     }
-    fetch(target, prefetch, keys, policies);
   }
 
-  /** Makes rows for what the hint chooses and is not there; null: nothing is missing. */
-  private static @Nullable Prefetch announce(SessionLayer target, float[] hint, int at) {
+  /** Makes rows for what the hint chooses and is not there, and has them fetched. */
+  private void announce(SessionLayer target, Prefetch prefetch, float[] hint, int at) {
+    List<PageKey> keys = target.device.pageKeys();
     LayerPass pass = target.hintPass();
-    pass.choose(hint, at, new float[0], new float[0], 0);
-    pass.release();
+    try {
+      pass.begin(hint, at, new float[0], new float[0], 0);
+      for (int part = 0; part < pass.parts(); part++) {
+        if (part > 0 && target.lock.hasQueuedThreads()) {
+          // The step chooses by its own query what is left, and waits no longer than it must.
+          return;
+        }
+        pass.choosePart(part);
+        RowBatch missing = missing(target, pass, part);
+        if (missing.count() > 0) {
+          target.prefetch = prefetch;
+          start(target, prefetch.add(missing, target.rows), keys, target.policies);
+        }
+      }
+    } finally {
+      pass.release();
+    }
+  }
+
+  /** Rows of a part that the arena has not and has made room for. */
+  private static RowBatch missing(SessionLayer target, LayerPass pass, int part) {
     RowBatch batch = new RowBatch();
     for (int head = 0; head < target.policies.size(); head++) {
-      for (int i = 0; pass.rowSections(head) != 0 && i < pass.chosenCount(head); i++) {
+      if (pass.partOf(head) != part || pass.rowSections(head) == 0) {
+        continue;
+      }
+      for (int i = 0; i < pass.chosenCount(head); i++) {
         int key = RowArena.key(head, pass.chosenPosition(head, i));
         int row = target.rows.find(key);
         if (row != RowArena.ABSENT) {
@@ -71,32 +97,52 @@ final class Prefetcher {
       }
     }
     batch.sort();
-    return batch.count() == 0 ? null : new Prefetch(batch, target.rows);
+    return batch;
+  }
+
+  private void start(
+      SessionLayer target, Prefetch.Part part, List<PageKey> keys, List<HeadPolicy> policies) {
+    try {
+      executor.execute(() -> fetch(target, part, keys, policies));
+    } catch (RuntimeException e) {
+      part.done.completeExceptionally(e);
+      throw e;
+    }
   }
 
   private void fetch(
-      SessionLayer target, Prefetch prefetch, List<PageKey> keys, List<HeadPolicy> policies) {
+      SessionLayer target, Prefetch.Part part, List<PageKey> keys, List<HeadPolicy> policies) {
     try {
-      fetcher.fetch(prefetch.batch, keys, head -> policies.get(head).residence().rows());
-      target.prefetched.addAndGet(prefetch.batch.count());
-      prefetch.done.complete(null);
-    } catch (KvtierException e) {
-      // Nobody asked for these yet: the step that needs them fetches again and tells the engine.
-      prefetch.done.completeExceptionally(e);
-    } catch (RuntimeException e) {
-      prefetch.done.completeExceptionally(e);
-      throw e;
+      fetcher.fetch(part.batch, keys, head -> policies.get(head).residence().rows());
+      target.prefetched.addAndGet(part.batch.count());
+      part.done.complete(null);
+    } catch (RuntimeException | Error e) {
+      part.done.completeExceptionally(e);
+    }
+  }
+
+  /**
+   * Waits for what is on its way, and settles it unless the step has done so. That a tier refuses
+   * is no fault: nobody asked for these rows yet, and the step that needs them fetches again and
+   * tells the engine.
+   */
+  private static void finish(SessionLayer target, Prefetch prefetch) {
+    try {
+      prefetch.join();
+    } catch (CompletionException e) {
+      if (!(e.getCause() instanceof KvtierException)) {
+        throw e;
+      }
     } finally {
       settle(target, prefetch);
     }
   }
 
-  /** Unless the step has done so. */
   private static void settle(SessionLayer target, Prefetch prefetch) {
     target.lock.lock();
     try {
       if (target.prefetch == prefetch) {
-        prefetch.settle(target.rows);
+        prefetch.parts().forEach(part -> part.settle(target.rows));
         target.prefetch = null;
       }
     } finally {

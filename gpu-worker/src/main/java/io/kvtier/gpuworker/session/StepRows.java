@@ -11,6 +11,7 @@ import java.util.concurrent.ExecutionException;
 import java.util.concurrent.Executor;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.TimeoutException;
+import org.agrona.collections.LongArrayList;
 
 /**
  * Gives a query the rows it needs: those in the arena at once, the others in a fetch for each part
@@ -36,7 +37,10 @@ final class StepRows {
   private boolean first = true;
 
   private boolean prefetchWaitedFor;
-  private int coming;
+
+  /** Chosen tokens whose rows a prefetch is bringing: head in the upper half, index below. */
+  private final LongArrayList coming = new LongArrayList();
+
   private long unhiddenNs;
   private long stagedBytes;
   private int hits;
@@ -91,7 +95,7 @@ final class StepRows {
           });
       while (isLeft()) {
         first = false;
-        coming = 0;
+        coming.clear();
         List<RowRound> more = new ArrayList<>();
         give(more, () -> start(more, ALL, stagingBytes));
       }
@@ -125,9 +129,9 @@ final class StepRows {
           round.batch.add(position, head, i);
         } else if (!arena.isPending(row)) {
           give(head, i, row, first);
-        } else if (target.prefetch != null && !prefetchWaitedFor) {
+        } else if (isAwaited()) {
           arena.keep(row);
-          coming++;
+          coming.addLong((long) head << Integer.SIZE | i);
         } else {
           round.batch.add(position, head, i);
         }
@@ -135,6 +139,12 @@ final class StepRows {
     }
     round.findPlaces();
     round.start(fetcher, keys, taker, executor);
+  }
+
+  /** Whether what a prefetch is bringing is worth waiting for. */
+  private boolean isAwaited() {
+    Prefetch prefetch = target.prefetch;
+    return prefetch != null && !prefetch.givenUp() && !prefetchWaitedFor;
   }
 
   private void give(int head, int index, int row, boolean hit) {
@@ -153,7 +163,7 @@ final class StepRows {
       starts.run();
       taker.attendResident();
       taker.attendRows();
-      if (coming > 0) {
+      if (!coming.isEmpty()) {
         awaitPrefetch();
       }
       for (RowRound round : rounds) {
@@ -179,45 +189,56 @@ final class StepRows {
     }
   }
 
-  /** Waits for a prefetch once; what it fails to bring is fetched like anything else. */
+  /**
+   * Waits for a prefetch once, part by part, and attends to what comes; what it fails to bring is
+   * fetched like anything else.
+   */
   private void awaitPrefetch() {
     Prefetch prefetch = target.prefetch;
     prefetchWaitedFor = true;
     if (prefetch == null) {
       return;
     }
+    long deadlineNs = System.nanoTime() + timeoutNs;
+    for (Prefetch.Part part : prefetch.parts()) {
+      if (!hasEnded(part, deadlineNs)) {
+        prefetch.giveUp();
+        return;
+      }
+      part.settle(arena);
+      coming.removeIfLong(token -> giveIfThere((int) (token >>> Integer.SIZE), (int) token));
+      taker.attendRows();
+    }
+    target.prefetch = null;
+  }
+
+  /** Waits for a part of a prefetch; false: it has not ended in time. */
+  private boolean hasEnded(Prefetch.Part part, long deadlineNs) {
     long startNs = System.nanoTime();
     try {
-      prefetch.done.get(timeoutNs, TimeUnit.NANOSECONDS);
+      part.done.get(Math.max(0, deadlineNs - startNs), TimeUnit.NANOSECONDS);
     } catch (InterruptedException e) {
       Thread.currentThread().interrupt();
       throw new KvtierException(Code.UNAVAILABLE, "interrupted while rows are being fetched", e);
     } catch (TimeoutException e) {
-      return;
+      return false;
     } catch (ExecutionException e) {
       // The step fetches for itself and tells if that fails too.
     } finally {
       unhiddenNs += System.nanoTime() - startNs;
     }
-    prefetch.settle(arena);
-    target.prefetch = null;
-    if (!prefetch.done.isCompletedExceptionally()) {
-      hits += coming;
-      late += coming;
-      giveWhatCame();
-    }
+    return true;
   }
 
-  private void giveWhatCame() {
-    for (int head = 0; head < target.policies.size(); head++) {
-      int count = taker.rowSections(head) == 0 ? 0 : taker.chosenCount(head);
-      for (int i = taker.attendedCount(head); i < count; i++) {
-        int row = arena.find(RowArena.key(head, taker.chosenPosition(head, i)));
-        if (row != RowArena.ABSENT && !arena.isPending(row)) {
-          give(head, i, row, false);
-        }
-      }
+  private boolean giveIfThere(int head, int index) {
+    int row = arena.find(RowArena.key(head, taker.chosenPosition(head, index)));
+    if (row == RowArena.ABSENT || arena.isPending(row)) {
+      return false;
     }
+    give(head, index, row, false);
+    hits++;
+    late++;
+    return true;
   }
 
   /** Rows found in the arena, or on their way there. */

@@ -138,7 +138,7 @@ public final class WorkerSession {
             new NearAttention(shape, host.tier(), writeBehind, host.background(), timeoutNs),
             host.background(),
             timeoutNs);
-    this.prefetcher = new Prefetcher(rowFetcher);
+    this.prefetcher = new Prefetcher(rowFetcher, host.background());
     this.switcher = new PlanSwitch(shape, memory, codesFetcher);
     this.budget = new DeviceBudget(info, shape, memory, hotSet, switcher, this::deviceBytes);
     this.growth = new LayerGrowth(id, info, shape, chain, writeBehind, budget);

@@ -1,0 +1,205 @@
+package io.kvtier.gpuworker.session;
+
+import static org.assertj.core.api.Assertions.assertThat;
+
+import io.kvtier.gpuworker.trace.StepListener;
+import io.kvtier.v1.HeadClass;
+import io.kvtier.v1.HeadPlan;
+import io.kvtier.v1.Plan;
+import io.kvtier.v1.Session;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.concurrent.AbstractExecutorService;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.CountDownLatch;
+import java.util.concurrent.TimeUnit;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.Timeout;
+
+/** Hints of long contexts, and hints that meet a slow tier or their own step. */
+@Timeout(60)
+class PrefetchTest extends SessionFixture {
+  private static final long TIMEOUT_NS = TimeUnit.MILLISECONDS.toNanos(200);
+
+  /** Runs work at once, but what it is told to run otherwise. */
+  private static final class Told extends AbstractExecutorService {
+    /** Ways to run tasks to come, the next one's first. */
+    final List<Way> ways = new ArrayList<>();
+
+    /** A way to run a task. */
+    interface Way {
+      void run(Runnable task);
+    }
+
+    @Override
+    public void execute(Runnable task) {
+      if (ways.isEmpty()) {
+        task.run();
+      } else {
+        ways.removeFirst().run(task);
+      }
+    }
+
+    @Override
+    public void shutdown() {}
+
+    @Override
+    public List<Runnable> shutdownNow() {
+      return List.of();
+    }
+
+    @Override
+    public boolean isShutdown() {
+      return false;
+    }
+
+    @Override
+    public boolean isTerminated() {
+      return false;
+    }
+
+    @Override
+    public boolean awaitTermination(long timeout, TimeUnit unit) {
+      return true;
+    }
+  }
+
+  private final Told told = new Told();
+  private final float[] row = new float[KV_ROW];
+
+  /** Layer 0 dense, so that nothing but a hint's rows is fetched there; layer 1 sparse. */
+  private static Session halfDense() {
+    Session info = info(HeadClass.HEAD_CLASS_SPARSE, 0).toBuilder().setTokensMax(40_000).build();
+    Plan.Builder plan = info.getPlan().toBuilder().setHotSetBytes(4 << 20);
+    HeadPlan dense = HeadPlan.newBuilder().setHeadClass(HeadClass.HEAD_CLASS_DENSE).build();
+    plan.setHeads(0, dense).setHeads(1, dense.toBuilder().setKvHead(1));
+    return info.toBuilder().setPlan(plan).build();
+  }
+
+  /** A session of so many thousands of tokens. */
+  private WorkerSession filled(int thousands) {
+    SessionLimits limits = new SessionLimits(1 << 20, TIMEOUT_NS);
+    WorkerSession session =
+        SessionOpening.open(
+            halfDense(),
+            Prefix.NONE,
+            new SessionHost(device, tier, told, limits, StepListener.NONE));
+    for (int layer = 0; layer < 2; layer++) {
+      for (int i = 0; i < thousands; i++) {
+        float[] rows = gaussian(1000 * KV_ROW);
+        assertThat(session.append(layer, 1000 * i, 1000, rows, rows)).isEqualTo(1000 * (i + 1));
+      }
+    }
+    assertThat(session.finish(1000 * thousands, (i, t, c, f, d) -> i.getPlan())).isNotNull();
+    return session;
+  }
+
+  /** A step of layer 0 that brings a hint. */
+  private void hint(WorkerSession session, int position, float[] hint) {
+    assertThat(session.step(0, position, 1, gaussian(Q_ROW), row, row, hint).fetched()).isZero();
+  }
+
+  private StepResult step1(WorkerSession session, int position, float[] query) {
+    return session.step(1, position, 1, query, row, row, NO_HINT);
+  }
+
+  private static void await(CountDownLatch latch) {
+    try {
+      assertThat(latch.await(30, TimeUnit.SECONDS)).isTrue();
+    } catch (InterruptedException e) {
+      throw new AssertionError(e);
+    }
+  }
+
+  /**
+   * What does not come in time the step fetches itself, to the same bits, and no later step waits
+   * for it. Until it has come, hints are dropped; then they are taken again.
+   */
+  @Test
+  void rowsThatComeTooLateAreWaitedForOnce() throws Exception {
+    WorkerSession session = filled(2);
+    WorkerSession control = session.fork(halfDense());
+    CountDownLatch stuck = new CountDownLatch(1);
+    CountDownLatch go = new CountDownLatch(1);
+    List<Thread> threads = new ArrayList<>();
+    told.ways.add(choice -> threads.add(Thread.ofPlatform().start(choice)));
+    told.ways.add(fetch -> {
+      threads.add(
+          Thread.ofPlatform()
+              .start(() -> {
+                await(go);
+                fetch.run();
+              }));
+      stuck.countDown();
+    });
+    float[] next = gaussian(Q_ROW);
+    hint(session, 2000, next);
+    await(stuck);
+    StepResult first = step1(session, 2000, next);
+    assertThat(first.output()).isEqualTo(step1(control, 2000, next).output());
+    assertThat(first.hit()).isZero();
+    assertThat(first.fetched()).isEqualTo(first.selected()).isPositive();
+    assertThat(first.unhiddenNs()).isGreaterThanOrEqualTo(TIMEOUT_NS);
+    StepResult second = step1(session, 2001, next);
+    assertThat(second.output()).isEqualTo(step1(control, 2001, next).output());
+    assertThat(second.unhiddenNs()).isLessThan(TIMEOUT_NS);
+    hint(session, 2001, gaussian(Q_ROW));
+    int before = tier.rowsRead.get();
+    hint(session, 2002, gaussian(Q_ROW));
+    assertThat(tier.rowsRead.get()).isEqualTo(before);
+    go.countDown();
+    for (Thread thread : threads) {
+      thread.join();
+    }
+    assertThat(tier.rowsRead.get()).isGreaterThan(before);
+    StepResult third = step1(session, 2002, next);
+    assertThat(third.output()).isEqualTo(step1(control, 2002, next).output());
+    assertThat(third.hit()).isGreaterThan(third.selected() * 9 / 10);
+    float[] fresh = gaussian(Q_ROW);
+    hint(session, 2003, fresh);
+    assertThat(step1(session, 2003, fresh).prefetched()).isPositive();
+    control.close();
+    session.close();
+  }
+
+  /** Of a long context a hint's first head's rows are asked for before its second chooses. */
+  @Test
+  void aHintAsksForRowsPartByPart() {
+    WorkerSession session = filled(34);
+    float[] next = gaussian(Q_ROW);
+    int before = tier.rowCalls.get();
+    hint(session, 34_000, next);
+    assertThat(tier.rowCalls.get() - before).isEqualTo(2);
+    StepResult step = step1(session, 34_000, next);
+    assertThat(step.prefetched()).isGreaterThan(200);
+    assertThat(step.hit()).isGreaterThan(step.selected() * 9 / 10);
+    session.close();
+  }
+
+  /** A step that comes while its hint chooses waits for no more than the part that is under way. */
+  @Test
+  void aHintLeavesToItsStepWhatIsStillToBeChosen() throws Exception {
+    WorkerSession session = filled(34);
+    WorkerSession control = session.fork(halfDense());
+    float[] next = gaussian(Q_ROW);
+    CompletableFuture<StepResult> result = new CompletableFuture<>();
+    Thread step =
+        Thread.ofPlatform().unstarted(() -> result.complete(step1(session, 34_000, next)));
+    told.ways.add(Runnable::run);
+    told.ways.add(fetch -> {
+      fetch.run();
+      step.start();
+      while (step.getState() != Thread.State.WAITING) {
+        Thread.onSpinWait();
+      }
+    });
+    hint(session, 34_000, next);
+    StepResult served = result.get(30, TimeUnit.SECONDS);
+    assertThat(served.output()).isEqualTo(step1(control, 34_000, next).output());
+    // One of two heads' rows.
+    assertThat(served.prefetched()).isBetween(served.selected() / 4, served.selected() * 3 / 4);
+    assertThat(served.fetched()).isGreaterThan(served.selected() / 4);
+    control.close();
+    session.close();
+  }
+}
