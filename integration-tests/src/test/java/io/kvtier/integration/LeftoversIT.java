@@ -362,6 +362,7 @@ class LeftoversIT {
   private record Held(
       int sessions,
       double attached,
+      double pendingBytes,
       long deviceBytes,
       double leases,
       double pinnedKeys,
@@ -373,6 +374,7 @@ class LeftoversIT {
     return new Held(
         client.list().size(),
         OpsPage.metric(services.worker().opsUrl(), "kvtier_worker_sessions"),
+        OpsPage.metric(services.worker().opsUrl(), "kvtier_worker_pending_bytes"),
         services.worker().deviceBytesUsed(),
         OpsPage.metric(tier, "kvtier_tier_leases"),
         OpsPage.metric(tier, "kvtier_tier_pinned_keys"),
@@ -384,7 +386,7 @@ class LeftoversIT {
   private Held awaitNothingHeld() throws Exception {
     long deadlineNs = System.nanoTime() + GRACE.toNanos();
     Held held = held();
-    while (!held.equals(new Held(0, 0, 0, 0, 0, 0, held.tierBytes()))) {
+    while (!held.equals(new Held(0, 0, 0, 0, 0, 0, 0, held.tierBytes()))) {
       assertThat(System.nanoTime()).as("still held: %s", held).isLessThan(deadlineNs);
       TimeUnit.MILLISECONDS.sleep(50);
       held = held();

@@ -51,6 +51,9 @@ public final class WorkerMeters {
     Gauge.builder("kvtier.worker.sessions", sessions, SessionTable::size)
         .description("sessions attached")
         .register(meters);
+    Gauge.builder("kvtier.worker.pending.bytes", sessions, SessionTable::pendingBytes)
+        .description("bytes of pages that wait to be stored; each session's are bounded")
+        .register(meters);
     Gauge.builder("kvtier.worker.device.used.bytes", device, d -> (double) d.memory().bytesUsed())
         .description("device bytes that sessions hold")
         .register(meters);

@@ -265,6 +265,11 @@ public final class SessionTable implements AutoCloseable {
     return sessions.size();
   }
 
+  /** Bytes of all sessions' pages that wait to be stored. */
+  public synchronized long pendingBytes() {
+    return sessions.values().stream().mapToLong(WorkerSession::pendingBytes).sum();
+  }
+
   @Override
   public void close() {
     List<WorkerSession> open;

@@ -475,6 +475,11 @@ public final class WorkerSession {
     return writeBehind.durablePages(layer) * TOKENS;
   }
 
+  /** Bytes of pages that wait to be stored. */
+  long pendingBytes() {
+    return writeBehind.pendingBytes();
+  }
+
   /** The session's bytes. */
   public SessionBytes bytes(long device) {
     return layers.bytes(device);

@@ -237,6 +237,16 @@ final class WriteBehind {
     }
   }
 
+  /** Bytes of pages that wait to be stored. */
+  long pendingBytes() {
+    lock.lock();
+    try {
+      return pendingBytes;
+    } finally {
+      lock.unlock();
+    }
+  }
+
   /** Drops what is pending and starts no further put; waits for the one under way. */
   void close() {
     lock.lock();

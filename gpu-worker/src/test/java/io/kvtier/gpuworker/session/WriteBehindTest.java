@@ -13,6 +13,7 @@ import io.kvtier.page.Fingerprint;
 import io.kvtier.page.PageKey;
 import io.kvtier.page.PageLayout;
 import java.util.UUID;
+import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
 import java.util.concurrent.TimeUnit;
@@ -77,6 +78,25 @@ class WriteBehindTest {
     }
     pages.flush();
     add();
+  }
+
+  /**
+   * Storing is nothing that a caller waits for, until so much waits that the tier does not keep up.
+   */
+  @Test
+  void pagesAreStoredBehindWhoAddsThemUpToABound() {
+    tier.puts = new CountDownLatch(1);
+    for (int i = 0; i < ROOM; i++) {
+      add();
+    }
+    assertThat(pages.pendingBytes()).isEqualTo((long) ROOM * LAYOUT.pageLength());
+    assertThat(pages.durablePages(0)).isZero();
+    refused(Code.EXHAUSTED, this::add);
+    assertThat(pages.pendingBytes()).isEqualTo((long) ROOM * LAYOUT.pageLength());
+    tier.puts.countDown();
+    pages.flush();
+    assertThat(pages.pendingBytes()).isZero();
+    assertThat(pages.durablePages(0)).isEqualTo(ROOM);
   }
 
   @Test
