@@ -23,7 +23,14 @@ record StepFetches(
     Executor executor,
     long timeoutNs) {
   /** What one query has cost. */
-  record Cost(int hits, int late, int fetched, long unhiddenNs, int near, long stagedBytes) {}
+  record Cost(
+      int hits,
+      int late,
+      int fetched,
+      long chooseNs,
+      long unhiddenNs,
+      int near,
+      long stagedBytes) {}
 
   /**
    * Gives a query everything that it needs; the caller holds the layer's lock.
@@ -54,6 +61,7 @@ record StepFetches(
         rows.hits(),
         rows.late(),
         rows.fetched() + pages.fetched(),
+        rows.chooseNs(),
         rows.unhiddenNs() + elsewhere.unhiddenNs() + pages.unhiddenNs(),
         elsewhere.pairs(),
         Math.max(rows.stagedBytes(), pages.stagedBytes()));

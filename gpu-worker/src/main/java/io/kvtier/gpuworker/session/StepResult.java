@@ -15,6 +15,7 @@ package io.kvtier.gpuworker.session;
  * @param prefetched rows fetched ahead for the layer since its last step
  * @param bytesFetched bytes from the tier, prefetched ones included, and of the requests to it
  * @param computeNs nanoseconds of scan and attention
+ * @param chooseNs of these, nanoseconds of scan and choice
  * @param unhiddenNs nanoseconds of waiting for fetches
  * @param deviceBytes most bytes the session held on the device during the step
  */
@@ -30,5 +31,6 @@ public record StepResult(
     int prefetched,
     long bytesFetched,
     long computeNs,
+    long chooseNs,
     long unhiddenNs,
     long deviceBytes) {}

@@ -41,6 +41,7 @@ final class StepRows {
   /** Chosen tokens whose rows a prefetch is bringing: head in the upper half, index below. */
   private final LongArrayList coming = new LongArrayList();
 
+  private long chooseNs;
   private long unhiddenNs;
   private long stagedBytes;
   private int hits;
@@ -89,7 +90,9 @@ final class StepRows {
           rounds,
           () -> {
             for (int part = 0; part < parts; part++) {
+              long startNs = System.nanoTime();
               taker.choosePart(part);
+              chooseNs += System.nanoTime() - startNs;
               start(rounds, part, stagingBytes / parts);
             }
           });
@@ -253,6 +256,11 @@ final class StepRows {
 
   int fetched() {
     return fetched;
+  }
+
+  /** Nanoseconds of the choice. */
+  long chooseNs() {
+    return chooseNs;
   }
 
   /** Nanoseconds of waiting. */

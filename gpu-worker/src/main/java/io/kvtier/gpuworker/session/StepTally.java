@@ -13,6 +13,7 @@ final class StepTally {
   private int fetched;
   private int near;
   private long computeNs;
+  private long chooseNs;
   private long unhiddenNs;
   private long deviceBytes;
 
@@ -29,6 +30,7 @@ final class StepTally {
     fetched += cost.fetched();
     near += cost.near();
     computeNs += elapsedNs - cost.unhiddenNs();
+    chooseNs += cost.chooseNs();
     unhiddenNs += cost.unhiddenNs();
     deviceBytes = Math.max(deviceBytes, bytes);
   }
@@ -46,6 +48,7 @@ final class StepTally {
         prefetched,
         bytesFetched,
         computeNs,
+        chooseNs,
         unhiddenNs,
         deviceBytes);
   }

@@ -10,7 +10,8 @@ import java.util.List;
 
 /**
  * How near decoding through kvtier comes to decoding with full KV: services in this process, the
- * public client, the shipped model's own text and questions.
+ * public client, the shipped model's own text and questions. Then what a token of a long context
+ * moves, waits for and takes.
  */
 public final class DecodeBenchmark implements Benchmark {
   private static final double[] BUDGETS = {1. / 4, 1. / 8};
@@ -32,6 +33,7 @@ public final class DecodeBenchmark implements Benchmark {
       List<BenchRow> rows = new ArrayList<>();
       rows.addAll(new QualityPart(settings.quality(), command()).run(progress));
       rows.addAll(new LongContextPart(settings.tokens(), STEPS, command()).run(BUDGETS, progress));
+      rows.addAll(new TokenPart(settings.tokens(), command()).run(BUDGETS[0], progress));
       return rows;
     } catch (IOException e) {
       throw new UncheckedIOException(e);
