@@ -46,7 +46,7 @@ final class Goals {
               name + "output error, p99",
               tally.errorP99(),
               ours ? most(tally.errorP99(), ERROR_P99) : ""));
-      if (configuration.planes().isPresent()) {
+      if (configuration.choosesEverywhere()) {
         rows.addAll(choice(name, tally));
       }
       rows.add(row(name + "device bytes of full KV's", tally.deviceShare(), ""));

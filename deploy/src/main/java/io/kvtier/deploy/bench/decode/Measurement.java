@@ -43,10 +43,18 @@ final class Measurement {
    * One way to open a session.
    *
    * @param budget device bytes as a share of the full KV cache at 16 bits; empty: the default
-   * @param planes every head chooses by a sketch of so many planes, by a plan made by hand; empty:
-   *     as kvtier plans
+   * @param planes every head chooses by a sketch of so many planes, or attends to every token by
+   *     {@link #ALL_PLANES}, by a plan made by hand; empty: as kvtier plans
    */
   record Configuration(String name, PlanMode mode, OptionalDouble budget, OptionalInt planes) {
+    /** Planes of all codes: every head is dense. */
+    static final int ALL_PLANES = 4;
+
+    /** Whether every head chooses tokens by a sketch. */
+    boolean choosesEverywhere() {
+      return planes.isPresent() && planes.getAsInt() != ALL_PLANES;
+    }
+
     /** Whether there are tokens whose mass is only estimated. */
     boolean estimates() {
       return mode == PlanMode.PLAN_MODE_KVTIER;
@@ -152,7 +160,8 @@ final class Measurement {
       options = options.withDeviceBytesMax((long) (full * configuration.budget().getAsDouble()));
     }
     if (configuration.planes().isPresent()) {
-      Plan plan = sketched(configuration.planes().getAsInt(), prompt);
+      int planes = configuration.planes().getAsInt();
+      Plan plan = planes == Configuration.ALL_PLANES ? dense() : sketched(planes, prompt);
       options =
           new SessionOptions(
               options.geometry(),
@@ -162,6 +171,18 @@ final class Measurement {
               configuration.mode());
     }
     return client.open(options.withMode(configuration.mode()));
+  }
+
+  private Plan dense() {
+    Plan.Builder plan = Plan.newBuilder().setDominantTokensMin(DOMINANT_TOKENS_MIN);
+    for (int i = 0; i < config.layers() * config.kvHeads(); i++) {
+      plan.addHeads(
+          HeadPlan.newBuilder()
+              .setLayer(i / config.kvHeads())
+              .setKvHead(i % config.kvHeads())
+              .setHeadClass(HeadClass.HEAD_CLASS_DENSE));
+    }
+    return plan.build();
   }
 
   /** Every head sparse, with as many tokens as the residual mass asks for. */

@@ -86,11 +86,15 @@ final class QualityPart {
     return all;
   }
 
-  /** What {@link #configurations} has, and sketches of either kind alone. */
+  /**
+   * What {@link #configurations} has, sketches of either kind alone, and every token attended: what
+   * the codes' rounding leaves if nothing else is lost.
+   */
   private List<Configuration> textConfigurations() {
     List<Configuration> all = configurations();
     all.add(ours("all sparse, 2 planes", OptionalDouble.empty(), OptionalInt.of(2)));
     all.add(ours("all sparse, 1 plane", OptionalDouble.empty(), OptionalInt.of(1)));
+    all.add(ours("all dense", OptionalDouble.of(1), OptionalInt.of(Configuration.ALL_PLANES)));
     return all;
   }
 
