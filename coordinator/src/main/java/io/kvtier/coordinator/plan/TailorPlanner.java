@@ -38,13 +38,13 @@ public final class TailorPlanner {
     for (int layer = 0; layer < geometry.getLayers(); layer++) {
       double p = sensitivity(inputs, layer);
       for (int head = 0; head < geometry.getKvHeads(); head++) {
-        plan.addHeads(head(layer, head, p, chosen));
+        plan.addHeads(head(inputs, layer, head, p, chosen));
       }
     }
     return plan.build();
   }
 
-  private static HeadPlan head(int layer, int kvHead, double p, int chosen) {
+  private static HeadPlan head(PlanInputs inputs, int layer, int kvHead, double p, int chosen) {
     HeadPlan.Builder head = HeadPlan.newBuilder().setLayer(layer).setKvHead(kvHead);
     if (p > DENSE_ABOVE) {
       return head.setHeadClass(HeadClass.HEAD_CLASS_DENSE)
@@ -52,8 +52,13 @@ public final class TailorPlanner {
           .setReason(String.format(Locale.ROOT, "P of the layer is %.3f > 0.2: dense", p))
           .build();
     }
+    // One buffer of chosen rows serves all layers; it and the channels are read for each.
+    Geometry geometry = inputs.geometry();
     return head.setHeadClass(HeadClass.HEAD_CLASS_SPARSE)
         .setDominantTokensMax(chosen)
+        .setDeviceBytes(headRowBytes(geometry) * chosen / geometry.getLayers())
+        .setFetchBytes(
+            headRowBytes(geometry) * chosen + (long) CHANNELS * Short.BYTES * inputs.tokens())
         .setReason(String.format(Locale.ROOT, "P of the layer is %.3f <= 0.2: sparse", p))
         .build();
   }
@@ -82,7 +87,11 @@ public final class TailorPlanner {
 
   /** Keys and values of one token of one layer at 16 bits. */
   private static long rowBytes(Geometry geometry) {
-    return 2L * geometry.getKvHeads() * geometry.getHeadDim() * Short.BYTES;
+    return geometry.getKvHeads() * headRowBytes(geometry);
+  }
+
+  private static long headRowBytes(Geometry geometry) {
+    return 2L * geometry.getHeadDim() * Short.BYTES;
   }
 
   /** First and last rows of every layer, and the two channel buffers that layers share. */

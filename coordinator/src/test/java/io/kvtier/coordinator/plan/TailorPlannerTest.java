@@ -49,6 +49,12 @@ final class TailorPlannerTest {
 
     assertThat(plan.getHeads(0).getDominantTokensMax()).isEqualTo(200);
     assertThat(plan.getDeviceBytes()).isEqualTo(always + 200 * 512);
+    assertThat(plan.getHeadsList())
+        .allSatisfy(head -> {
+          // Of one buffer for both layers; and rows of 256 bytes and 8 channels of every token.
+          assertThat(head.getDeviceBytes()).isEqualTo(200 * 256 / 2);
+          assertThat(head.getFetchBytes()).isEqualTo(200 * 256 + 8 * 2 * 4096);
+        });
     Plan least = TailorPlanner.plan(new PlanInputs(TWO_BY_TWO, 4096, 1, 0, 60, List.of()));
     assertThat(least.getHeads(0).getDominantTokensMax()).isEqualTo(16);
   }

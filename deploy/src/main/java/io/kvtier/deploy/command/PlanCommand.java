@@ -129,7 +129,7 @@ public final class PlanCommand implements Callable<Integer> {
             : Planner.plan(inputs);
     List<PlanRow> rows = PlanRow.of(plan, bandwidth * GIGA);
     System.out.println(table(rows));
-    System.out.println(totals(plan, rows, footprint, PromptStream.fullBytes(config, context)));
+    System.out.println(totals(plan, rows, PromptStream.fullBytes(config, context)));
     if (json != null) {
       Rows.write(json, rows);
     }
@@ -168,7 +168,7 @@ public final class PlanCommand implements Callable<Integer> {
     }
   }
 
-  private String totals(Plan plan, List<PlanRow> rows, Footprint footprint, long full) {
+  private String totals(Plan plan, List<PlanRow> rows, long full) {
     long heads = rows.stream().mapToLong(PlanRow::deviceBytes).sum();
     long fetch = rows.stream().mapToLong(PlanRow::fetchBytes).sum();
     return """
@@ -177,7 +177,7 @@ public final class PlanCommand implements Callable<Integer> {
     """
         .formatted(
             plan.getDeviceBytes(),
-            footprint.fixedBytes(),
+            plan.getDeviceBytes() - heads - plan.getHotSetBytes(),
             heads,
             plan.getHotSetBytes(),
             gpuBytes == null ? "the default share" : "%,d".formatted(gpuBytes),

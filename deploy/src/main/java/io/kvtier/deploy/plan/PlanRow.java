@@ -3,6 +3,7 @@ package io.kvtier.deploy.plan;
 import io.kvtier.v1.HeadClass;
 import io.kvtier.v1.HeadPlan;
 import io.kvtier.v1.Plan;
+import io.kvtier.v1.PlanMode;
 import java.util.List;
 import java.util.Locale;
 
@@ -27,17 +28,21 @@ public record PlanRow(
     String why) {
   private static final int PAGE_BITS = 4;
 
+  /** TailorKV's method attends to chosen tokens as they came. */
+  private static final int TAILORKV_BITS = 16;
+
   /** A plan's rows; bandwidth in bytes a second. */
   public static List<PlanRow> of(Plan plan, double bandwidth) {
-    return plan.getHeadsList().stream().map(head -> of(head, bandwidth)).toList();
+    return plan.getHeadsList().stream().map(head -> of(head, plan.getMode(), bandwidth)).toList();
   }
 
-  private static PlanRow of(HeadPlan head, double bandwidth) {
+  private static PlanRow of(HeadPlan head, PlanMode mode, double bandwidth) {
+    int bits = mode == PlanMode.PLAN_MODE_TAILORKV ? TAILORKV_BITS : PAGE_BITS;
     return new PlanRow(
         head.getLayer(),
         head.getKvHead(),
         name(head.getHeadClass()),
-        head.getBits() == 0 ? PAGE_BITS : head.getBits(),
+        head.getBits() == 0 ? bits : head.getBits(),
         head.getSketchPlanes(),
         head.getDominantTokensMax(),
         head.getDeviceBytes(),
