@@ -13,8 +13,10 @@ import io.kvtier.page.Fingerprint;
 import io.kvtier.page.PageKey;
 import io.kvtier.page.PageLayout;
 import java.util.Arrays;
+import java.util.Comparator;
 import java.util.List;
 import java.util.SplittableRandom;
+import java.util.stream.IntStream;
 import org.agrona.DirectBuffer;
 import org.junit.jupiter.api.Test;
 
@@ -114,6 +116,50 @@ final class TailorLayerTest {
     assertThat(found).isTrue();
     // Eight channels of every token, and keys and values of 16.
     assertThat(pass.bytesMoved()).isEqualTo(8 * TOKENS * 2 + 2 * 16 * 64 * 2);
+  }
+
+  /**
+   * As published: the channels in which |query| x the largest |key| is largest, the group's queries
+   * averaged, and the tokens whose products over these are largest. Channels differ here.
+   */
+  @Test
+  void theEightChannelsAreThoseOfLargestQueryTimesLargestKey() {
+    for (int i = 0; i < keys.length; i++) {
+      keys[i] *= 1 + i % 7;
+    }
+    TailorLayer layer = layer();
+    LayerPass pass = layer.newPass(List.of(HeadPolicy.sparse(16, 16, 0)));
+    pass.choose(query, 0, new float[0], new float[0], 0);
+    double[] mean = new double[64];
+    double[] weights = new double[64];
+    for (int d = 0; d < 64; d++) {
+      mean[d] = (query[d] + query[64 + d]) / 2.;
+      for (int t = 0; t < TOKENS; t++) {
+        weights[d] = Math.max(weights[d], Math.abs(mean[d]) * Math.abs(keys[t * 64 + d]));
+      }
+    }
+    int[] channels = largest(weights, 0, 64, 8);
+    double[] scores = new double[TOKENS];
+    for (int t = 0; t < TOKENS; t++) {
+      for (int channel : channels) {
+        scores[t] += mean[channel] * keys[t * 64 + channel];
+      }
+    }
+    int[] expected = largest(scores, 8, TOKENS - 56, 16);
+    int[] chosen = new int[16];
+    Arrays.setAll(chosen, i -> pass.chosenPosition(0, i));
+    assertThat(chosen).containsExactly(expected);
+  }
+
+  /** Indices of the k largest, rising. */
+  private static int[] largest(double[] x, int from, int to, int k) {
+    return IntStream.range(from, to)
+        .boxed()
+        .sorted(Comparator.comparingDouble(i -> -x[i]))
+        .limit(k)
+        .mapToInt(i -> i)
+        .sorted()
+        .toArray();
   }
 
   @Test
