@@ -74,11 +74,17 @@ final class Coded {
 
   /** The 4-bit code of dimension {@code i} of a row of values that begins at byte {@code at}. */
   static int valueCode(IntArray a, int place, int at, int i, int headDim) {
+    int nibble = valueNibble(at, i, headDim);
+    return (a.get(place + (nibble >> 3)) >> ((nibble & 7) << 2)) & 15;
+  }
+
+  /** Where it is, in half bytes. */
+  static int valueNibble(int at, int i, int headDim) {
     int chunk = i >> 5;
     int within = i & 31;
     int half = headDim - (chunk << 5) >= 32 ? 16 : 8;
-    int pair = u8(a, place, at + (chunk << 4) + (within < half ? within : within - half));
-    return (within < half ? pair : pair >> 4) & 15;
+    int high = within < half ? 0 : 1;
+    return ((at + (chunk << 4) + within - high * half) << 1) + high;
   }
 
   /** e^x rounded to bf16, as {@code Kernels.sketchWeights} says. */

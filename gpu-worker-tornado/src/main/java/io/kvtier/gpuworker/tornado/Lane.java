@@ -3,6 +3,7 @@ package io.kvtier.gpuworker.tornado;
 import io.kvtier.KvtierException;
 import io.kvtier.KvtierException.Code;
 import java.lang.foreign.MemorySegment;
+import java.util.List;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ExecutionException;
 import java.util.concurrent.ExecutorService;
@@ -72,7 +73,10 @@ final class Lane implements AutoCloseable {
   final Arena arena;
   final IntArray ints = new IntArray(StepLayout.INTS);
   final FloatArray floats = new FloatArray(StepLayout.FLOATS);
-  final IntArray tables = new IntArray(StepLayout.TABLE_INTS);
+
+  /** A choice's ints, and then its tables: an array more is a transfer more. */
+  final IntArray choice = new IntArray(StepLayout.INTS + StepLayout.TABLE_INTS);
+
   final IntArray smallPlaces = new IntArray(SMALL);
   final IntArray smallStage = new IntArray(SMALL * WriteKernel.BLOCK);
   final IntArray rowsSmall = new IntArray(ROWS_SMALL_INTS);
@@ -174,12 +178,19 @@ final class Lane implements AutoCloseable {
     ints.set(StepLayout.CHUNKS, 1);
     ints.set(StepLayout.ELEMENT_BYTES, Float.BYTES);
     ints.set(StepLayout.EXACT_PARTS, 1);
+    ints.set(StepLayout.SLOT_TABLE, StepLayout.INTS);
+    ints.set(StepLayout.TABLES_AT, StepLayout.INTS);
     ints.set(StepLayout.CHOSEN_AT, StepLayout.MERGED_AT + 4 * StepLayout.partialLength(16));
     floats.init(0f);
-    tables.init(0);
+    choice.init(0);
     smallStage.init(0);
     rowsSmall.init(0);
     largeStage.init(0);
+    for (IntArray to : List.of(choice, rowsSmall, largeStage)) {
+      for (int i = 0; i < StepLayout.HEADS; i++) {
+        to.set(i, ints.get(i));
+      }
+    }
     writeCount.set(0, 0);
     for (Graph graph : Graph.values()) {
       progress.accept(LaneGraphs.id(graph));

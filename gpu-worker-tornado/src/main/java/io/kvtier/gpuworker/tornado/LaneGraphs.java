@@ -119,25 +119,18 @@ final class LaneGraphs {
   }
 
   /** Ends a graph that leaves partials behind. What comes back is fetched as far as it is used. */
-  private TaskGraph merging(Lane.Graph graph, TaskGraph unmerged) {
+  private TaskGraph merging(Lane.Graph graph, IntArray ints, TaskGraph unmerged) {
     grid(graph, "merge", byPaddedQuery);
     FloatArray result = graph == Lane.Graph.CHOOSE ? lane.result : lane.merged;
     return unmerged
-        .task("merge", MergeKernel::merge, context, lane.ints, partials, result)
+        .task("merge", MergeKernel::merge, context, ints, partials, result)
         .transferToHost(DataTransferMode.UNDER_DEMAND, result);
   }
 
-  private TaskGraph attending(Lane.Graph graph, TaskGraph before, IntArray pages) {
+  private TaskGraph attending(Lane.Graph graph, IntArray ints, TaskGraph before, IntArray pages) {
     grid(graph, "attend", byPart);
     return before.task(
-        "attend",
-        AttendKernel::attend,
-        context,
-        pages,
-        lane.ints,
-        lane.floats,
-        constants,
-        partials);
+        "attend", AttendKernel::attend, context, pages, ints, lane.floats, constants, partials);
   }
 
   private TaskGraph choose() {
@@ -151,8 +144,8 @@ final class LaneGraphs {
     TaskGraph graph =
         consuming(choose)
             .transferToDevice(ONCE, constants)
-            .transferToDevice(EACH, lane.ints, lane.floats, lane.tables);
-    attending(choose, graph, resident);
+            .transferToDevice(EACH, lane.choice, lane.floats);
+    attending(choose, lane.choice, graph, resident);
     grid(choose, "scan", byBlockChunk);
     grid(choose, "weigh", byHeadChunk);
     grid(choose, "take", byHeadChunk);
@@ -162,10 +155,10 @@ final class LaneGraphs {
             ScanKernel::scan,
             context,
             resident,
-            lane.ints,
+            lane.choice,
             lane.floats,
             constants,
-            lane.tables,
+            lane.choice,
             partials,
             weights,
             stats,
@@ -174,7 +167,7 @@ final class LaneGraphs {
             "weigh",
             ChoiceKernel::weigh,
             context,
-            lane.ints,
+            lane.choice,
             lane.floats,
             constants,
             partials,
@@ -188,7 +181,7 @@ final class LaneGraphs {
             ChoiceKernel::take,
             context,
             resident,
-            lane.ints,
+            lane.choice,
             lane.floats,
             constants,
             stats,
@@ -198,7 +191,7 @@ final class LaneGraphs {
             histograms,
             lane.result,
             partials);
-    return merging(choose, graph);
+    return merging(choose, lane.choice, graph);
   }
 
   private TaskGraph resident() {
@@ -206,23 +199,25 @@ final class LaneGraphs {
         consuming(Lane.Graph.RESIDENT)
             .transferToDevice(ONCE, constants)
             .transferToDevice(EACH, lane.ints, lane.floats);
-    return merging(Lane.Graph.RESIDENT, attending(Lane.Graph.RESIDENT, graph, resident));
+    return merging(
+        Lane.Graph.RESIDENT, lane.ints, attending(Lane.Graph.RESIDENT, lane.ints, graph, resident));
   }
 
   private TaskGraph rows(Lane.Graph graph, IntArray stage) {
     grid(graph, "rows", byRowSlot);
     return merging(
         graph,
+        stage,
         consuming(graph)
             .transferToDevice(ONCE, constants)
-            .transferToDevice(EACH, lane.ints, lane.floats, stage)
+            .transferToDevice(EACH, stage, lane.floats)
             .task(
                 "rows",
                 RowsKernel::attend,
                 context,
                 resident,
                 stage,
-                lane.ints,
+                stage,
                 lane.floats,
                 constants,
                 partials));
@@ -233,7 +228,10 @@ final class LaneGraphs {
         consuming(Lane.Graph.PAGES)
             .transferToDevice(ONCE, constants)
             .transferToDevice(EACH, lane.ints, lane.floats, lane.largeStage);
-    return merging(Lane.Graph.PAGES, attending(Lane.Graph.PAGES, graph, lane.largeStage));
+    return merging(
+        Lane.Graph.PAGES,
+        lane.ints,
+        attending(Lane.Graph.PAGES, lane.ints, graph, lane.largeStage));
   }
 
   /** Sets the grids for a step. */

@@ -9,6 +9,9 @@ import uk.ac.manchester.tornado.api.types.arrays.IntArray;
 
 /** Merges the partials of each q head, in the order of their slots. */
 final class MergeKernel {
+  /** Most partials of a query: of exact rows, and of each of {@link StepLayout#CHUNKS_MAX}. */
+  static final int SLOTS_MAX = 128;
+
   private MergeKernel() {}
 
   /**
@@ -31,24 +34,23 @@ final class MergeKernel {
     int stride = blocks * 4 * length;
     int first = ints.get(own + StepLayout.FIRST_SLOT) * stride + within * length;
     int into = StepLayout.MERGED_AT + query * length;
+    float[] shares = context.allocateFloatLocalArray(SLOTS_MAX);
     float most = StepLayout.NONE;
     for (int slot = 0; slot < slots; slot++) {
       most = TornadoMath.max(most, partials.get(first + slot * stride + StepLayout.MAX));
     }
+    for (int slot = lane; slot < slots; slot += GROUP) {
+      shares[slot] = TornadoMath.exp(partials.get(first + slot * stride + StepLayout.MAX) - most);
+    }
+    context.localBarrier();
     float total = 0f;
     for (int slot = 0; slot < slots; slot++) {
-      int at = first + slot * stride;
-      total +=
-          partials.get(at + StepLayout.SUM)
-              * TornadoMath.exp(partials.get(at + StepLayout.MAX) - most);
+      total += partials.get(first + slot * stride + StepLayout.SUM) * shares[slot];
     }
     for (int i = lane; i < 2 * headDim; i += GROUP) {
       float sum = 0f;
       for (int slot = 0; slot < slots; slot++) {
-        int at = first + slot * stride;
-        sum +=
-            partials.get(at + StepLayout.VALUES + i)
-                * TornadoMath.exp(partials.get(at + StepLayout.MAX) - most);
+        sum += partials.get(first + slot * stride + StepLayout.VALUES + i) * shares[slot];
       }
       result.set(into + StepLayout.VALUES + i, total > 0f ? sum / total : 0f);
     }

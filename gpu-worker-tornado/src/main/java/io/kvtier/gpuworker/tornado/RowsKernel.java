@@ -12,7 +12,8 @@ import uk.ac.manchester.tornado.api.types.arrays.IntArray;
  * own, where those that the lane has not yet are put first.
  */
 final class RowsKernel {
-  // The stage begins with four ints a slot of 64 rows of one head, then three ints a row.
+  // The stage begins with the step's ints; then come four ints a slot of 64 rows of one head, and
+  // three ints a row.
 
   static final int SLOT_INTS = 4;
   static final int SLOT_HEAD = 0;
@@ -37,7 +38,8 @@ final class RowsKernel {
    * One work-group a slot and block of queries.
    *
    * @param arena the rows' places are written to
-   * @param stage {@code [slots][4]}, {@code [rows][3]}, then bytes of rows
+   * @param stage the step's ints, {@code [slots][4]}, {@code [rows][3]}, then bytes of rows
+   * @param ints the same array
    * @param partials receives {@code [slots][blocks][4][2 + 2 headDim]}
    */
   static void attend(
@@ -53,9 +55,10 @@ final class RowsKernel {
     int blocks = ints.get(StepLayout.BLOCKS);
     int slot = context.groupIdx / blocks;
     int block = context.groupIdx - slot * blocks;
-    int head = stage.get(slot * SLOT_INTS + SLOT_HEAD);
-    int firstRow = stage.get(slot * SLOT_INTS + SLOT_FIRST_ROW);
-    int rows = stage.get(slot * SLOT_INTS + SLOT_ROWS);
+    int slotAt = ints.get(StepLayout.SLOT_TABLE) + slot * SLOT_INTS;
+    int head = stage.get(slotAt + SLOT_HEAD);
+    int firstRow = stage.get(slotAt + SLOT_FIRST_ROW);
+    int rows = stage.get(slotAt + SLOT_ROWS);
     int own = StepLayout.HEADS + head * StepLayout.HEAD_INTS;
     int rowTable = ints.get(StepLayout.ROW_TABLE);
     int rowInts = ints.get(StepLayout.ROW_INTS);
@@ -63,6 +66,8 @@ final class RowsKernel {
     float[] queries = context.allocateFloatLocalArray(4 * 256);
     float[] weights = context.allocateFloatLocalArray(4 * GROUP);
     float[] scales = context.allocateFloatLocalArray(GROUP);
+    int[] places = context.allocateIntLocalArray(GROUP);
+    int[] pages = context.allocateIntLocalArray(GROUP);
     float[] levels = context.allocateFloatLocalArray(16);
     float[] max = context.allocateFloatLocalArray(4);
     float[] total = context.allocateFloatLocalArray(4);
@@ -94,6 +99,8 @@ final class RowsKernel {
       int token = position & (GROUP - 1);
       int sketch = arena.get(sketches + (position >> 6));
       int data = stage.get(entry + ROW_PLACE);
+      places[lane] = data;
+      pages[lane] = sketch;
       int planes = ints.get(own + StepLayout.ROW_PLANES);
       int fine = ints.get(own + StepLayout.FINE_AT);
       int coarseAt = ints.get(own + StepLayout.COARSE_AT);
@@ -181,6 +188,9 @@ final class RowsKernel {
     int valuesAt = ints.get(own + StepLayout.VALUES_AT);
     int valueMean = ints.get(own + StepLayout.VALUE_MEAN_AT) >> 2;
     for (int i = lane; i < headDim; i += GROUP) {
+      int nibble = Coded.valueNibble(valuesAt, i, headDim);
+      int word = nibble >> 3;
+      int shift = (nibble & 7) << 2;
       float sum0 = 0f;
       float sum1 = 0f;
       float sum2 = 0f;
@@ -189,20 +199,33 @@ final class RowsKernel {
       float mean1 = 0f;
       float mean2 = 0f;
       float mean3 = 0f;
-      for (int t = 0; t < rows; t++) {
-        int entry = rowTable + (firstRow + t) * ROW_INTS;
-        int data = stage.get(entry + ROW_PLACE);
-        int sketch = arena.get(sketches + (stage.get(entry + ROW_POSITION) >> 6));
-        float value = levels[Coded.valueCode(arena, data, valuesAt, i, headDim)] * scales[t];
-        float mean = Coded.half(arena, sketch + valueMean, i);
-        sum0 += weights[t] * value;
-        sum1 += weights[GROUP + t] * value;
-        sum2 += weights[2 * GROUP + t] * value;
-        sum3 += weights[3 * GROUP + t] * value;
-        mean0 += weights[t] * mean;
-        mean1 += weights[GROUP + t] * mean;
-        mean2 += weights[2 * GROUP + t] * mean;
-        mean3 += weights[3 * GROUP + t] * mean;
+      int t = 0;
+      while (t < rows) {
+        // Rows of one page lie side by side, and share its mean.
+        int page = pages[t];
+        float weight0 = 0f;
+        float weight1 = 0f;
+        float weight2 = 0f;
+        float weight3 = 0f;
+        int same = 1;
+        while (same == 1) {
+          float value = levels[(arena.get(places[t] + word) >> shift) & 15] * scales[t];
+          sum0 += weights[t] * value;
+          sum1 += weights[GROUP + t] * value;
+          sum2 += weights[2 * GROUP + t] * value;
+          sum3 += weights[3 * GROUP + t] * value;
+          weight0 += weights[t];
+          weight1 += weights[GROUP + t];
+          weight2 += weights[2 * GROUP + t];
+          weight3 += weights[3 * GROUP + t];
+          t++;
+          same = t < rows && pages[t] == page ? 1 : 0;
+        }
+        float mean = Coded.half(arena, page + valueMean, i);
+        mean0 += weight0 * mean;
+        mean1 += weight1 * mean;
+        mean2 += weight2 * mean;
+        mean3 += weight3 * mean;
       }
       int to = out + StepLayout.VALUES + i;
       partials.set(to, sum0);

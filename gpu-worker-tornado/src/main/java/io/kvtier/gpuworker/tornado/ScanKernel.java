@@ -27,7 +27,7 @@ final class ScanKernel {
   /**
    * One work-group a KV head, block of queries and chunk of pages.
    *
-   * @param tables {@code [padded queries][2 headDim]}
+   * @param tables {@code [padded queries][2 headDim]} from {@link StepLayout#TABLES_AT} on
    * @param partials {@code [slots][blocks][4][2 + 2 headDim]}: the head's first is of exact rows
    * @param weights receives {@code [qHeads][tokens]}, numbers that are bf16; 0 for sinks
    * @param stats receives {@code [qHeads][chunks][2]}: the chunk's reference and sum of weights
@@ -62,7 +62,7 @@ final class ScanKernel {
     float[] dots = context.allocateFloatLocalArray(GROUP);
     float[] references = context.allocateFloatLocalArray(4);
     for (int i = lane; i < 8 * headDim; i += GROUP) {
-      table[i] = tables.get(headBlock * 8 * headDim + i);
+      table[i] = tables.get(ints.get(StepLayout.TABLES_AT) + headBlock * 8 * headDim + i);
     }
     int buckets = firstQuery == 0 ? MassHistogram.BUCKETS : 0;
     for (int i = lane; i < buckets; i += GROUP) {

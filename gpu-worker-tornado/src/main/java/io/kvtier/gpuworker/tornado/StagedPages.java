@@ -100,7 +100,7 @@ final class StagedPages {
     for (int head = 0; head < shape.kvHeads(); head++) {
       inputs.setSlots(head, head * inputs.chunks(), head == readyHead ? inputs.chunks() : 0);
     }
-    inputs.write(lane, 1);
+    inputs.write(lane, lane.ints, 1);
     inputs.writeQueries(lane, queries);
     waiting[readyHead] = 0;
     return lane.execute(Lane.Graph.PAGES);

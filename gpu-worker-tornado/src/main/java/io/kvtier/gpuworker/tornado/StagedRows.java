@@ -24,7 +24,9 @@ final class StagedRows {
   /** Most rows of a head's batch. */
   private static final int BATCH_ROWS = 1024;
 
-  private static final int LARGE_INTS = Lane.LARGE * WriteKernel.BLOCK;
+  /** Ints of a large stage after those of the step. */
+  private static final int LARGE_INTS = Lane.LARGE * WriteKernel.BLOCK - StepLayout.INTS;
+
   private static final int SMALL_INTS = Lane.ROWS_SMALL_INTS;
   private static final int NOWHERE = -1;
 
@@ -242,14 +244,15 @@ final class StagedRows {
         sent += heads[head].sent;
       }
     }
-    int table = slots * RowsKernel.SLOT_INTS;
+    int table = StepLayout.INTS + slots * RowsKernel.SLOT_INTS;
     int data = table + rows * RowsKernel.ROW_INTS;
     boolean small = data + sent * rowInts <= SMALL_INTS;
-    fill(small ? lane.rowsSmall : lane.largeStage, table, data);
+    IntArray stage = small ? lane.rowsSmall : lane.largeStage;
+    fill(stage, table, data);
     inputs.set(StepLayout.ROW_TABLE, table);
     inputs.set(StepLayout.ROW_DATA, data);
     inputs.set(StepLayout.ROW_INTS, rowInts);
-    inputs.write(lane, slots);
+    inputs.write(lane, stage, slots);
     inputs.writeQueries(lane, queries);
     TornadoExecutionResult executed =
         lane.execute(small ? Lane.Graph.ROWS_SMALL : Lane.Graph.ROWS_LARGE);
@@ -270,7 +273,7 @@ final class StagedRows {
       Head own = heads[head];
       if (own.ready(batchRows)) {
         for (int first = 0; first < own.waiting; first += TOKENS) {
-          int at = slot * RowsKernel.SLOT_INTS;
+          int at = StepLayout.INTS + slot * RowsKernel.SLOT_INTS;
           stage.set(at + RowsKernel.SLOT_HEAD, head);
           stage.set(at + RowsKernel.SLOT_FIRST_ROW, row + first);
           stage.set(at + RowsKernel.SLOT_ROWS, Math.min(TOKENS, own.waiting - first));

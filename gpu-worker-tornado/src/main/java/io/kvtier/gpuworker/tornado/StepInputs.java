@@ -12,6 +12,7 @@ import java.lang.foreign.ValueLayout;
 import java.util.Arrays;
 import java.util.List;
 import uk.ac.manchester.tornado.api.types.arrays.FloatArray;
+import uk.ac.manchester.tornado.api.types.arrays.IntArray;
 
 /** Writes a step's figures where the kernels look for them. One pass. */
 final class StepInputs {
@@ -47,6 +48,8 @@ final class StepInputs {
   /** Starts a step over pages that are cut into chunks. */
   void begin(int pages) {
     Arrays.fill(ints, 0);
+    ints[StepLayout.SLOT_TABLE] = StepLayout.INTS;
+    ints[StepLayout.TABLES_AT] = StepLayout.INTS;
     ints[StepLayout.KV_HEADS] = shape.kvHeads();
     ints[StepLayout.Q_GROUP] = shape.group();
     ints[StepLayout.HEAD_DIM] = shape.headDim();
@@ -164,11 +167,15 @@ final class StepInputs {
     ints[own + StepLayout.VALUE_SCALES_AT] = at.valueScales();
   }
 
-  /** Gives the figures to the lane; on its thread. */
-  void write(Lane lane, int rowSlots) {
+  /**
+   * Gives the figures to the lane; on its thread.
+   *
+   * @param to the array in which the step's graph looks for them
+   */
+  void write(Lane lane, IntArray to, int rowSlots) {
     int parts = ints[StepLayout.EXACT_PARTS] + ints[StepLayout.CODE_CHUNKS];
     lane.shape(shape.kvHeads(), blocks, chunks(), parts, rowSlots);
-    MemorySegment.copy(ints, 0, lane.ints.getSegment(), ValueLayout.JAVA_INT, 0, ints.length);
+    MemorySegment.copy(ints, 0, to.getSegment(), ValueLayout.JAVA_INT, 0, ints.length);
   }
 
   /** Gives the queries to the lane; on its thread. */
@@ -207,9 +214,9 @@ final class StepInputs {
           MemorySegment.copy(
               table,
               0,
-              lane.tables.getSegment(),
+              lane.choice.getSegment(),
               ValueLayout.JAVA_INT,
-              (long) q * tableInts * Integer.BYTES,
+              (StepLayout.INTS + (long) q * tableInts) * Integer.BYTES,
               tableInts);
         }
       }

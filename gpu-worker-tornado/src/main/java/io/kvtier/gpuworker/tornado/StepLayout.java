@@ -64,6 +64,12 @@ final class StepLayout {
   /** Where the chosen tokens begin in what comes back. */
   static final int CHOSEN_AT = 21;
 
+  /** Where the slots of rows begin in the stage. */
+  static final int SLOT_TABLE = 22;
+
+  /** Where the tables of the sketch begin in their array. */
+  static final int TABLES_AT = 23;
+
   // ---- ints of each KV head
 
   static final int HEADS = 32;

@@ -140,7 +140,7 @@ final class TornadoPass implements LayerPass {
         inputs.scan(head, lane.chosenMax() / shape.kvHeads());
       }
     }
-    inputs.write(lane, 1);
+    inputs.write(lane, lane.choice, 1);
     inputs.writeQueries(lane, queries);
     inputs.writeChoice(lane, queries, otherLses);
     TornadoExecutionResult executed = lane.execute(Lane.Graph.CHOOSE);
@@ -328,7 +328,7 @@ final class TornadoPass implements LayerPass {
     residentDone = true;
     lane.on(() -> {
       beginResident();
-      inputs.write(lane, 1);
+      inputs.write(lane, lane.ints, 1);
       inputs.writeQueries(lane, queries);
       fetchMerged(lane.execute(Lane.Graph.RESIDENT), resident);
       return this;

@@ -1,12 +1,19 @@
 package io.kvtier.gpuworker.tornado;
 
 import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 import io.kvtier.gpuworker.core.MassHistogram;
 import java.util.SplittableRandom;
 import org.junit.jupiter.api.Test;
+import uk.ac.manchester.tornado.api.GridScheduler;
 import uk.ac.manchester.tornado.api.KernelContext;
 import uk.ac.manchester.tornado.api.TaskGraph;
+import uk.ac.manchester.tornado.api.TornadoExecutionPlan;
+import uk.ac.manchester.tornado.api.WorkerGrid1D;
+import uk.ac.manchester.tornado.api.enums.DataTransferMode;
+import uk.ac.manchester.tornado.api.exceptions.TornadoExecutionPlanException;
+import uk.ac.manchester.tornado.api.exceptions.TornadoInternalError;
 import uk.ac.manchester.tornado.api.types.arrays.FloatArray;
 import uk.ac.manchester.tornado.api.types.arrays.IntArray;
 
@@ -218,6 +225,82 @@ class ConstructsTest {
     for (int i = 0; i < 8; i++) {
       assertThat(counts.get(i)).isEqualTo(expected[i]);
     }
+  }
+
+  /** An array of a thread's own holds anything at first. */
+  static void ownArray(KernelContext context, IntArray in, IntArray unused, IntArray right) {
+    int i = context.globalIdx;
+    int[] own = new int[8];
+    for (int k = 0; k < 8; k++) {
+      own[k] = 0;
+    }
+    for (int k = 0; k < 16; k++) {
+      int at = (in.get(i) >> k) & 7;
+      own[at] = own[at] + k;
+    }
+    right.set(i, own[0] * 3 + own[3] * 5 + own[7]);
+    unused.set(i, 0);
+  }
+
+  @Test
+  void ownArraysAreRightOnceSetToZero() {
+    IntArray in = randomInts();
+    IntArray right = new IntArray(N);
+    run("ownArray", ConstructsTest::ownArray, in, new IntArray(N), right);
+    for (int i = 0; i < N; i++) {
+      int[] own = new int[8];
+      for (int k = 0; k < 16; k++) {
+        own[(in.get(i) >> k) & 7] += k;
+      }
+      assertThat(right.get(i)).isEqualTo(own[0] * 3 + own[3] * 5 + own[7]);
+    }
+  }
+
+  static void firstOf(KernelContext context, IntArray count, IntArray out) {
+    int i = context.globalIdx;
+    out.set(i, i < count.get(0) ? 1 : 0);
+  }
+
+  /** A scalar is compiled in; what an array holds is read each time, in grids of any size. */
+  @Test
+  void sizesThatVaryAreReadFromArrays() throws TornadoExecutionPlanException {
+    IntArray count = new IntArray(1);
+    IntArray out = new IntArray(N);
+    TaskGraph graph =
+        new TaskGraph("sizes")
+            .transferToDevice(DataTransferMode.EVERY_EXECUTION, count)
+            .task("t", ConstructsTest::firstOf, new KernelContext(), count, out)
+            .transferToHost(DataTransferMode.EVERY_EXECUTION, out);
+    WorkerGrid1D grid = new WorkerGrid1D(N);
+    grid.setLocalWork(StepLayout.GROUP, 1, 1);
+    try (TornadoExecutionPlan plan = new TornadoExecutionPlan(graph.snapshot())) {
+      plan.withGridScheduler(new GridScheduler("sizes.t", grid));
+      for (int groups : new int[] {N / StepLayout.GROUP, 1, 3, N / StepLayout.GROUP}) {
+        int threads = groups * StepLayout.GROUP;
+        grid.setGlobalWork(threads, 1, 1);
+        count.set(0, threads / 3);
+        plan.execute();
+        for (int i = 0; i < threads; i++) {
+          assertThat(out.get(i)).as("%d of %d", i, threads).isEqualTo(i < threads / 3 ? 1 : 0);
+        }
+      }
+    }
+  }
+
+  static void uncompilable(KernelContext context, IntArray in, IntArray out, IntArray unused) {
+    int i = context.globalIdx;
+    out.set(i, (int) (Float.intBitsToFloat(in.get(i)) * 3f));
+    unused.set(i, 0);
+  }
+
+  /** With TornadoVM's own setting it would be run for its first element, in Java. */
+  @Test
+  void aKernelThatDoesNotCompileIsAnError() {
+    IntArray in = randomInts();
+    assertThatThrownBy(() ->
+            run("uncompilable", ConstructsTest::uncompilable, in, new IntArray(N), new IntArray(N)))
+        .isInstanceOf(TornadoInternalError.class);
+    assertThat(System.getProperty("tornado.recover.bailout")).isEqualTo("False");
   }
 
   private static IntArray randomInts() {
