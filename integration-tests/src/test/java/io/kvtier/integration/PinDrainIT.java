@@ -262,4 +262,26 @@ class PinDrainIT {
     decode(model, session, TOKENS, TOKENS + 30);
     session.close();
   }
+
+  /** Also pages both of whose copies drain: they are read there, and get two copies elsewhere. */
+  @Test
+  void twoReplicatedTiersMayDrainAtOnce() throws Exception {
+    start(4, 2);
+    Synthetic model = new Synthetic(34, TOKENS_MAX);
+    KvSession session = client.open(SessionOptions.of(Synthetic.geometry(), TOKENS_MAX));
+    prefill(model, session);
+    double copies = 0;
+    for (String id : cluster.tierIds()) {
+      copies += pages(id);
+    }
+    double all = copies;
+    drain("tier-0", false);
+    drain("tier-1", false);
+    decode(model, session, TOKENS, TOKENS + 20);
+    await("two copies without them", () -> pages("tier-2") + pages("tier-3") >= all);
+    cluster.killTier("tier-0");
+    cluster.killTier("tier-1");
+    decode(model, session, TOKENS + 20, TOKENS + 50);
+    session.close();
+  }
 }
