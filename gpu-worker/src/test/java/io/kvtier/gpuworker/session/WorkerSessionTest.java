@@ -15,6 +15,7 @@ import io.kvtier.v1.Plan;
 import io.kvtier.v1.Session;
 import java.util.Arrays;
 import java.util.List;
+import java.util.concurrent.TimeUnit;
 import java.util.stream.IntStream;
 import org.junit.jupiter.api.Test;
 
@@ -101,7 +102,8 @@ class WorkerSessionTest extends SessionFixture {
   }
 
   @Test
-  void closingFreesTheDeviceWhateverTheTierDoesAndDeletesThePagesLater() {
+  void closingFreesTheDeviceWhateverTheTierDoesAndThePagesAreDeletedByThemselves()
+      throws InterruptedException {
     SessionTable table =
         new SessionTable(
             device, id -> tier, 4, new SessionLimits(1 << 20, 2_000_000_000L), StepListener.NONE);
@@ -119,10 +121,15 @@ class WorkerSessionTest extends SessionFixture {
     table.detach(info.getSessionId());
     assertThat(device.memory().bytesUsed()).isZero();
     assertThat(tier.pages).hasSize(12);
+    assertThat(table.unsettled()).isEqualTo(1);
     tier.fault = Fault.NONE;
-    table.detach("another");
-    assertThat(tier.pages).isEmpty();
+    long deadlineNs = System.nanoTime() + TimeUnit.SECONDS.toNanos(20);
+    while (!tier.pages.isEmpty() && System.nanoTime() < deadlineNs) {
+      TimeUnit.MILLISECONDS.sleep(5);
+    }
+    assertThat(tier.pages).as("nobody calls the table any more").isEmpty();
     table.close();
+    assertThat(table.unsettled()).isZero();
   }
 
   @Test
