@@ -2,6 +2,7 @@ package io.kvtier.deploy.command;
 
 import io.kvtier.gpuworker.GpuWorker;
 import io.kvtier.gpuworker.GpuWorkerConfig;
+import io.kvtier.gpuworker.grpc.Rehearsal;
 import java.time.Duration;
 import java.util.concurrent.Callable;
 import org.jspecify.annotations.Nullable;
@@ -64,6 +65,7 @@ public final class GpuWorkerCommand implements Callable<Integer> {
             DeviceOptions::tell);
     System.out.printf("gpu-worker ready at %s (pages at %s)%n", worker.target(), worker.opsUrl());
     System.out.printf("attention on %s%n", worker.deviceName());
+    Rehearsal.start();
     Running.untilSignal(worker, worker::traceSummary);
     return 0;
   }
