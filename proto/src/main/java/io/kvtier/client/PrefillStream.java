@@ -158,6 +158,9 @@ public final class PrefillStream implements AutoCloseable {
       ReplayTail tail = link.tail();
       if (tail != null) {
         tail.durable(last.getLayer(), last.getDurableTokens());
+        for (int layer = 0; layer < last.getLayerDurableTokensCount(); layer++) {
+          tail.durable(layer, last.getLayerDurableTokens(layer));
+        }
       }
     }
   }
