@@ -3,20 +3,14 @@ package io.kvtier.coordinator.lead;
 import static org.assertj.core.api.Assertions.assertThat;
 
 import io.kvtier.coordinator.log.Leadership;
-import io.kvtier.coordinator.log.LocalLog;
-import io.kvtier.coordinator.log.ReplicatedLog;
 import io.kvtier.coordinator.membership.NodeLeases;
 import io.kvtier.coordinator.session.Reservations;
-import io.kvtier.coordinator.state.ClusterState;
-import io.kvtier.v1.Applied;
-import io.kvtier.v1.Command;
 import io.kvtier.v1.Node;
 import io.kvtier.v1.Role;
 import java.time.Duration;
 import java.util.List;
 import java.util.Optional;
 import java.util.concurrent.atomic.AtomicLong;
-import java.util.function.Function;
 import org.junit.jupiter.api.Test;
 
 /** Which nodes the coordinator that leads takes for lost, and when. */
@@ -30,43 +24,6 @@ class LeadTest {
   private final TermedLog log = new TermedLog();
   private final Lead lead =
       new Lead(log, new Reservations(8), new NodeLeases(LEASE_NS), nowNs::get, () -> 0L);
-
-  /** A log of this coordinator alone, which says what it is told of who leads. */
-  private static final class TermedLog implements ReplicatedLog {
-    private final LocalLog log = new LocalLog(1);
-    private Leadership leadership = new Leadership(true, Optional.empty(), 1);
-
-    @Override
-    public Applied submit(Command command) {
-      return log.submit(command);
-    }
-
-    @Override
-    public void confirm() {}
-
-    @Override
-    public Leadership leadership() {
-      return leadership;
-    }
-
-    @Override
-    public long instance() {
-      return log.instance();
-    }
-
-    @Override
-    public <T> T read(Function<ClusterState, T> reader) {
-      return log.read(reader);
-    }
-
-    @Override
-    public void onApplied(Runnable listener) {
-      log.onApplied(listener);
-    }
-
-    @Override
-    public void close() {}
-  }
 
   private boolean isMember() {
     return lead.look(view -> view.state().nodes().knows(NODE));
