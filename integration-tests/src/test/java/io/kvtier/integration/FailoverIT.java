@@ -164,6 +164,30 @@ class FailoverIT {
     session.close();
   }
 
+  /** What no tier had yet is sent again. */
+  @Test
+  void aWorkerMayDieAheadOfItsPages() throws Exception {
+    start(1, 2);
+    Synthetic model = new Synthetic(26, TOKENS_MAX);
+    float[][][] queries = queries(model);
+    KvSession control = client.open(options());
+    model.prefill(control, TOKENS);
+    List<float[]> expected = decode(model, control, queries, 0, STEPS, (step, layer) -> {});
+    control.close();
+    KvSession session = client.open(options());
+    try (PrefillStream stream = session.prefill()) {
+      for (int layer = 0; layer < LAYERS; layer++) {
+        stream.chunk(
+            layer, 0, TOKENS, model.keys(layer, 0, TOKENS), model.values(layer, 0, TOKENS));
+      }
+      var _ = stream.finishAhead(TOKENS);
+    }
+    cluster.killWorker(session.info().getWorkerTarget());
+    requireSame(decode(model, session, queries, 0, STEPS, (step, layer) -> {}), expected, 0);
+    assertThat(session.info().getEpoch()).isEqualTo(2);
+    session.close();
+  }
+
   /** With one copy, a tier's death takes pages along; the engine computes them again. */
   @Test
   void pagesThatNoTierHasAreComputedAgain() throws Exception {

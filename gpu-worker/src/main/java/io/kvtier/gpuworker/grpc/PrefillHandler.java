@@ -99,7 +99,7 @@ final class PrefillHandler extends ReplyStream<PrefillRequest, PrefillResponse> 
   }
 
   private PrefillResponse finish(WorkerSession session, PrefillFinish finish) {
-    Plan plan = session.finish(finish.getTokens(), planMaker);
+    Plan plan = session.finish(finish.getTokens(), finish.getAhead(), planMaker);
     finished = true;
     PrefillResponse.Builder answer =
         acknowledge(session, 0, finish.getTokens())
