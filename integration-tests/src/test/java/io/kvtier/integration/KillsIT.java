@@ -53,7 +53,7 @@ class KillsIT {
 
   private static final long SEED = Long.getLong("kvtier.failover.seed", 7);
 
-  private static final double LATE = 3;
+  private static final double LATE = 2;
 
   /** Whom to kill, in turn, with commas between them. */
   private static final List<Victim> VICTIMS =

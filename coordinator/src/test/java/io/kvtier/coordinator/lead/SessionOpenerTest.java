@@ -135,4 +135,17 @@ class SessionOpenerTest {
         .isInstanceOfSatisfying(
             KvtierException.class, e -> assertThat(e.code()).isEqualTo(Code.EXHAUSTED));
   }
+
+  /** What one tenant calls its request is nothing to another. */
+  @Test
+  void aRequestOfAnotherTenantIsAnother() {
+    register("quick");
+    OpenRequest request = REQUEST.toBuilder().setRequestId("r").build();
+    Session first = opener.open(request, new Caller("one", gone::get)).getSession();
+    Session second = opener.open(request, new Caller("two", gone::get)).getSession();
+    assertThat(second.getSessionId()).isNotEqualTo(first.getSessionId());
+    assertThat(second.getTenant()).isEqualTo("two");
+    assertThat(opener.open(request, new Caller("one", gone::get)).getSession()).isEqualTo(first);
+    assertThat(attached).hasSize(2);
+  }
 }
