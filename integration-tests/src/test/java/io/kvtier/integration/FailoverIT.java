@@ -47,7 +47,11 @@ class FailoverIT {
   private KvtierClient client;
 
   private void start(int tierCount, int workerCount) throws Exception {
-    cluster = started.add(new ProcessCluster(data, 1));
+    start(tierCount, workerCount, "--no-rehearsal");
+  }
+
+  private void start(int tierCount, int workerCount, String... workerOptions) throws Exception {
+    cluster = started.add(new ProcessCluster(data, 1, workerOptions));
     cluster.startAll(1, tierCount, workerCount);
     client = cluster.connect(TIMEOUT);
   }
@@ -104,7 +108,8 @@ class FailoverIT {
   /** In mid-step: one layer has the step's token already, the other has not. */
   @Test
   void outputsAreBitIdenticalWhenTheWorkerIsKilledInMidStep() throws Exception {
-    start(1, 2);
+    start(1, 2, new String[0]);
+    cluster.awaitRehearsals();
     Synthetic model = new Synthetic(21, TOKENS_MAX);
     float[][][] queries = queries(model);
     KvSession session = client.open(options());

@@ -64,7 +64,7 @@ class PinDrainIT {
   private int strangers;
 
   private void start(int tierCount, int replicas) throws Exception {
-    cluster = started.add(new ProcessCluster(data, replicas));
+    cluster = started.add(new ProcessCluster(data, replicas, "--no-rehearsal"));
     cluster.startAll(1, tierCount, 1);
     client = cluster.connect(TIMEOUT);
   }

@@ -50,6 +50,13 @@ public final class GpuWorkerCommand implements Callable<Integer> {
               + " ${DEFAULT-VALUE})")
   private Duration leaseTtl = Duration.ZERO;
 
+  @Option(
+      names = "--no-rehearsal",
+      description =
+          "do not serve a session to itself behind the start, which takes seconds of a core; the"
+              + " first sessions are slower then")
+  private boolean noRehearsal;
+
   @Override
   public Integer call() throws InterruptedException {
     GpuWorker worker =
@@ -65,7 +72,9 @@ public final class GpuWorkerCommand implements Callable<Integer> {
             DeviceOptions::tell);
     System.out.printf("gpu-worker ready at %s (pages at %s)%n", worker.target(), worker.opsUrl());
     System.out.printf("attention on %s%n", worker.deviceName());
-    Rehearsal.start();
+    if (!noRehearsal) {
+      Rehearsal.start();
+    }
     Running.untilSignal(worker, worker::traceSummary);
     return 0;
   }
