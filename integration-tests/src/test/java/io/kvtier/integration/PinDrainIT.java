@@ -38,7 +38,7 @@ import org.junit.jupiter.api.Timeout;
 import org.junit.jupiter.api.io.TempDir;
 
 /** Prompts that are pinned and tiers that are drained, with services that are processes. */
-@Timeout(value = 3, unit = TimeUnit.MINUTES)
+@Timeout(value = 5, unit = TimeUnit.MINUTES)
 class PinDrainIT {
   private static final int TOKENS = 1000;
   private static final int TOKENS_MAX = 1400;
@@ -47,7 +47,7 @@ class PinDrainIT {
   private static final int STORED = 14 * 64;
 
   private static final Duration TIMEOUT = Duration.ofSeconds(20);
-  private static final Duration SOON = Duration.ofSeconds(20);
+  private static final Duration SOON = Duration.ofSeconds(60);
   private static final PageLayout LARGE = new PageLayout(Codec.RAW16, Codec.RAW16, 8, 128);
   private static final Fingerprint OTHERS = new Fingerprint(3, 4);
 
