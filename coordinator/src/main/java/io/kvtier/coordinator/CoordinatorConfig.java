@@ -53,6 +53,11 @@ public record CoordinatorConfig(
     return new CoordinatorConfig(other, sessionsMax, nodeLease, workerDeadline, replication);
   }
 
+  /** The same with another bound of sessions. */
+  public CoordinatorConfig withSessionsMax(int sessions) {
+    return new CoordinatorConfig(endpoint, sessions, nodeLease, workerDeadline, replication);
+  }
+
   /** The same, keeping its state so. */
   public CoordinatorConfig withReplication(ReplicationConfig kept) {
     return new CoordinatorConfig(

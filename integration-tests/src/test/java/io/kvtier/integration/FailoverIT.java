@@ -47,7 +47,11 @@ class FailoverIT {
   private KvtierClient client;
 
   private void start(int tierCount, int workerCount) throws Exception {
-    cluster = started.add(new ProcessCluster(data, 1));
+    start(tierCount, workerCount, "--no-rehearsal");
+  }
+
+  private void start(int tierCount, int workerCount, String... workerOptions) throws Exception {
+    cluster = started.add(new ProcessCluster(data, 1, workerOptions));
     cluster.startAll(1, tierCount, workerCount);
     client = cluster.connect(TIMEOUT);
   }
@@ -104,7 +108,8 @@ class FailoverIT {
   /** In mid-step: one layer has the step's token already, the other has not. */
   @Test
   void outputsAreBitIdenticalWhenTheWorkerIsKilledInMidStep() throws Exception {
-    start(1, 2);
+    start(1, 2, new String[0]);
+    cluster.awaitRehearsals();
     Synthetic model = new Synthetic(21, TOKENS_MAX);
     float[][][] queries = queries(model);
     KvSession session = client.open(options());
@@ -161,6 +166,30 @@ class FailoverIT {
       var _ = stream.finish(TOKENS);
     }
     requireSame(decode(model, session, queries, 0, STEPS, (step, layer) -> {}), expected, 0);
+    session.close();
+  }
+
+  /** What no tier had yet is sent again. */
+  @Test
+  void aWorkerMayDieAheadOfItsPages() throws Exception {
+    start(1, 2);
+    Synthetic model = new Synthetic(26, TOKENS_MAX);
+    float[][][] queries = queries(model);
+    KvSession control = client.open(options());
+    model.prefill(control, TOKENS);
+    List<float[]> expected = decode(model, control, queries, 0, STEPS, (step, layer) -> {});
+    control.close();
+    KvSession session = client.open(options());
+    try (PrefillStream stream = session.prefill()) {
+      for (int layer = 0; layer < LAYERS; layer++) {
+        stream.chunk(
+            layer, 0, TOKENS, model.keys(layer, 0, TOKENS), model.values(layer, 0, TOKENS));
+      }
+      var _ = stream.finishAhead(TOKENS);
+    }
+    cluster.killWorker(session.info().getWorkerTarget());
+    requireSame(decode(model, session, queries, 0, STEPS, (step, layer) -> {}), expected, 0);
+    assertThat(session.info().getEpoch()).isEqualTo(2);
     session.close();
   }
 

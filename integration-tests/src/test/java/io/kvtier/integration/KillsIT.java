@@ -53,7 +53,7 @@ class KillsIT {
 
   private static final long SEED = Long.getLong("kvtier.failover.seed", 7);
 
-  private static final double LATE = 3;
+  private static final double LATE = 2;
 
   /** Whom to kill, in turn, with commas between them. */
   private static final List<Victim> VICTIMS =
@@ -170,7 +170,7 @@ class KillsIT {
     }
   }
 
-  /** As many of each service as there were before. */
+  /** As many of each service as there were before, ready for what is to come. */
   private void startAgain(Victim victim) throws Exception {
     switch (victim) {
       case LEADER -> cluster.startMissingCoordinators();
@@ -183,6 +183,7 @@ class KillsIT {
         var _ = cluster.startWorker();
       }
     }
+    cluster.awaitRehearsals();
   }
 
   private KilledBackend open(
@@ -204,6 +205,7 @@ class KillsIT {
   void decodesFinishWithTheTokensOfTheFaultFreeRun() throws Exception {
     cluster = new ProcessCluster(data, 2);
     cluster.startAll(3, TIERS, 2);
+    cluster.awaitRehearsals();
     client = cluster.connect(TIMEOUT);
     other = cluster.connect(TIMEOUT);
     Path home = Path.of(System.getProperty("kvtier.home"), "deploy", "model");

@@ -70,6 +70,7 @@ class LeasesIT {
         started.add(
             new ServiceProcess(
                 "gpu-worker",
+                "--no-rehearsal",
                 "--coordinator=" + coordinator,
                 "--device-bytes=64m",
                 "--lease-ttl=" + LEASE_TTL.toSeconds() + "s"));

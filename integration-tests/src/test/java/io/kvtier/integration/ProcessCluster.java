@@ -144,6 +144,13 @@ final class ProcessCluster implements AutoCloseable {
     }
   }
 
+  /** Waits until all workers have served a session to themselves. */
+  void awaitRehearsals() throws InterruptedException {
+    for (ServiceProcess worker : workers.values()) {
+      worker.awaitLine("rehearsed in");
+    }
+  }
+
   /** All coordinators, as clients and nodes name them. */
   String targets() {
     return targets;

@@ -104,6 +104,7 @@ class ProcessesIT {
   private ServiceProcess startWorker(String nodeId) throws Exception {
     return start(
         "gpu-worker",
+        "--no-rehearsal",
         "--coordinator=" + coordinator.target,
         "--node-id=" + nodeId,
         "--device-bytes=64m");

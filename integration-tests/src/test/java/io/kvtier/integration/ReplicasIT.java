@@ -79,6 +79,7 @@ class ReplicasIT {
         started.add(
             new ServiceProcess(
                 "gpu-worker",
+                "--no-rehearsal",
                 "--coordinator=" + coordinator,
                 "--node-id=worker-1",
                 "--device-bytes=64m",

@@ -85,6 +85,17 @@ final class ServiceProcess implements AutoCloseable {
     ready.completeExceptionally(new IllegalStateException("it ended"));
   }
 
+  /** Waits until it has printed a line with these words. */
+  void awaitLine(String words) throws InterruptedException {
+    long deadlineNs = System.nanoTime() + TimeUnit.SECONDS.toNanos(START_SECONDS);
+    while (List.copyOf(lines).stream().noneMatch(line -> line.contains(words))) {
+      if (System.nanoTime() > deadlineNs) {
+        throw new IllegalStateException("it has not said '" + words + "': " + lines);
+      }
+      TimeUnit.MILLISECONDS.sleep(20);
+    }
+  }
+
   /** A figure of its metrics page. */
   double metric(String meter) throws IOException, InterruptedException {
     return OpsPage.metric(opsUrl, meter);

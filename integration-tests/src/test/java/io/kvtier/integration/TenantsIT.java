@@ -59,7 +59,11 @@ class TenantsIT {
                 "--no-evict"));
     var _ =
         started.add(
-            new ServiceProcess("gpu-worker", "--coordinator=" + coordinator, "--device-bytes=64m"));
+            new ServiceProcess(
+                "gpu-worker",
+                "--coordinator=" + coordinator,
+                "--device-bytes=64m",
+                "--no-rehearsal"));
   }
 
   @AfterEach

@@ -36,7 +36,7 @@ import java.util.logging.Logger;
 public final class ClusterMember implements AutoCloseable {
   private static final Logger LOG = Logger.getLogger(ClusterMember.class.getName());
 
-  private static final Duration JOIN_TIMEOUT_DEFAULT = Duration.ofSeconds(10);
+  private static final Duration JOIN_TIMEOUT_DEFAULT = Duration.ofSeconds(30);
   private static final long CALL_DEADLINE_NS = Duration.ofSeconds(2).toNanos();
   private static final long BACK_OFF_MIN_NS = Duration.ofMillis(50).toNanos();
   private static final long BACK_OFF_MAX_NS = Duration.ofSeconds(2).toNanos();
@@ -88,7 +88,8 @@ public final class ClusterMember implements AutoCloseable {
   }
 
   /**
-   * Joins the cluster; the node is a member when this returns. Tries for at most 10 s.
+   * Joins the cluster; the node is a member when this returns. Tries for at most 30 s: some
+   * elections of coordinators that have just been started, on a busy machine.
    *
    * @param coordinatorTarget host:port of the coordinator, or of several with commas between them
    * @param load asked before each heartbeat, on the member's thread; should not block

@@ -47,7 +47,7 @@ final class NearRun {
   /**
    * A call.
    *
-   * @param rankings by page, as indexes in the members' nodes
+   * @param rankings by page, as indexes in all members
    * @param tokens empty, or a bit set a page
    * @param lacked is told which pages a home lacks
    */
@@ -62,7 +62,7 @@ final class NearRun {
     this.members = members;
     this.nodes = nodes;
     this.rankings = rankings;
-    this.health = nodes.health(members);
+    this.health = nodes.health(members.everyone());
     this.keys = keys;
     this.queries = queries;
     this.tokens = tokens;
@@ -149,7 +149,7 @@ final class NearRun {
         tokens.length == 0 ? tokens : pages.stream().mapToLong(page -> tokens[page]).toArray();
     List<Optional<Attended>> answer = new ArrayList<>();
     nodes.call(
-        members.nodes().get(node),
+        members.everyone().get(node),
         transport -> answer.add(transport.attend(some, queries, wanted)));
     return answer.getFirst();
   }

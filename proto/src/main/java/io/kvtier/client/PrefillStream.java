@@ -119,8 +119,20 @@ public final class PrefillStream implements AutoCloseable {
    * @return the plan and the session's bytes
    */
   public PrefillResponse finish(int tokens) {
-    PrefillRequest finish =
-        PrefillRequest.newBuilder().setFinish(PrefillFinish.newBuilder().setTokens(tokens)).build();
+    return finish(PrefillFinish.newBuilder().setTokens(tokens).build());
+  }
+
+  /**
+   * Ends the prompt as {@link #finish} does, ahead of its pages: they are stored while the engine
+   * decodes, and kept here until they are. Until then they can neither be reused nor survive both
+   * the worker and this client.
+   */
+  public PrefillResponse finishAhead(int tokens) {
+    return finish(PrefillFinish.newBuilder().setTokens(tokens).setAhead(true).build());
+  }
+
+  private PrefillResponse finish(PrefillFinish how) {
+    PrefillRequest finish = PrefillRequest.newBuilder().setFinish(how).build();
     recovering(() -> {
       write(finish);
       open().finish();
@@ -158,6 +170,9 @@ public final class PrefillStream implements AutoCloseable {
       ReplayTail tail = link.tail();
       if (tail != null) {
         tail.durable(last.getLayer(), last.getDurableTokens());
+        for (int layer = 0; layer < last.getLayerDurableTokensCount(); layer++) {
+          tail.durable(layer, last.getLayerDurableTokens(layer));
+        }
       }
     }
   }

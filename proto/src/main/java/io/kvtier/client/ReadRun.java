@@ -131,7 +131,7 @@ final class ReadRun {
           throw new KvtierException(
               Code.DEADLINE,
               "tier nodes %s did not give all pages within %d ms; send the call again"
-                  .formatted(members.nodes(), TimeUnit.NANOSECONDS.toMillis(timeoutNs)));
+                  .formatted(members.everyone(), TimeUnit.NANOSECONDS.toMillis(timeoutNs)));
         }
         start(course.tick(nowNs));
         await(Math.min(course.untilTickNs(nowNs), deadlineNs - nowNs));
@@ -154,7 +154,7 @@ final class ReadRun {
 
   private void start(List<Ask> asks) {
     for (Ask ask : asks) {
-      String node = members.nodes().get(ask.node());
+      String node = members.everyone().get(ask.node());
       Thread.ofVirtual().name("kvtier-read-", 0).start(() -> ask(ask, node));
     }
   }

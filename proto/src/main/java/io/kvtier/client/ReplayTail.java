@@ -56,22 +56,38 @@ final class ReplayTail {
     Arrays.setAll(layers, layer -> new Layer());
   }
 
-  /** Another tail with the same rows. */
+  /** Another tail with the same rows, in rings that are no larger than these need. */
   ReplayTail copy() {
     ReplayTail copy = new ReplayTail(geometry, bytesMax);
     copy.even = even;
-    copy.bytes = bytes;
     for (int layer = 0; layer < layers.length; layer++) {
       Layer from = layers[layer];
       Layer to = copy.layers[layer];
-      to.keys = from.keys.clone();
-      to.values = from.values.clone();
-      to.rows = from.rows;
       to.begin = from.begin;
       to.end = from.end;
       to.durable = from.durable;
+      int rows = from.rows == 0 ? 0 : ROWS_MIN;
+      while (rows < from.end - from.begin) {
+        rows *= 2;
+      }
+      copy.resize(to, from, rows);
     }
     return copy;
+  }
+
+  /** Gives a layer a ring of so many rows, with those of another, or its own, one. */
+  private void resize(Layer to, Layer from, int rows) {
+    byte[] keys = new byte[rows * rowBytes];
+    byte[] values = new byte[rows * rowBytes];
+    for (int row = from.begin; row < from.end; row++) {
+      int at = row % from.rows * rowBytes;
+      System.arraycopy(from.keys, at, keys, row % rows * rowBytes, rowBytes);
+      System.arraycopy(from.values, at, values, row % rows * rowBytes, rowBytes);
+    }
+    bytes += 2L * (rows - to.rows) * rowBytes;
+    to.keys = keys;
+    to.values = values;
+    to.rows = rows;
   }
 
   /** The session has its plan: from now on all its layers come back with as many tokens. */
@@ -152,17 +168,7 @@ final class ReplayTail {
       of.begin += of.rows > 0 ? 1 : 0;
       return;
     }
-    byte[] keys = new byte[wanted * rowBytes];
-    byte[] values = new byte[wanted * rowBytes];
-    for (int row = of.begin; row < of.end; row++) {
-      System.arraycopy(of.keys, row % of.rows * rowBytes, keys, row % wanted * rowBytes, rowBytes);
-      System.arraycopy(
-          of.values, row % of.rows * rowBytes, values, row % wanted * rowBytes, rowBytes);
-    }
-    of.keys = keys;
-    of.values = values;
-    of.rows = wanted;
-    bytes += more;
+    resize(of, of, wanted);
   }
 
   /**

@@ -4,6 +4,7 @@ import io.kvtier.KvtierException;
 import io.kvtier.KvtierException.Code;
 import io.kvtier.replica.NodeHealth;
 import io.kvtier.replica.Rendezvous;
+import java.util.List;
 import java.util.Map;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.Semaphore;
@@ -27,14 +28,14 @@ final class ReplicaNodes {
     return states.computeIfAbsent(node, id -> new State(new NodeHealth(), new Semaphore(callsMax)));
   }
 
-  /** The health of an epoch's nodes, in their order. */
-  NodeHealth[] health(Rendezvous members) {
-    return members.nodes().stream().map(node -> state(node).health()).toArray(NodeHealth[]::new);
+  /** The health of some nodes, in their order. */
+  NodeHealth[] health(List<String> ids) {
+    return ids.stream().map(node -> state(node).health()).toArray(NodeHealth[]::new);
   }
 
   /** Forgets nodes that are no longer there. */
   void retain(Rendezvous members) {
-    states.keySet().retainAll(members.nodes());
+    states.keySet().retainAll(members.everyone());
   }
 
   /**

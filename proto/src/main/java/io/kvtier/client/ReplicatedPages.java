@@ -44,6 +44,8 @@ import org.jspecify.annotations.Nullable;
  *       bound of bytes. Where a home refuses, the next node in rank stands in. With fewer members
  *       than W, as many copies as there are members do, and are counted as short. So no page whose
  *       put returned with W ≥ 2 is lost with one node.
+ *   <li>Members that drain are no page's homes, and for all else are as the others: what they have
+ *       is read, copied to its new homes, held and deleted there.
  *   <li>A read asks a page's first home, and the next in rank when that one lacks the page, fails
  *       or is silent; a slow one is hedged within a budget. Whole pages are verified here too;
  *       sections carry no checksums of their own and rely on the node's verification.
@@ -138,6 +140,12 @@ public final class ReplicatedPages implements PageTransport {
     return keys.stream().map(key -> now.ranking(key, config.nodesMax())).toArray(int[][]::new);
   }
 
+  private int[][] sources(Rendezvous now, List<PageKey> keys) {
+    return keys.stream()
+        .map(key -> now.sources(key, config.replicas(), config.nodesMax()))
+        .toArray(int[][]::new);
+  }
+
   // ---- put
 
   @Override
@@ -148,7 +156,8 @@ public final class ReplicatedPages implements PageTransport {
     Rendezvous now = membersOrRefuse();
     List<PageKey> keys = pages.stream().map(KeyedPage::key).toList();
     deletions.wanted(keys, config.timeout().toNanos());
-    WriteCourse course = new WriteCourse(rankings(now, keys), nodes.health(now), config, counts);
+    WriteCourse course =
+        new WriteCourse(rankings(now, keys), nodes.health(now.nodes()), config, counts);
     WriteRun run =
         new WriteRun(now, nodes, course, pages, clock, config.timeout().toNanos(), this::ended);
     // Late copies count from the start: who comes later knows what may still be on its way.
@@ -236,8 +245,10 @@ public final class ReplicatedPages implements PageTransport {
       List<PageKey> batch = keys.subList(from, Math.min(keys.size(), from + count));
       next = from + batch.size();
       Rendezvous now = membersOrRefuse();
-      NodeHealth[] health = nodes.health(now);
-      ReadCourse course = new ReadCourse(rankings(now, batch), health, config, hedges, counts);
+      int homes = Math.min(config.replicas(), now.nodes().size());
+      NodeHealth[] health = nodes.health(now.everyone());
+      ReadCourse course =
+          new ReadCourse(sources(now, batch), homes, health, config, hedges, counts);
       ReadRun run =
           new ReadRun(
               now,
@@ -273,7 +284,7 @@ public final class ReplicatedPages implements PageTransport {
   public Optional<NearPages.Attended> attend(
       List<PageKey> keys, NearPages.Queries queries, long[] tokens) {
     Rendezvous now = membersOrRefuse();
-    return new NearRun(now, nodes, rankings(now, keys), keys, queries, tokens, repairer::repair)
+    return new NearRun(now, nodes, sources(now, keys), keys, queries, tokens, repairer::repair)
         .run(clock.getAsLong());
   }
 
@@ -286,7 +297,7 @@ public final class ReplicatedPages implements PageTransport {
     Rendezvous now = membersOrRefuse();
     BitSet stored = new BitSet(keys.size());
     List<Future<BitSet>> answers = new ArrayList<>();
-    for (String node : now.nodes()) {
+    for (String node : now.everyone()) {
       FutureTask<BitSet> task = new FutureTask<>(() -> containedAt(node, keys));
       Thread.ofVirtual().name("kvtier-replicas-", 0).start(task);
       answers.add(task);
@@ -307,7 +318,7 @@ public final class ReplicatedPages implements PageTransport {
       throw new KvtierException(
           Code.UNAVAILABLE,
           "%d of %d tier nodes do not tell which pages they have; ask again"
-              .formatted(silent, now.nodes().size()));
+              .formatted(silent, now.everyone().size()));
     }
     return stored;
   }
@@ -321,7 +332,7 @@ public final class ReplicatedPages implements PageTransport {
   // ---- delete
 
   /**
-   * Removes pages from every member, those that drain included.
+   * Removes pages from every member.
    *
    * @throws KvtierException the first member's refusal, once all have been asked; delete again then
    */
@@ -334,7 +345,7 @@ public final class ReplicatedPages implements PageTransport {
     Collection<PageKey> gone = Set.copyOf(keys);
     deletions.deleted(gone);
     repairer.forget(gone);
-    KvtierException refusal = atEach(everyone(now), transport -> transport.delete(keys));
+    KvtierException refusal = atEach(now.everyone(), transport -> transport.delete(keys));
     if (refusal != null) {
       throw refusal;
     }
@@ -348,32 +359,24 @@ public final class ReplicatedPages implements PageTransport {
    */
   @Override
   public void hold(List<PageKey> keys) {
-    KvtierException refusal = atEach(membersOrRefuse().nodes(), transport -> transport.hold(keys));
+    KvtierException refusal =
+        atEach(membersOrRefuse().everyone(), transport -> transport.hold(keys));
     repairer.hold(keys);
     if (refusal != null) {
       LOG.log(Level.WARNING, "pages are not held everywhere: {0}", refusal.getMessage());
     }
   }
 
-  /**
-   * Lets pages go at every member, those that drain included; the lease at one that does not answer
-   * ends by itself.
-   */
+  /** Lets pages go at every member; the lease at one that does not answer ends by itself. */
   @Override
   public void letGo(List<PageKey> keys) {
     // First: a repair of what nobody here holds would pin it for good.
     repairer.letGo(keys);
     KvtierException refusal =
-        atEach(everyone(membersOrRefuse()), transport -> transport.letGo(keys));
+        atEach(membersOrRefuse().everyone(), transport -> transport.letGo(keys));
     if (refusal != null) {
       LOG.log(Level.WARNING, "pages are not let go everywhere: {0}", refusal.getMessage());
     }
-  }
-
-  private static List<String> everyone(Rendezvous now) {
-    List<String> all = new ArrayList<>(now.nodes());
-    all.addAll(now.draining());
-    return all;
   }
 
   /** Does something at some nodes at once; the first refusal once all have answered, or null. */

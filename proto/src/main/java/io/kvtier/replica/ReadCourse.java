@@ -94,11 +94,12 @@ public final class ReadCourse {
   private final HedgeBudget budget;
   private final ReplicaCounts counts;
   private final List<Ask> asks = new ArrayList<>();
+  private final int homes;
   private int unserved;
   private @Nullable KvtierException failure;
 
   /**
-   * A read to begin.
+   * A read to begin, where every node may be a page's home.
    *
    * @param rankings {@code [pages]}: each page's nodes by falling rank, at least one
    * @param health {@code [nodes]}
@@ -109,6 +110,25 @@ public final class ReadCourse {
       ReplicaConfig config,
       HedgeBudget budget,
       ReplicaCounts counts) {
+    this(rankings, config.replicas(), health, config, budget, counts);
+  }
+
+  /**
+   * A read to begin.
+   *
+   * @param rankings {@code [pages]}: the nodes that each page is asked of, in this order, its homes
+   *     first; at least one
+   * @param homes how many of these are its homes
+   * @param health {@code [nodes]}
+   */
+  public ReadCourse(
+      int[][] rankings,
+      int homes,
+      NodeHealth[] health,
+      ReplicaConfig config,
+      HedgeBudget budget,
+      ReplicaCounts counts) {
+    this.homes = homes;
     this.pages = new Page[rankings.length];
     Arrays.setAll(pages, i -> new Page(rankings[i]));
     this.unserved = pages.length;
@@ -340,6 +360,6 @@ public final class ReadCourse {
   /** Whether a page has come, but some home of it lacks it: it should be repaired. */
   public boolean needsRepair(int key) {
     Page page = pages[key];
-    return page.served && (page.lacking & (1L << config.replicas()) - 1) != 0;
+    return page.served && (page.lacking & (1L << homes) - 1) != 0;
   }
 }

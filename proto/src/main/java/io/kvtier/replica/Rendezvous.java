@@ -8,6 +8,8 @@ import java.util.Collection;
 import java.util.List;
 import java.util.Map;
 import java.util.Objects;
+import java.util.stream.IntStream;
+import java.util.stream.Stream;
 
 /**
  * Ranks the nodes of one membership epoch for each page by rendezvous hashing (Thaler and
@@ -21,7 +23,9 @@ public final class Rendezvous {
   private final List<String> nodes;
   private final Map<String, Long> runs;
   private final List<String> draining;
+  private final List<String> everyone;
   private final long[] seeds;
+  private final long[] drainingSeeds;
 
   /** The nodes of an epoch, of runs that are not known. */
   public Rendezvous(long epoch, Collection<String> nodes) {
@@ -43,7 +47,8 @@ public final class Rendezvous {
    *
    * @param nodes ids of those that pages go to, each once, in any order
    * @param runs of nodes by id: another number after each start, as far as known
-   * @param draining ids of those that only serve what they have: no page's homes
+   * @param draining ids of those that only serve what they have: no page's homes; none of {@code
+   *     nodes}
    */
   public Rendezvous(
       long epoch, Collection<String> nodes, Map<String, Long> runs, Collection<String> draining) {
@@ -54,7 +59,9 @@ public final class Rendezvous {
     if (this.nodes.stream().distinct().count() != nodes.size()) {
       throw KvtierException.invalid("nodes are %s; each id must be there once", nodes);
     }
-    this.seeds = this.nodes.stream().mapToLong(Rendezvous::seed).toArray();
+    this.seeds = seeds(this.nodes);
+    this.drainingSeeds = seeds(this.draining);
+    this.everyone = Stream.concat(this.nodes.stream(), this.draining.stream()).toList();
   }
 
   /** The membership epoch. */
@@ -67,11 +74,17 @@ public final class Rendezvous {
     return nodes;
   }
 
-  /**
-   * Ids of the nodes that are no page's homes, in order: what they have is to be let go there too.
-   */
+  /** Ids of the nodes that are no page's homes, in order. */
   public List<String> draining() {
     return draining;
+  }
+
+  /**
+   * Ids of all nodes that may have pages: {@link #nodes}, then {@link #draining}. What {@link
+   * #sources} gives are indexes in it.
+   */
+  public List<String> everyone() {
+    return everyone;
   }
 
   /**
@@ -81,6 +94,34 @@ public final class Rendezvous {
    * @param countMax most nodes to give
    */
   public int[] ranking(PageKey key, int countMax) {
+    return ranking(seeds, key, countMax);
+  }
+
+  /**
+   * The nodes that a page is looked for on, in this order, as indexes in {@link #everyone}, each
+   * once: its homes; then those that drain, by falling rank, since they were the homes before; then
+   * the others.
+   *
+   * @param replicas homes of a page
+   * @param countMax most nodes to give
+   */
+  public int[] sources(PageKey key, int replicas, int countMax) {
+    int[] placed = ranking(seeds, key, countMax);
+    if (drainingSeeds.length == 0) {
+      return placed;
+    }
+    int[] drained = ranking(drainingSeeds, key, countMax);
+    int homes = Math.min(replicas, placed.length);
+    return IntStream.concat(
+            IntStream.concat(
+                Arrays.stream(placed, 0, homes),
+                Arrays.stream(drained).map(node -> nodes.size() + node)),
+            Arrays.stream(placed, homes, placed.length))
+        .limit(countMax)
+        .toArray();
+  }
+
+  private static int[] ranking(long[] seeds, PageKey key, int countMax) {
     int count = Math.min(countMax, seeds.length);
     int[] ranking = new int[count];
     long[] weights = new long[count];
@@ -123,6 +164,10 @@ public final class Rendezvous {
   /** Ids of the page's homes, by falling rank; fewer than asked where there are fewer nodes. */
   public List<String> homes(PageKey key, int replicas) {
     return Arrays.stream(ranking(key, replicas)).mapToObj(nodes::get).toList();
+  }
+
+  private static long[] seeds(List<String> ids) {
+    return ids.stream().mapToLong(Rendezvous::seed).toArray();
   }
 
   /** FNV-1a over the id, then mixed. */

@@ -147,7 +147,7 @@ public final class RepairPlan {
     return taken;
   }
 
-  /** Finds those of some pages that are stored, but not at all their homes. */
+  /** Finds those of some pages that a home or a draining node has, but not all their homes. */
   public static List<PageKey> lacking(
       Rendezvous now, int replicas, Collection<PageKey> keys, Looker looker) {
     Map<String, List<PageKey>> byHome = new TreeMap<>();
@@ -165,7 +165,16 @@ public final class RepairPlan {
         (found.get(i) ? there : lacking).add(asked.get(i));
       }
     });
-    // What no home has is on its way, or lost: a read will tell.
+    for (String node : now.draining()) {
+      List<PageKey> asked = lacking.stream().filter(key -> !there.contains(key)).toList();
+      BitSet found = asked.isEmpty() ? null : looker.contains(node, asked);
+      for (int i = 0; i < asked.size() && found != null; i++) {
+        if (found.get(i)) {
+          there.add(asked.get(i));
+        }
+      }
+    }
+    // What nobody has is on its way, or lost: a read will tell.
     lacking.retainAll(there);
     return List.copyOf(lacking);
   }
@@ -195,14 +204,14 @@ public final class RepairPlan {
 
   /** Copies a page from wherever it is to all homes; false: not all have it yet. */
   public <P> boolean mend(Rendezvous now, PageKey key, Copier<P> copier) {
-    List<String> ranked = now.homes(key, config.nodesMax());
-    int homes = Math.min(config.replicas(), ranked.size());
+    int homes = Math.min(config.replicas(), now.nodes().size());
+    int[] sources = now.sources(key, config.replicas(), config.nodesMax());
     boolean all = true;
-    for (int source = 0; source < ranked.size(); source++) {
-      P page = copier.read(ranked.get(source), key);
+    for (int source = 0; source < sources.length; source++) {
+      P page = copier.read(now.everyone().get(sources[source]), key);
       if (page != null) {
         for (int home = 0; home < homes; home++) {
-          all &= home == source || copier.write(ranked.get(home), key, page);
+          all &= home == source || copier.write(now.nodes().get(sources[home]), key, page);
         }
         return all;
       }

@@ -152,4 +152,21 @@ class ReplayTailTest {
     assertThat(replayed(copy, 0, 0)).isEqualTo(range(0, 10));
     assertThat(replayed(tail, 0, 0)).isEqualTo(range(0, 20));
   }
+
+  /** Forking is not the time to copy what a prompt took on its way. */
+  @Test
+  void aCopyTakesNoMoreThanItsRowsNeed() {
+    ReplayTail tail = new ReplayTail(GEOMETRY, 1 << 24);
+    append(tail, 0, 0, 5000);
+    append(tail, 1, 0, 5000);
+    tail.durable(0, 4928);
+    tail.durable(1, 4800);
+    ReplayTail copy = tail.copy();
+    assertThat(copy.bytes()).isEqualTo((128 + 256) * ROW_BYTES);
+    assertThat(tail.bytes()).isEqualTo(2 * 8192 * ROW_BYTES);
+    append(copy, 1, 5000, 100);
+    assertThat(replayed(copy, 0, 4928)).isEqualTo(range(4928, 5000));
+    assertThat(replayed(copy, 1, 4800)).isEqualTo(range(4800, 5100));
+    assertThat(copy.bytes()).isEqualTo((128 + 512) * ROW_BYTES);
+  }
 }

@@ -464,4 +464,36 @@ class ReplicatedPagesTest {
     assertThat(moved).isNotEmpty();
     awaitAll(node("tier-2"), moved);
   }
+
+  /** Nodes that drain serve what they have, also where both homes of a page do. */
+  @Test
+  void pagesWhoseHomesBothDrainAreReadAndCopiedToTheirNewHomes() throws InterruptedException {
+    open(4, ReplicaConfig.of(2, 2, Duration.ofSeconds(10)));
+    replicated.put(pages);
+    List<PageKey> both =
+        keys().stream()
+            .filter(key -> List.of("tier-2", "tier-3").containsAll(members.homes(key, 2)))
+            .toList();
+    assertThat(both).isNotEmpty();
+    members = new Rendezvous(2, List.of("tier-0", "tier-1"), Map.of(), List.of("tier-2", "tier-3"));
+    requireWhole(attend());
+    requireAllRead();
+    assertThat(replicated.contains(keys()).cardinality()).isEqualTo(PAGES);
+    awaitAll(node("tier-0"), keys());
+    awaitAll(node("tier-1"), keys());
+    members = new Rendezvous(3, List.of("tier-0", "tier-1"));
+    requireAllRead();
+  }
+
+  /** A session that was stored by others, and read back here, is looked after like our own. */
+  @Test
+  void whatIsHeldHereAndWhoseHomesBothDrainIsCopiedToItsNewHomes() throws InterruptedException {
+    open(4, ReplicaConfig.of(2, 2, Duration.ofSeconds(10)));
+    node("tier-2").put(pages);
+    node("tier-3").put(pages);
+    members = new Rendezvous(2, List.of("tier-0", "tier-1"), Map.of(), List.of("tier-2", "tier-3"));
+    replicated.hold(keys());
+    awaitAll(node("tier-0"), keys());
+    awaitAll(node("tier-1"), keys());
+  }
 }

@@ -91,7 +91,11 @@ public final class PinKeeper implements AutoCloseable {
     requireInRange("ttl_ms", request.getTtlMs(), TTL_MIN_MS, TTL_MAX_MS);
     SessionLimits.checkRequestId(request.getRequestId());
     PrefixChain chain =
-        Prompts.chain(Tenant.current(), request.getGeometry(), request.getTokenIdsList());
+        Prompts.chain(
+            Tenant.current(),
+            request.getGeometry(),
+            request.getTokenIdsCount(),
+            request::getTokenIds);
     long deadlineMs = lead.call(Lead.View::nowMs) + request.getTtlMs();
     PinRecord pin =
         lead.submit(

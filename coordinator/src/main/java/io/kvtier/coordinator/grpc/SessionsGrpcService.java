@@ -139,7 +139,11 @@ public final class SessionsGrpcService extends SessionsImplBase {
     SessionLimits.requireGeometry(request.hasGeometry(), request.getGeometry());
     requireInRange("length of token_ids", request.getTokenIdsCount(), 1, GeometryLimits.TOKENS_MAX);
     PrefixChain chain =
-        Prompts.chain(Tenant.current(), request.getGeometry(), request.getTokenIdsList());
+        Prompts.chain(
+            Tenant.current(),
+            request.getGeometry(),
+            request.getTokenIdsCount(),
+            request::getTokenIds);
     return LookupPrefixResponse.newBuilder()
         .setTokens(prompts.storedTokens(chain, request.getGeometry()))
         .build();

@@ -3,6 +3,7 @@ package io.kvtier.coordinator.grpc;
 import io.grpc.ManagedChannel;
 import io.kvtier.KvtierException;
 import io.kvtier.KvtierException.Code;
+import io.kvtier.coordinator.membership.NodeTable;
 import io.kvtier.rpc.Channels;
 import java.util.ArrayList;
 import java.util.Iterator;
@@ -15,7 +16,8 @@ import java.util.Map;
  * beyond that the one that has been unused longest is closed, never one in use. Thread-safe.
  */
 final class WorkerChannels implements AutoCloseable {
-  static final int CHANNELS_MAX = 256;
+  /** One for each node that there may be. */
+  static final int CHANNELS_MAX = NodeTable.NODES_MAX;
 
   private static final class Entry {
     private final ManagedChannel channel;

@@ -13,7 +13,8 @@ import io.kvtier.v1.OpenRequest;
 import io.kvtier.v1.PlanMode;
 import io.kvtier.v1.SessionRecord;
 import io.kvtier.v1.SharedPrefix;
-import java.util.List;
+import java.util.Arrays;
+import java.util.function.IntUnaryOperator;
 
 /** What is stored of prompts. Thread-safe. */
 public final class Prompts {
@@ -23,10 +24,16 @@ public final class Prompts {
     this.tiers = tiers;
   }
 
-  /** The chain of a tenant's prompt. */
-  public static PrefixChain chain(String tenant, Geometry geometry, List<Integer> tokenIds) {
-    return PrefixChain.of(
-        tenant, Fingerprint.of(geometry.getModelFingerprint()), Ints.toArray(tokenIds));
+  /**
+   * The chain of a tenant's prompt.
+   *
+   * @param tokenIds tells each of the ids by its index: as a list every one would be an object
+   */
+  public static PrefixChain chain(
+      String tenant, Geometry geometry, int tokens, IntUnaryOperator tokenIds) {
+    int[] ids = new int[tokens];
+    Arrays.setAll(ids, tokenIds);
+    return PrefixChain.of(tenant, Fingerprint.of(geometry.getModelFingerprint()), ids);
   }
 
   /** First tokens of a chain whose pages are stored. */
@@ -39,7 +46,12 @@ public final class Prompts {
     if (request.getTokenIdsCount() == 0 || request.getMode() == PlanMode.PLAN_MODE_TAILORKV) {
       return SharedPrefix.getDefaultInstance();
     }
-    PrefixChain chain = chain(caller.tenant(), request.getGeometry(), request.getTokenIdsList());
+    PrefixChain chain =
+        chain(
+            caller.tenant(),
+            request.getGeometry(),
+            request.getTokenIdsCount(),
+            request::getTokenIds);
     return prefix(chain, chain.toByteString(), request.getTokenIdsCount(), request.getGeometry());
   }
 

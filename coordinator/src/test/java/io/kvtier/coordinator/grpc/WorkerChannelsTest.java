@@ -5,6 +5,7 @@ import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 import io.grpc.ManagedChannel;
 import io.kvtier.KvtierException;
+import io.kvtier.coordinator.membership.NodeTable;
 import org.junit.jupiter.api.Test;
 
 /** No call is made, so nothing needs to listen at these targets. */
@@ -35,6 +36,16 @@ final class WorkerChannelsTest {
         assertThat(a.channel().isShutdown()).isFalse();
       }
       assertThat(useOnce(channels, "b:1").isShutdown()).isFalse();
+    }
+  }
+
+  /** A coordinator calls all workers at once, and watches all tiers for good. */
+  @Test
+  void everyNodeThatThereMayBeHasAChannelAtATime() {
+    try (WorkerChannels channels = new WorkerChannels(WorkerChannels.CHANNELS_MAX)) {
+      for (int node = 0; node < NodeTable.NODES_MAX; node++) {
+        assertThat(channels.use("10.0.0.1:" + (1000 + node)).channel().isShutdown()).isFalse();
+      }
     }
   }
 

@@ -5,7 +5,6 @@ import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 import io.kvtier.KvtierException;
 import io.kvtier.KvtierException.Code;
-import io.kvtier.coordinator.log.LocalLog;
 import io.kvtier.coordinator.membership.NodeLeases;
 import io.kvtier.coordinator.metrics.CoordinatorMeters;
 import io.kvtier.coordinator.prefix.StoredPrefix;
@@ -20,8 +19,10 @@ import io.kvtier.v1.Role;
 import io.kvtier.v1.Session;
 import io.kvtier.v1.SessionRecord;
 import io.micrometer.core.instrument.simple.SimpleMeterRegistry;
+import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.HashSet;
+import java.util.List;
 import java.util.Map;
 import java.util.Set;
 import org.junit.jupiter.api.Test;
@@ -30,8 +31,9 @@ import org.junit.jupiter.api.Test;
 class SessionMoverTest {
   private static final String ID = "00000000-0000-0001-0000-000000000002";
 
+  private final TermedLog log = new TermedLog();
   private final Lead lead =
-      new Lead(new LocalLog(1), new Reservations(8), new NodeLeases(1000), () -> 0L, () -> 0L);
+      new Lead(log, new Reservations(8), new NodeLeases(1000), () -> 0L, () -> 0L);
   private final FakeWorkers workers = new FakeWorkers();
   private final CoordinatorMeters meters = new CoordinatorMeters(new SimpleMeterRegistry());
   private final SessionMover mover =
@@ -42,6 +44,7 @@ class SessionMoverTest {
     final Map<String, Long> epochs = new HashMap<>();
     final Set<String> answersLost = new HashSet<>();
     final Set<String> dead = new HashSet<>();
+    final List<String> detached = new ArrayList<>();
 
     @Override
     public AttachResponse attach(AttachRequest request) {
@@ -71,7 +74,10 @@ class SessionMoverTest {
     }
 
     @Override
-    public void detachLater(Session session, boolean keepPages) {}
+    public void detachLater(Session session, boolean keepPages) {
+      assertThat(keepPages).as("they are another worker's now").isTrue();
+      detached.add(session.getWorkerTarget() + " " + session.getEpoch());
+    }
   }
 
   private static final class NoPrefixes implements PrefixSource {
@@ -157,5 +163,21 @@ class SessionMoverTest {
     Session resumed = resume(1);
     assertThat(resumed.getWorkerTarget()).isEqualTo("a:1");
     assertThat(workers.epochs.get("a:1")).isEqualTo(resumed.getEpoch());
+  }
+
+  /** The worker left may live, and the one that took it must not keep what was not agreed on. */
+  @Test
+  void whoDoesNotHaveTheSessionIsTold() {
+    register("a");
+    register("b");
+    open();
+    workers.dead.add("a:1");
+    log.fails = true;
+    assertThatThrownBy(() -> resume(1)).isInstanceOf(KvtierException.class);
+    assertThat(workers.detached).containsExactly("b:1 2");
+    log.fails = false;
+    Session moved = resume(1);
+    assertThat(moved.getEpoch()).isEqualTo(3);
+    assertThat(workers.detached).containsExactly("b:1 2", "a:1 1");
   }
 }

@@ -6,6 +6,7 @@ import static org.assertj.core.api.Assertions.assertThatThrownBy;
 import com.google.protobuf.ByteString;
 import io.kvtier.KvtierException;
 import io.kvtier.KvtierException.Code;
+import io.kvtier.v1.Ancestor;
 import io.kvtier.v1.MoveSession;
 import io.kvtier.v1.Plan;
 import io.kvtier.v1.Session;
@@ -142,6 +143,32 @@ final class SessionTableTest {
     assertThat(table.sharesPrefix(first, "w2")).isTrue();
     table.end("a", 2);
     assertThat(table.sharesPrefix(first, "w2")).isFalse();
+  }
+
+  @Test
+  void aSessionsCurvesAreTakenInOnce() {
+    table.open(record("a", "w1"));
+    assertThat(table.markProfiled("a", 1)).isTrue();
+    assertThat(table.markProfiled("a", 1)).isFalse();
+  }
+
+  /** A worker counts who uses which page among the sessions that it has had from the first on. */
+  @Test
+  void pagesOfKinAreNeededUnlessBothAreWhereTheyWereOpened() {
+    SessionRecord parent = table.open(record("a", "w1"));
+    SessionRecord.Builder child = record("b", "w1").toBuilder();
+    child.getSessionBuilder().addAncestors(Ancestor.newBuilder().setSessionId("a").setTokens(64));
+    table.open(child.build());
+    table.open(record("c", "w2"));
+    assertThat(table.pagesNeeded(parent)).isFalse();
+    table.move(move("b", 1, 2, "w1", ""));
+    assertThat(table.pagesNeeded(parent)).as("the child was read back from them").isTrue();
+    assertThat(table.pagesNeeded(table.get("b"))).isTrue();
+    table.end("b", 2);
+    assertThat(table.pagesNeeded(parent)).as("others are no kin").isFalse();
+    SessionRecord moved = table.move(move("a", 1, 2, "w1", ""));
+    table.open(child.build());
+    assertThat(table.pagesNeeded(moved)).as("the parent was").isTrue();
   }
 
   /** Counts per worker must equal a recount, whatever the order of calls. */

@@ -4,6 +4,8 @@ import static org.assertj.core.api.Assertions.assertThat;
 
 import io.kvtier.v1.Applied;
 import io.kvtier.v1.Command;
+import io.kvtier.v1.EndPin;
+import io.kvtier.v1.PinRecord;
 import io.kvtier.v1.SessionChangeKind;
 import io.kvtier.v1.SnapshotPart;
 import java.util.ArrayList;
@@ -92,6 +94,37 @@ final class ClusterStateTest {
       state.changes().after(before, 9).orElseThrow().forEach(c -> kinds.add(c.getKind()));
     }
     assertThat(kinds).hasSize(5);
+  }
+
+  private static Command pin(long nowMs, String id, long deadlineMs) {
+    PinRecord pin =
+        PinRecord.newBuilder().setPinId(id).setTenant("t").setDeadlineMs(deadlineMs).build();
+    return Command.newBuilder().setNowMs(nowMs).setPin(pin).build();
+  }
+
+  private static Command endPin(long nowMs, String id) {
+    EndPin end = EndPin.newBuilder().setPinId(id).setTenant("t").build();
+    return Command.newBuilder().setNowMs(nowMs).setEndPin(end).build();
+  }
+
+  /** The next leader's clock may be behind: what was over stays so. */
+  @Test
+  void timeDoesNotRunBackwards() {
+    ClusterState state = new ClusterState();
+    assertThat(state.apply(pin(2000, "first", 5000)).hasPin()).isTrue();
+    assertThat(state.apply(pin(100, "second", 1500)).hasPin()).isTrue();
+    assertThat(state.apply(endPin(100, "second")).hasRefusal()).isTrue();
+    assertThat(state.apply(endPin(100, "first")).hasPin()).isTrue();
+  }
+
+  @Test
+  void pinsAreInASnapshot() {
+    ClusterState state = new ClusterState();
+    assertThat(state.apply(pin(1000, "p", 5000)).hasPin()).isTrue();
+    ClusterState restored = new ClusterState();
+    snapshot(state).forEach(restored::restore);
+    assertThat(restored.pins().list()).isEqualTo(state.pins().list()).hasSize(1);
+    assertThat(restored.apply(endPin(2000, "p")).hasPin()).isTrue();
   }
 
   private static List<SnapshotPart> timeless(List<SnapshotPart> parts) {

@@ -2,6 +2,7 @@ package io.kvtier.deploy.command;
 
 import io.kvtier.gpuworker.GpuWorker;
 import io.kvtier.gpuworker.GpuWorkerConfig;
+import io.kvtier.gpuworker.grpc.Rehearsal;
 import java.time.Duration;
 import java.util.concurrent.Callable;
 import org.jspecify.annotations.Nullable;
@@ -49,6 +50,13 @@ public final class GpuWorkerCommand implements Callable<Integer> {
               + " ${DEFAULT-VALUE})")
   private Duration leaseTtl = Duration.ZERO;
 
+  @Option(
+      names = "--no-rehearsal",
+      description =
+          "do not serve a session to itself behind the start, which takes seconds of a core; the"
+              + " first sessions are slower then")
+  private boolean noRehearsal;
+
   @Override
   public Integer call() throws InterruptedException {
     GpuWorker worker =
@@ -64,6 +72,9 @@ public final class GpuWorkerCommand implements Callable<Integer> {
             DeviceOptions::tell);
     System.out.printf("gpu-worker ready at %s (pages at %s)%n", worker.target(), worker.opsUrl());
     System.out.printf("attention on %s%n", worker.deviceName());
+    if (!noRehearsal) {
+      Rehearsal.start();
+    }
     Running.untilSignal(worker, worker::traceSummary);
     return 0;
   }

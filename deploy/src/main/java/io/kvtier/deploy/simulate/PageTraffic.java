@@ -46,7 +46,11 @@ final class PageTraffic {
 
   private Rendezvous view = new Rendezvous(0, List.of());
   private PageRanking ranking = (key, countMax) -> new int[0];
+
+  /** In the order of the members that pages go to, and of all. */
   private NodeHealth[] health = {};
+
+  private NodeHealth[] everyonesHealth = {};
 
   PageTraffic(
       Parts parts,
@@ -74,10 +78,14 @@ final class PageTraffic {
   void members(Rendezvous now) {
     view = now;
     ranking = parts.ranking().apply(now);
-    health =
-        now.nodes().stream()
-            .map(id -> healthById.computeIfAbsent(id, _ -> new NodeHealth()))
-            .toArray(NodeHealth[]::new);
+    health = healthOf(now.nodes());
+    everyonesHealth = healthOf(now.everyone());
+  }
+
+  private NodeHealth[] healthOf(List<String> ids) {
+    return ids.stream()
+        .map(id -> healthById.computeIfAbsent(id, _ -> new NodeHealth()))
+        .toArray(NodeHealth[]::new);
   }
 
   Rendezvous view() {
@@ -164,11 +172,15 @@ final class PageTraffic {
   /** Reads pages; which were served. */
   boolean[] read(WorkerNode worker, List<PageKey> keys) {
     boolean[] served = new boolean[keys.size()];
-    int[][] rankings = rankings(keys);
-    if (rankings.length == 0 || rankings[0].length == 0) {
+    int[][] sources =
+        keys.stream()
+            .map(key -> view.sources(key, config.replicas(), config.nodesMax()))
+            .toArray(int[][]::new);
+    if (sources.length == 0 || sources[0].length == 0) {
       return served;
     }
-    ReadCourse course = new ReadCourse(rankings, health, config, hedges, counts);
+    int homes = Math.min(config.replicas(), view.nodes().size());
+    ReadCourse course = new ReadCourse(sources, homes, everyonesHealth, config, hedges, counts);
     ArrayDeque<ReadCourse.Ask> todo = new ArrayDeque<>(course.begin(time.nowNs()));
     while (!todo.isEmpty()) {
       ReadCourse.Ask ask = todo.remove();
@@ -188,7 +200,7 @@ final class PageTraffic {
       List<PageKey> keys,
       boolean[] served,
       ArrayDeque<ReadCourse.Ask> todo) {
-    TierNode tier = tier(view.nodes().get(ask.node()));
+    TierNode tier = tier(view.everyone().get(ask.node()));
     try {
       while (ask.given() < ask.size()) {
         int index = ask.key(ask.given());
@@ -210,35 +222,29 @@ final class PageTraffic {
   void hold(WorkerNode worker, List<PageKey> keys) {
     if (!keys.isEmpty()) {
       worker.repairs().hold(keys);
-      atEach(view.nodes(), tier -> worker.hold(tier, keys));
+      atEach(view.everyone(), tier -> worker.hold(tier, keys));
     }
   }
 
-  /** Lets pages go at every member, those that drain included; whether all have heard it. */
+  /** Lets pages go at every member; whether all have heard it. */
   @CanIgnoreReturnValue
   boolean letGo(WorkerNode worker, List<PageKey> keys) {
     worker.repairs().letGo(keys);
-    return keys.isEmpty() || atEach(everyone(), tier -> worker.letGo(tier, keys));
+    return keys.isEmpty() || atEach(view.everyone(), tier -> worker.letGo(tier, keys));
   }
 
-  /** Deletes pages at every member, those that drain included; whether all have heard it. */
+  /** Deletes pages at every member; whether all have heard it. */
   boolean delete(WorkerNode worker, List<PageKey> keys) {
     if (keys.isEmpty()) {
       return true;
     }
     worker.repairs().forget(keys);
     return atEach(
-        everyone(),
+        view.everyone(),
         tier -> {
           worker.release(tier, keys);
           tier.deleteAll(keys);
         });
-  }
-
-  private List<String> everyone() {
-    List<String> all = new ArrayList<>(view.nodes());
-    all.addAll(view.draining());
-    return all;
   }
 
   /** Does something at some nodes; whether all have done it. */

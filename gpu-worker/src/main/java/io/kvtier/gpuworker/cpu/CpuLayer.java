@@ -242,7 +242,10 @@ final class CpuLayer implements DeviceLayer {
   @Override
   public DeviceLayer fork() {
     CpuLayer fork = new CpuLayer(layer, shape, memory, workshop, exact.copy(memory));
-    pages.forEach(page -> fork.pages.add(page.share()));
+    fork.pages.addAll(pages);
+    pages.forEach(page -> {
+      var _ = page.share();
+    });
     for (int head = 0; head < heads.length; head++) {
       fork.heads[head].share(heads[head]);
     }

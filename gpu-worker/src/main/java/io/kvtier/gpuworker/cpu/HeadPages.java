@@ -127,11 +127,23 @@ final class HeadPages {
     newCodes.forEach(this::addCodes);
   }
 
-  /** Holds what another layer's head holds. */
+  /** Holds what another layer's head holds; has held nothing so far. */
   void share(HeadPages other) {
     residence = other.residence;
-    other.sketches.forEach(slot -> addSketch(slot.retain()));
-    other.codes.forEach(slot -> addCodes(slot.retain()));
+    // What is known of their contents is copied: a fork reads none of them.
+    sketchAddresses = other.sketchAddresses.clone();
+    codesAddresses = other.codesAddresses.clone();
+    squareScales = other.squareScales.clone();
+    retainAll(other.sketches, sketches);
+    retainAll(other.codes, codes);
+    bytes = other.bytes;
+  }
+
+  private static void retainAll(List<DeviceSlot> from, List<DeviceSlot> to) {
+    to.addAll(from);
+    from.forEach(slot -> {
+      var _ = slot.retain();
+    });
   }
 
   private void addSketch(DeviceSlot slot) {

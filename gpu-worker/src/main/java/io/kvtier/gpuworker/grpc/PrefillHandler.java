@@ -99,12 +99,16 @@ final class PrefillHandler extends ReplyStream<PrefillRequest, PrefillResponse> 
   }
 
   private PrefillResponse finish(WorkerSession session, PrefillFinish finish) {
-    Plan plan = session.finish(finish.getTokens(), planMaker);
+    Plan plan = session.finish(finish.getTokens(), finish.getAhead(), planMaker);
     finished = true;
-    return acknowledge(session, 0, finish.getTokens())
-        .setPlan(plan)
-        .setBytes(session.bytes(session.deviceBytes()))
-        .build();
+    PrefillResponse.Builder answer =
+        acknowledge(session, 0, finish.getTokens())
+            .setPlan(plan)
+            .setBytes(session.bytes(session.deviceBytes()));
+    for (int layer = 0; layer < session.info().getGeometry().getLayers(); layer++) {
+      answer.addLayerDurableTokens(session.durableTokens(layer));
+    }
+    return answer.build();
   }
 
   private static PrefillResponse.Builder acknowledge(WorkerSession session, int layer, int have) {

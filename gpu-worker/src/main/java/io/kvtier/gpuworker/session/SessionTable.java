@@ -8,7 +8,6 @@ import io.kvtier.gpuworker.trace.StepListener;
 import io.kvtier.page.PageKey;
 import io.kvtier.v1.Session;
 import io.kvtier.v1.SessionRef;
-import java.util.ArrayDeque;
 import java.util.Comparator;
 import java.util.HashMap;
 import java.util.LinkedHashMap;
@@ -17,7 +16,6 @@ import java.util.Map;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
 import java.util.concurrent.TimeUnit;
-import java.util.logging.Logger;
 import org.jspecify.annotations.Nullable;
 
 /**
@@ -25,8 +23,6 @@ import org.jspecify.annotations.Nullable;
  * pages stay, so that they can be resumed elsewhere. Safe for any number of threads.
  */
 public final class SessionTable implements AutoCloseable {
-  private static final Logger LOG = Logger.getLogger(SessionTable.class.getName());
-  private static final int UNDELETED_MAX = 1024;
 
   private final AttentionDevice device;
   private final SessionTiers tiers;
@@ -39,7 +35,7 @@ public final class SessionTable implements AutoCloseable {
   /** Sessions being attached; false: detached already. */
   private final Map<String, Boolean> attaching = new HashMap<>();
 
-  private final ArrayDeque<WorkerSession> undeleted = new ArrayDeque<>();
+  private final Unsettled unsettled = new Unsettled(background);
   private boolean closed;
 
   /**
@@ -186,14 +182,9 @@ public final class SessionTable implements AutoCloseable {
     if (session != null) {
       closeOrKeep(session, keepPages);
     }
-    WorkerSession again = nextUndeleted();
-    if (again != null) {
-      // Closed already: what it was closed for is tried again.
-      closeOrKeep(again, false);
-    }
   }
 
-  /** A session whose pages the tier does not delete now is tried again with a later detach. */
+  /** A session whose pages the tier does not delete, or let go, now is tried again by itself. */
   private void closeOrKeep(WorkerSession session, boolean keepPages) {
     try {
       if (keepPages) {
@@ -202,19 +193,13 @@ public final class SessionTable implements AutoCloseable {
         session.close();
       }
     } catch (KvtierException e) {
-      LOG.warning(
-          "pages of session %s are not deleted from the tier yet: %s"
-              .formatted(session.info().getSessionId(), e.getMessage()));
-      synchronized (this) {
-        if (undeleted.size() < UNDELETED_MAX) {
-          undeleted.add(session);
-        }
-      }
+      unsettled.add(session, e);
     }
   }
 
-  private synchronized @Nullable WorkerSession nextUndeleted() {
-    return undeleted.poll();
+  /** Sessions that have ended and whose pages the tier has not deleted yet. */
+  int unsettled() {
+    return unsettled.size();
   }
 
   /**
@@ -278,6 +263,7 @@ public final class SessionTable implements AutoCloseable {
       open = List.copyOf(sessions.values());
       sessions.clear();
     }
+    unsettled.close();
     RuntimeException failed = null;
     for (WorkerSession session : open) {
       try {

@@ -225,16 +225,24 @@ public final class WorkerSession {
     });
   }
 
-  /**
-   * Waits until all pages are stored, makes the plan and brings the dense heads' codes onto the
-   * device.
-   */
+  /** Waits until all pages are stored, then as {@link #finish(int, boolean, PlanMaker)}. */
   public Plan finish(int tokens, PlanMaker planMaker) {
+    return finish(tokens, false, planMaker);
+  }
+
+  /**
+   * Makes the plan and brings the dense heads' codes onto the device.
+   *
+   * @param ahead whether not to wait until all pages are stored
+   */
+  public Plan finish(int tokens, boolean ahead, PlanMaker planMaker) {
     return whileOpen(() ->
         layers.whileStill(() -> {
           requireInRange("tokens", Integer.toUnsignedLong(tokens), 1, info.getTokensMax());
           layers.requireTokens(tokens);
-          writeBehind.flush();
+          if (!ahead) {
+            writeBehind.flush();
+          }
           Plan made =
               info.hasPlan()
                   ? info.getPlan()

@@ -15,6 +15,10 @@ import io.kvtier.v1.Plan;
 import io.kvtier.v1.Session;
 import java.util.Arrays;
 import java.util.List;
+import java.util.concurrent.CountDownLatch;
+import java.util.concurrent.ExecutorService;
+import java.util.concurrent.Executors;
+import java.util.concurrent.TimeUnit;
 import java.util.stream.IntStream;
 import org.junit.jupiter.api.Test;
 
@@ -101,7 +105,8 @@ class WorkerSessionTest extends SessionFixture {
   }
 
   @Test
-  void closingFreesTheDeviceWhateverTheTierDoesAndDeletesThePagesLater() {
+  void closingFreesTheDeviceWhateverTheTierDoesAndThePagesAreDeletedByThemselves()
+      throws InterruptedException {
     SessionTable table =
         new SessionTable(
             device, id -> tier, 4, new SessionLimits(1 << 20, 2_000_000_000L), StepListener.NONE);
@@ -119,10 +124,50 @@ class WorkerSessionTest extends SessionFixture {
     table.detach(info.getSessionId());
     assertThat(device.memory().bytesUsed()).isZero();
     assertThat(tier.pages).hasSize(12);
+    assertThat(table.unsettled()).isEqualTo(1);
     tier.fault = Fault.NONE;
-    table.detach("another");
-    assertThat(tier.pages).isEmpty();
+    long deadlineNs = System.nanoTime() + TimeUnit.SECONDS.toNanos(20);
+    while (!tier.pages.isEmpty() && System.nanoTime() < deadlineNs) {
+      TimeUnit.MILLISECONDS.sleep(5);
+    }
+    assertThat(tier.pages).as("nobody calls the table any more").isEmpty();
     table.close();
+    assertThat(table.unsettled()).isZero();
+  }
+
+  /** What is durable is told as it is; dense heads take their codes from pages on their way. */
+  @Test
+  void aPromptMayBeFinishedAheadOfItsPages() throws InterruptedException {
+    tier.puts = new CountDownLatch(1);
+    ExecutorService threads = Executors.newVirtualThreadPerTaskExecutor();
+    Session info = info(HeadClass.HEAD_CLASS_DENSE, 0);
+    WorkerSession session = open(info, threads);
+    float[] rows = gaussian(400 * KV_ROW);
+    for (int layer = 0; layer < 2; layer++) {
+      assertThat(session.append(layer, 0, 400, rows, rows)).isEqualTo(400);
+    }
+    assertThat(session.finish(400, true, (i, t, c, f, d) -> i.getPlan())).isEqualTo(info.getPlan());
+    refused(Code.DEADLINE, () -> session.finish(400, (i, t, c, f, d) -> i.getPlan()));
+    float[] query = gaussian(Q_ROW);
+    float[] output = step(session, 400, query).output();
+    assertThat(session.durableTokens(0)).isZero();
+    assertThat(tier.pages).isEmpty();
+    tier.puts.countDown();
+    long deadlineNs = System.nanoTime() + TimeUnit.SECONDS.toNanos(20);
+    while (session.durableTokens(1) < 5 * 64 && System.nanoTime() < deadlineNs) {
+      TimeUnit.MILLISECONDS.sleep(5);
+    }
+    assertThat(session.durableTokens(0)).isEqualTo(5 * 64);
+    assertThat(session.durableTokens(1)).isEqualTo(5 * 64);
+    WorkerSession other = open(info(HeadClass.HEAD_CLASS_DENSE, 0));
+    for (int layer = 0; layer < 2; layer++) {
+      assertThat(other.append(layer, 0, 400, rows, rows)).isEqualTo(400);
+    }
+    assertThat(other.finish(400, (i, t, c, f, d) -> i.getPlan())).isEqualTo(info.getPlan());
+    assertThat(step(other, 400, query).output()).isEqualTo(output);
+    other.close();
+    session.close();
+    threads.close();
   }
 
   @Test
