@@ -38,7 +38,7 @@ import org.junit.jupiter.api.io.TempDir;
  * The shipped model decodes on a cluster of three coordinators, two workers and three tiers, all
  * processes, of which one or two are killed at a random point of each decode.
  */
-@Timeout(value = 30, unit = TimeUnit.MINUTES)
+@Timeout(value = 2, unit = TimeUnit.HOURS)
 class KillsIT {
   private static final int PROMPT = 1024;
   private static final int GENERATED = 80;
