@@ -81,6 +81,15 @@ class FailoverIT {
     void at(int step, int layer) throws Exception;
   }
 
+  /** What a session gives that nothing happens to. */
+  private List<float[]> faultFree(Synthetic model, float[][][] queries) throws Exception {
+    KvSession session = client.open(options());
+    model.prefill(session, TOKENS);
+    List<float[]> outputs = decode(model, session, queries, 0, STEPS, (step, layer) -> {});
+    session.close();
+    return outputs;
+  }
+
   private static List<float[]> decode(
       Synthetic model, KvSession session, float[][][] queries, int from, int to, Fault fault)
       throws Exception {
@@ -148,10 +157,7 @@ class FailoverIT {
     start(1, 2);
     Synthetic model = new Synthetic(22, TOKENS_MAX);
     float[][][] queries = queries(model);
-    KvSession control = client.open(options());
-    model.prefill(control, TOKENS);
-    List<float[]> expected = decode(model, control, queries, 0, STEPS, (step, layer) -> {});
-    control.close();
+    List<float[]> expected = faultFree(model, queries);
     KvSession session = client.open(options());
     try (PrefillStream stream = session.prefill()) {
       for (int layer = 0; layer < LAYERS; layer++) {
@@ -175,10 +181,7 @@ class FailoverIT {
     start(1, 2);
     Synthetic model = new Synthetic(26, TOKENS_MAX);
     float[][][] queries = queries(model);
-    KvSession control = client.open(options());
-    model.prefill(control, TOKENS);
-    List<float[]> expected = decode(model, control, queries, 0, STEPS, (step, layer) -> {});
-    control.close();
+    List<float[]> expected = faultFree(model, queries);
     KvSession session = client.open(options());
     try (PrefillStream stream = session.prefill()) {
       for (int layer = 0; layer < LAYERS; layer++) {

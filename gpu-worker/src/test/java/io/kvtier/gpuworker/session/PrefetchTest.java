@@ -9,7 +9,6 @@ import io.kvtier.v1.Plan;
 import io.kvtier.v1.Session;
 import java.util.ArrayList;
 import java.util.List;
-import java.util.concurrent.AbstractExecutorService;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.TimeUnit;
@@ -22,7 +21,7 @@ class PrefetchTest extends SessionFixture {
   private static final long TIMEOUT_NS = TimeUnit.MILLISECONDS.toNanos(200);
 
   /** Runs work at once, but what it is told to run otherwise. */
-  private static final class Told extends AbstractExecutorService {
+  private static final class Told extends EndlessExecutor {
     /** Ways to run tasks to come, the next one's first. */
     final List<Way> ways = new ArrayList<>();
 
@@ -38,29 +37,6 @@ class PrefetchTest extends SessionFixture {
       } else {
         ways.removeFirst().run(task);
       }
-    }
-
-    @Override
-    public void shutdown() {}
-
-    @Override
-    public List<Runnable> shutdownNow() {
-      return List.of();
-    }
-
-    @Override
-    public boolean isShutdown() {
-      return false;
-    }
-
-    @Override
-    public boolean isTerminated() {
-      return false;
-    }
-
-    @Override
-    public boolean awaitTermination(long timeout, TimeUnit unit) {
-      return true;
     }
   }
 

@@ -9,8 +9,6 @@ import io.kvtier.v1.Plan;
 import io.kvtier.v1.Session;
 import java.util.ArrayList;
 import java.util.List;
-import java.util.concurrent.AbstractExecutorService;
-import java.util.concurrent.TimeUnit;
 import org.junit.jupiter.api.Test;
 
 /** What steps fetch, what a hint has brought before, and what stays for later. */
@@ -132,7 +130,7 @@ class StepFetchesTest extends SessionFixture {
   }
 
   /** Runs work at once, or keeps it until it is run. */
-  private static final class Held extends AbstractExecutorService {
+  private static final class Held extends EndlessExecutor {
     private final List<Runnable> kept = new ArrayList<>();
     private boolean holds;
 
@@ -143,29 +141,6 @@ class StepFetchesTest extends SessionFixture {
       } else {
         task.run();
       }
-    }
-
-    @Override
-    public void shutdown() {}
-
-    @Override
-    public List<Runnable> shutdownNow() {
-      return List.of();
-    }
-
-    @Override
-    public boolean isShutdown() {
-      return false;
-    }
-
-    @Override
-    public boolean isTerminated() {
-      return false;
-    }
-
-    @Override
-    public boolean awaitTermination(long timeout, TimeUnit unit) {
-      return true;
     }
   }
 
