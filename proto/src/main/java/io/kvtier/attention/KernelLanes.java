@@ -102,6 +102,10 @@ final class KernelLanes {
         .mul(0x1p112f);
   }
 
+  static FloatVector floats(short[] numbers, int at) {
+    return (FloatVector) ShortVector.fromArray(S, numbers, at).castShape(F, 0);
+  }
+
   static FloatVector bf16(long address) {
     return ((IntVector)
             ShortVector.fromMemorySegment(S, OffHeap.ALL, address, LITTLE_ENDIAN).castShape(I, 0))

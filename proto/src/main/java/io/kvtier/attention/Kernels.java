@@ -93,6 +93,12 @@ public interface Kernels {
    */
   void touchPages(long[] pages, int from, int to, int at, int length, Scratch scratch);
 
+  /**
+   * Asks memory for the lines of {@code length} bytes that will be read soon, without waiting; they
+   * need not exist.
+   */
+  void prefetch(long address, int length);
+
   /** The largest of {@code count} scores; -∞ for none. */
   float max(float[] scores, int at, int count);
 

@@ -197,6 +197,9 @@ final class ScalarKernels implements Kernels {
   }
 
   @Override
+  public void prefetch(long address, int length) {}
+
+  @Override
   public void touchPages(long[] pages, int from, int to, int at, int length, Scratch scratch) {}
 
   @Override

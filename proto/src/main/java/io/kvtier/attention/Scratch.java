@@ -20,6 +20,9 @@ public final class Scratch {
   /** Sums of table entries: {@code [group][64]}. */
   final short[] sums;
 
+  /** The same in the order of tokens. */
+  final short[] ordered;
+
   /** fp16 values as fp32: scales or a mean. */
   final float[] halves;
 
@@ -48,6 +51,7 @@ public final class Scratch {
     this.codes = new byte[headDim / 2 * TOKENS];
     this.words = new int[wordRoom(headDim)];
     this.sums = new short[group * TOKENS];
+    this.ordered = new short[group * TOKENS];
     this.halves = new float[Math.max(TOKENS, headDim)];
     this.scores = new float[group * TOKENS];
     this.lanes = new float[group * LANES_MAX];

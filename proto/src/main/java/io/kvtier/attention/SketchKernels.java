@@ -3,7 +3,6 @@ package io.kvtier.attention;
 import static io.kvtier.page.PageLayout.TOKENS;
 import static java.nio.ByteOrder.LITTLE_ENDIAN;
 import static jdk.incubator.vector.VectorOperators.F2I;
-import static jdk.incubator.vector.VectorOperators.GT;
 import static jdk.incubator.vector.VectorOperators.I2B;
 import static jdk.incubator.vector.VectorOperators.LSHL;
 import static jdk.incubator.vector.VectorOperators.LSHR;
@@ -32,13 +31,6 @@ final class SketchKernels {
   private static final VectorSpecies<Byte> FEW =
       VectorSpecies.of(byte.class, VectorShape.forBitSize(Math.max(64, 8 * LANES)));
 
-  /** Half as many ints, and as many shorts. */
-  private static final VectorSpecies<Integer> HALF_INTS =
-      VectorSpecies.of(int.class, VectorShape.forBitSize(F.vectorBitSize() / 2));
-
-  private static final VectorSpecies<Short> HALF =
-      VectorSpecies.of(short.class, VectorShape.forBitSize(F.vectorBitSize() / 4));
-
   private static final int TABLE = GroupQuery.TABLE_BYTES;
 
   /** {@code [4][16]}: the sign that bit i of a table's index gives its dimension. */
@@ -54,8 +46,13 @@ final class SketchKernels {
 
   private static final float LOG2_E = 1.442695f;
 
-  /** Of 2: e^87. */
-  private static final float EXPONENT_MAX = 125.5f;
+  /** Added to exponents of 2, so that they are above 0. */
+  private static final float BIAS = 126;
+
+  /** Least and largest exponent, of e^-87 and e^87. */
+  private static final int LEAST_BITS = Float.floatToRawIntBits(BIAS - 125.5f);
+
+  private static final int MOST_BITS = Float.floatToRawIntBits(BIAS + 125.5f);
 
   /** Adding 1.5 x 2^23 leaves the nearest integer in the low bits. */
   private static final float ROUND = 12582912f;
@@ -219,10 +216,24 @@ final class SketchKernels {
   }
 
   /**
-   * {@code (sum x step + bias) x scale + mean} of a page's tokens for query {@code g}. The sums
-   * come as two vectors for each vector of bytes: whole shorts added up, of which the upper byte is
-   * the odd token's, then the odd tokens' alone.
+   * Brings sums into the order of tokens. They come as two vectors for each vector of bytes: whole
+   * shorts added up, of which the upper byte is the odd token's, then the odd tokens' alone.
+   *
+   * @param count sums, whole pages
    */
+  static void order(short[] sums, int count, short[] ordered) {
+    for (int pair = 0; pair < count / 2; pair += LANES) {
+      int at = pair / SHORTS.length() * B.length() + pair % SHORTS.length();
+      ShortVector both = ShortVector.fromArray(KernelLanes.S, sums, at);
+      ShortVector odd = ShortVector.fromArray(KernelLanes.S, sums, at + SHORTS.length());
+      ShortVector even = both.sub(odd.lanewise(LSHL, 8));
+      IntVector wideEven = (IntVector) even.castShape(KernelLanes.I, 0);
+      IntVector wideOdd = (IntVector) odd.castShape(KernelLanes.I, 0);
+      wideEven.or(wideOdd.lanewise(LSHL, 16)).reinterpretAsShorts().intoArray(ordered, 2 * pair);
+    }
+  }
+
+  /** {@code (sum x step + bias) x scale + mean} of a page's tokens for query {@code g}. */
   static void scores(
       short[] sums, int g, float step, float bias, float[] scales, float mean, float[] scores) {
     FloatVector steps = FloatVector.broadcast(F, step);
@@ -230,16 +241,8 @@ final class SketchKernels {
     FloatVector means = FloatVector.broadcast(F, mean);
     int at = g * TOKENS;
     for (int t = 0; t < TOKENS; t += LANES) {
-      // Lane i of these is the pair of tokens (2i, 2i + 1) of its vector of bytes.
-      int pairs = at + t / B.length() * B.length() + t % B.length() / 2;
-      ShortVector both = ShortVector.fromArray(HALF, sums, pairs);
-      ShortVector odd = ShortVector.fromArray(HALF, sums, pairs + SHORTS.length());
-      ShortVector even = both.sub(odd.lanewise(LSHL, 8));
-      IntVector wideEven = (IntVector) even.castShape(HALF_INTS, 0);
-      IntVector wideOdd = (IntVector) odd.castShape(HALF_INTS, 0);
-      ShortVector ordered = wideEven.or(wideOdd.lanewise(LSHL, 16)).reinterpretAsShorts();
-      FloatVector sum = (FloatVector) ordered.castShape(F, 0);
-      sum.fma(steps, biases)
+      KernelLanes.floats(sums, at + t)
+          .fma(steps, biases)
           .fma(FloatVector.fromArray(F, scales, t), means)
           .intoArray(scores, at + t);
     }
@@ -266,32 +269,26 @@ final class SketchKernels {
       int lanesAt) {
     FloatVector steps = FloatVector.broadcast(F, step * LOG2_E);
     FloatVector biases = FloatVector.broadcast(F, bias * LOG2_E);
-    FloatVector means = FloatVector.broadcast(F, mean * LOG2_E);
-    FloatVector highest = FloatVector.broadcast(F, EXPONENT_MAX);
-    FloatVector lowest = FloatVector.broadcast(F, -EXPONENT_MAX);
+    FloatVector means = FloatVector.broadcast(F, mean * LOG2_E + BIAS);
     FloatVector total = FloatVector.zero(F);
     for (int t = 0; t < TOKENS; t += LANES) {
-      int pairs = sumsAt + t / B.length() * B.length() + t % B.length() / 2;
-      ShortVector both = ShortVector.fromArray(HALF, sums, pairs);
-      ShortVector odd = ShortVector.fromArray(HALF, sums, pairs + SHORTS.length());
-      ShortVector even = both.sub(odd.lanewise(LSHL, 8));
-      IntVector wideEven = (IntVector) even.castShape(HALF_INTS, 0);
-      IntVector wideOdd = (IntVector) odd.castShape(HALF_INTS, 0);
-      ShortVector ordered = wideEven.or(wideOdd.lanewise(LSHL, 16)).reinterpretAsShorts();
-      FloatVector sum = (FloatVector) ordered.castShape(F, 0);
-      FloatVector z = sum.fma(steps, biases).fma(FloatVector.fromArray(F, scales, t), means);
-      // Compare and blend: min and max of floats cost several times as much, for the sake of NaN.
-      z = z.blend(highest, z.compare(GT, highest));
-      z = lowest.blend(z, z.compare(GT, lowest));
-      FloatVector shifted = z.add(ROUND);
-      FloatVector f = z.sub(shifted.sub(ROUND));
+      FloatVector exponent =
+          KernelLanes.floats(sums, sumsAt + t)
+              .fma(steps, biases)
+              .fma(FloatVector.fromArray(F, scales, t), means);
+      // As integers, since min and max of floats cost several times as much, for the sake of NaN:
+      // what is below 0 is so as an integer too, and the rest is in the same order.
+      FloatVector within =
+          exponent.reinterpretAsInts().max(LEAST_BITS).min(MOST_BITS).reinterpretAsFloats();
+      FloatVector shifted = within.add(ROUND);
+      FloatVector f = within.sub(shifted.sub(ROUND));
       FloatVector p =
           FloatVector.broadcast(F, P3)
               .fma(f, FloatVector.broadcast(F, P2))
               .fma(f, FloatVector.broadcast(F, P1))
               .fma(f, FloatVector.broadcast(F, P0));
       IntVector bits = p.reinterpretAsInts().add(shifted.reinterpretAsInts().lanewise(LSHL, 23));
-      IntVector rounded = bits.add(0x8000).and(0xFFFF_0000);
+      IntVector rounded = bits.add(0x8000 - ((int) BIAS << 23)).and(0xFFFF_0000);
       ((ShortVector) rounded.lanewise(LSHR, 16).castShape(KernelLanes.S, 0))
           .intoArray(weights, weightsAt + t);
       total = total.add(rounded.reinterpretAsFloats());

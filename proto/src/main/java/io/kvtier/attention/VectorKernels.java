@@ -18,7 +18,7 @@ final class VectorKernels implements Kernels {
 
   @Override
   public String description() {
-    return Vectors.description();
+    return Vectors.description() + (Prefetch.available() ? ", memory asked ahead" : "");
   }
 
   @Override
@@ -30,16 +30,15 @@ final class VectorKernels implements Kernels {
   public void sketchScores(
       GroupQuery query, HeadOffsets at, long sketch, int planes, Scratch scratch, float[] scores) {
     sum(query, at, sketch, planes, scratch);
-    float factor = planes == 1 ? GroupQuery.SIGN_ALONE / GroupQuery.SIGN_WEIGHT : 1;
     for (int g = 0; g < query.group(); g++) {
-      float coarse = planes == 1 ? 0 : query.bias[2 * g + 1];
-      float step = query.step[g] * factor;
-      float bias = query.bias[2 * g] * factor + coarse;
-      SketchKernels.scores(scratch.sums, g, step, bias, scratch.halves, scratch.scaled[g], scores);
+      float step = query.scoreStep(g, planes);
+      float bias = query.scoreBias(g, planes);
+      SketchKernels.scores(
+          scratch.ordered, g, step, bias, scratch.halves, scratch.scaled[g], scores);
     }
   }
 
-  /** Leaves table sums in the scratch, mean scores in its scaled, key scales in its halves. */
+  /** Leaves ordered sums in the scratch, mean scores in its scaled, key scales in its halves. */
   private static void sum(
       GroupQuery query, HeadOffsets at, long sketch, int planes, Scratch scratch) {
     int rows = planes * at.headDim() / 8;
@@ -50,6 +49,7 @@ final class VectorKernels implements Kernels {
         SketchKernels.sumOne(query, g, sketch + at.planes(), rows, scratch.sums);
       }
     }
+    SketchKernels.order(scratch.sums, query.group() * TOKENS, scratch.ordered);
     ScoreKernels.meanScores(query, sketch + at.keyMean(), scratch.lanes, scratch.scaled);
     ScoreKernels.halves(sketch + at.keyScales(), TOKENS, scratch.halves);
   }
@@ -70,20 +70,15 @@ final class VectorKernels implements Kernels {
       float[] meanScores,
       int pageAt) {
     sum(query, at, sketch, planes, scratch);
-    float factor = planes == 1 ? GroupQuery.SIGN_ALONE / GroupQuery.SIGN_WEIGHT : 1;
     for (int g = 0; g < query.group(); g++) {
-      float coarse = planes == 1 ? 0 : query.bias[2 * g + 1];
-      float step = query.step[g] * factor;
-      float bias = query.bias[2 * g] * factor + coarse;
       meanScores[pageAt + g] = scratch.scaled[g];
-      float mean = scratch.scaled[g] - references[referencesAt + g];
       SketchKernels.weights(
-          scratch.sums,
+          scratch.ordered,
           g * TOKENS,
-          step,
-          bias,
+          query.scoreStep(g, planes),
+          query.scoreBias(g, planes),
           scratch.halves,
-          mean,
+          scratch.scaled[g] - references[referencesAt + g],
           weights,
           g * stride + weightsAt,
           scratch.lanes,
@@ -158,6 +153,11 @@ final class VectorKernels implements Kernels {
   @Override
   public void touch(long address, int length, Scratch scratch) {
     scratch.touched += ScoreKernels.touch(address, length);
+  }
+
+  @Override
+  public void prefetch(long address, int length) {
+    Prefetch.lines(address, length);
   }
 
   @Override

@@ -64,6 +64,13 @@ public final class Candidates {
     return risen;
   }
 
+  /** Drops all but those that must survive, once no more come. True if the floors have risen. */
+  public boolean finish() {
+    boolean risen = count > keep;
+    compact();
+    return risen;
+  }
+
   /**
    * Raises the floor to what {@link #floorOfAll} of others says; unlike the own floor it drops
    * nothing that could win a tie.

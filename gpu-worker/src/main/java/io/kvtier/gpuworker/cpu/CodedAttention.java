@@ -134,6 +134,11 @@ final class CodedAttention {
   private void attendPage(
       HeadOffsets at, long sketch, long codes, long tokens, GroupSum sum, Tools tools) {
     kernels.exactScores(query, at, sketch, codes, tokens, tools.scratch, tools.scores);
+    addPage(at, sketch, codes, sum, tools);
+  }
+
+  /** Adds a page's values by its scores. */
+  private void addPage(HeadOffsets at, long sketch, long codes, GroupSum sum, Tools tools) {
     weigh(TOKENS, sum, tools);
     kernels.addValues(at, codes, group, tools.weights, tools.scratch, sum.rotated);
     addPageMean(sketch, at, sum, tools);
@@ -156,15 +161,28 @@ final class CodedAttention {
   void attendDense(int range, Tools tools) {
     GroupSum sum = Objects.requireNonNull(rangeSums[range]);
     sum.clear();
-    for (int page = range * RANGE; page < end(range); page++) {
+    int end = end(range);
+    for (int page = range * RANGE; page < end; page++) {
       long tokens = tokensOf(page);
+      long sketch = pages.sketchAddress(page);
       long codes = pages.codesAddress(page);
-      int values = at.valueCodes();
-      kernels.touch(codes + values, shape.codesBytes(residence) - values, tools.scratch);
+      // Values come while keys are scored, the next page's keys while values are added.
+      kernels.prefetch(codes + at.valueCodes(), shape.codesBytes(residence) - at.valueCodes());
       if (tokens != 0) {
-        attendPage(at, pages.sketchAddress(page), codes, tokens, sum, tools);
+        kernels.exactScores(query, at, sketch, codes, tokens, tools.scratch, tools.scores);
+      }
+      if (page + 1 < end) {
+        prefetchKeys(page + 1);
+      }
+      if (tokens != 0) {
+        addPage(at, sketch, codes, sum, tools);
       }
     }
+  }
+
+  private void prefetchKeys(int page) {
+    kernels.prefetch(pages.sketchAddress(page), shape.layout().lengthOf(residence.sketch()));
+    kernels.prefetch(pages.codesAddress(page) + at.fine(), at.valueCodes() - at.fine());
   }
 
   /** Adds up what of a range was not chosen: each page's mass times its mean value. */
@@ -178,6 +196,9 @@ final class CodedAttention {
       long[] sketches = pages.sketchAddresses();
       int bytes = Short.BYTES * shape.headDim();
       kernels.touchPages(sketches, page, to, at.valueMean(), bytes, tools.scratch);
+      for (int next = to; next < Math.min(end, to + TOUCHED); next++) {
+        kernels.prefetch(sketches[next] + at.valueMean(), bytes);
+      }
       kernels.addMeans(
           sketches,
           page,

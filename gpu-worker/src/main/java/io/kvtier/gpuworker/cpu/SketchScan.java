@@ -95,6 +95,9 @@ final class SketchScan {
       memory.references[range * group + g] = reference(g, first, tools);
     }
     for (int page = first; page < end(range); page++) {
+      if (page + 1 < end(range)) {
+        kernels.prefetch(pages.sketchAddress(page + 1), at.valueMean());
+      }
       scanPage(range, page, memory, tools);
       for (int g = 0; g < group; g++) {
         if (memory.pageTotals[page * group + g] > TOTAL_MAX) {
@@ -218,8 +221,7 @@ final class SketchScan {
       candidates.raise(Float.intBitsToFloat(memory.floorBits.get()));
       if (most >= candidates.floor) {
         if (candidates.makeRoom()) {
-          int bits = Float.floatToRawIntBits(candidates.floorOfAll);
-          memory.floorBits.accumulateAndGet(bits, Math::max);
+          tellFloor(candidates, memory);
         }
         candidates.count =
             kernels.candidates(
@@ -236,6 +238,15 @@ final class SketchScan {
                 candidates.count);
       }
     }
+    if (candidates.finish()) {
+      tellFloor(candidates, memory);
+    }
+  }
+
+  /** What cannot be chosen for one range's sake need not be collected in others. */
+  private static void tellFloor(Candidates candidates, PassMemory memory) {
+    int bits = Float.floatToRawIntBits(candidates.floorOfAll);
+    memory.floorBits.accumulateAndGet(bits, Math::max);
   }
 
   /** Chooses among all ranges' candidates. */

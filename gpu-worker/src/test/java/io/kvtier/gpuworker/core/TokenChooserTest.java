@@ -18,8 +18,13 @@ class TokenChooserTest {
   }
 
   private static Candidates collect(int keep, float[] masses, int from, int to) {
+    return collect(keep, 0, masses, from, to);
+  }
+
+  private static Candidates collect(int keep, float floor, float[] masses, int from, int to) {
     Candidates candidates = new Candidates();
     candidates.clear(keep, to - from);
+    candidates.raise(floor);
     for (int t = from; t < to; t++) {
       if (masses[t] >= candidates.floor) {
         candidates.makeRoom();
@@ -27,6 +32,9 @@ class TokenChooserTest {
         candidates.masses[candidates.count++] = masses[t];
       }
     }
+    boolean risen = candidates.finish();
+    assertThat(candidates.count).isLessThanOrEqualTo(keep);
+    assertThat(risen || candidates.floorOfAll == 0 || candidates.count == keep).isTrue();
     return candidates;
   }
 
@@ -42,8 +50,8 @@ class TokenChooserTest {
       Candidates all = collect(tokens, masses, 0, tokens);
       int split = random.nextInt(tokens);
       Candidates few = collect(max, masses, 0, split);
-      few.addAll(collect(max, masses, split, tokens));
-      assertThat(few.count).as("seed " + seed).isLessThan(all.count / 2);
+      few.addAll(collect(max, few.floorOfAll, masses, split, tokens));
+      assertThat(few.count).as("seed " + seed).isLessThanOrEqualTo(2 * max);
       int[] expected = new int[tokens];
       int[] actual = new int[tokens];
       int count = new TokenChooser().choose(policy, all, 1, expected);

@@ -1,0 +1,48 @@
+package io.kvtier.attention;
+
+import static org.assertj.core.api.Assertions.assertThat;
+import static org.junit.jupiter.api.Assumptions.assumeTrue;
+
+import java.lang.foreign.Arena;
+import java.lang.foreign.MemorySegment;
+import java.lang.foreign.ValueLayout;
+import java.time.Duration;
+import org.junit.jupiter.api.Assertions;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.ValueSource;
+
+class PrefetchTest {
+  private static final byte[] BYTES = new byte[1000];
+
+  static {
+    for (int i = 0; i < BYTES.length; i++) {
+      BYTES[i] = (byte) (31 * i);
+    }
+  }
+
+  /** Whatever is asked for, the call comes back and nothing is changed. */
+  @ParameterizedTest
+  @ValueSource(ints = {1, 64, 65, 1000, 100_000, 0, -1, Integer.MIN_VALUE})
+  void askingChangesNothing(int length) {
+    assumeTrue(Prefetch.available(), "prefetching on x86-64 Linux");
+    try (Arena arena = Arena.ofConfined()) {
+      MemorySegment memory = arena.allocate(BYTES.length, 64);
+      MemorySegment.copy(BYTES, 0, memory, ValueLayout.JAVA_BYTE, 0, BYTES.length);
+      Assertions.assertTimeoutPreemptively(
+          Duration.ofSeconds(10),
+          () -> {
+            Prefetch.lines(memory.address(), length);
+            Prefetch.lines(memory.address() + 13, length);
+          });
+      assertThat(memory.toArray(ValueLayout.JAVA_BYTE)).isEqualTo(BYTES);
+    }
+  }
+
+  /** Memory that is not there is no fault. */
+  @ParameterizedTest
+  @ValueSource(longs = {0, 1, -1, Long.MIN_VALUE, Long.MAX_VALUE})
+  void anyAddressWillDo(long address) {
+    assumeTrue(Prefetch.available(), "prefetching on x86-64 Linux");
+    Prefetch.lines(address, 256);
+  }
+}
