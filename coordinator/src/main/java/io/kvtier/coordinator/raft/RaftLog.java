@@ -19,11 +19,14 @@ import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.time.Duration;
+import java.util.Arrays;
 import java.util.List;
 import java.util.Optional;
 import java.util.UUID;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ExecutionException;
+import java.util.concurrent.Executors;
+import java.util.concurrent.ScheduledExecutorService;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.TimeoutException;
 import java.util.concurrent.atomic.AtomicLong;
@@ -40,6 +43,7 @@ import org.apache.ratis.protocol.RaftGroup;
 import org.apache.ratis.protocol.RaftGroupId;
 import org.apache.ratis.protocol.RaftPeer;
 import org.apache.ratis.protocol.RaftPeerId;
+import org.apache.ratis.protocol.TransferLeadershipRequest;
 import org.apache.ratis.server.DivisionInfo;
 import org.apache.ratis.server.RaftServer;
 import org.apache.ratis.server.storage.RaftStorage.StartupOption;
@@ -52,6 +56,10 @@ import org.apache.ratis.thirdparty.com.google.protobuf.ByteString;
 public final class RaftLog implements ReplicatedLog {
   /** Longer than an election; a caller asks again then. */
   private static final long SUBMIT_TIMEOUT_MS = Duration.ofSeconds(4).toMillis();
+
+  private static final Logger LOG = Logger.getLogger(RaftLog.class.getName());
+
+  private static final long WATCH_MS = 500;
 
   /** Tells of every vote and append; held here, since loggers are collected otherwise. */
   private static final Logger RATIS = Logger.getLogger("org.apache.ratis");
@@ -68,6 +76,10 @@ public final class RaftLog implements ReplicatedLog {
   private final GuardedState state;
   private final ClientId client = ClientId.randomId();
   private final AtomicLong calls = new AtomicLong();
+  private final LeaderProgress progress = new LeaderProgress();
+  private final ScheduledExecutorService watch =
+      Executors.newSingleThreadScheduledExecutor(
+          Thread.ofPlatform().daemon().name("coordinator-log-watch").factory());
 
   private RaftLog(
       ReplicationConfig config, RaftGroupId groupId, RaftServer server, GuardedState state) {
@@ -75,6 +87,9 @@ public final class RaftLog implements ReplicatedLog {
     this.groupId = groupId;
     this.server = server;
     this.state = state;
+    var _ =
+        watch.scheduleWithFixedDelay(
+            this::stepDownIfStuck, WATCH_MS, WATCH_MS, TimeUnit.MILLISECONDS);
   }
 
   /**
@@ -195,13 +210,20 @@ public final class RaftLog implements ReplicatedLog {
             .setType(type)
             .build();
     try {
-      CompletableFuture<RaftClientReply> answer = server.submitClientRequestAsync(request);
+      return await(server.submitClientRequestAsync(request));
+    } catch (IOException e) {
+      throw unavailable(e);
+    }
+  }
+
+  private static RaftClientReply await(CompletableFuture<RaftClientReply> answer) {
+    try {
       RaftClientReply reply = answer.get(SUBMIT_TIMEOUT_MS, TimeUnit.MILLISECONDS);
       if (!reply.isSuccess()) {
         throw unavailable(reply.getException());
       }
       return reply;
-    } catch (IOException | ExecutionException | TimeoutException e) {
+    } catch (ExecutionException | TimeoutException e) {
       throw unavailable(e);
     } catch (InterruptedException e) {
       Thread.currentThread().interrupt();
@@ -221,6 +243,9 @@ public final class RaftLog implements ReplicatedLog {
   public Leadership leadership() {
     try {
       DivisionInfo info = server.getDivision(groupId).getInfo();
+      if (!info.getLifeCycleState().isRunning()) {
+        return new Leadership(false, Optional.empty(), 0);
+      }
       RaftPeerId leader = info.getLeaderId();
       Optional<String> target =
           leader == null
@@ -234,6 +259,50 @@ public final class RaftLog implements ReplicatedLog {
       // It is closing.
       return new Leadership(false, Optional.empty(), 0);
     }
+  }
+
+  /**
+   * A leader that does not get anywhere makes room: its followers hear it and would wait for ever.
+   * The one elected next, even if it is the same, opens its ways to the others anew.
+   */
+  private void stepDownIfStuck() {
+    try {
+      RaftServer.Division division = server.getDivision(groupId);
+      DivisionInfo info = division.getInfo();
+      long committed = division.getRaftLog().getLastCommittedIndex();
+      long last = division.getRaftLog().getNextIndex() - 1;
+      LeaderProgress.Standing standing =
+          new LeaderProgress.Standing(
+              info.isLeader(), info.isLeaderReady(), info.getCurrentTerm(), committed, last);
+      if (progress.stuck(standing, System.nanoTime())) {
+        String others =
+            "the others' are at %s, of %s"
+                .formatted(
+                    Arrays.toString(info.getFollowerMatchIndices()),
+                    Arrays.toString(info.getFollowerNextIndices()));
+        LOG.log(
+            Level.WARNING,
+            "this coordinator leads but could agree on nothing for a while and steps down: {0}; its"
+                + " disk is at {1}, {2}",
+            new Object[] {standing, Long.toString(division.getRaftLog().getFlushIndex()), others});
+        stepDown();
+      }
+    } catch (IOException | RuntimeException e) {
+      LOG.log(Level.WARNING, "whether the coordinators agree cannot be told", e);
+    }
+  }
+
+  private void stepDown() throws IOException {
+    var _ =
+        await(
+            server.transferLeadershipAsync(
+                new TransferLeadershipRequest(
+                    client,
+                    server.getId(),
+                    groupId,
+                    calls.incrementAndGet(),
+                    null,
+                    SUBMIT_TIMEOUT_MS)));
   }
 
   @Override
@@ -253,6 +322,7 @@ public final class RaftLog implements ReplicatedLog {
 
   @Override
   public void close() {
+    watch.shutdownNow();
     try {
       server.close();
     } catch (IOException e) {

@@ -10,6 +10,7 @@ import io.kvtier.KvtierException;
 import io.kvtier.KvtierException.Code;
 import io.kvtier.coordinator.ReplicationConfig;
 import io.kvtier.coordinator.ReplicationConfig.Peer;
+import io.kvtier.coordinator.log.Leadership;
 import io.kvtier.coordinator.state.RandomCommands;
 import io.kvtier.v1.Command;
 import io.kvtier.v1.SnapshotPart;
@@ -21,8 +22,10 @@ import java.nio.file.Path;
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.TimeUnit;
 import java.util.stream.Stream;
+import org.apache.ratis.util.CodeInjectionForTesting;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 
@@ -136,6 +139,73 @@ final class RaftLogTest {
       assertThat(snapshot(leader)).isEqualTo(before);
     } finally {
       logs.forEach(RaftLog::close);
+    }
+  }
+
+  /**
+   * Two whose disks hang answer as followers all the same, so that a leader stays in office, which
+   * it would for ever.
+   */
+  @Test
+  void aLeaderThatGetsNowhereStepsDown() throws Exception {
+    CountDownLatch hanging = new CountDownLatch(1);
+    String runWorker = "SegmentedRaftLogWorker.runWorker";
+    CodeInjectionForTesting.put(
+        runWorker,
+        (id, remote, arguments) -> {
+          if (!String.valueOf(id).equals("c0")) {
+            awaitUninterruptibly(hanging);
+          }
+          return true;
+        });
+    List<Peer> peers = peers();
+    List<RaftLog> logs = new ArrayList<>();
+    try {
+      for (Peer peer : peers) {
+        logs.add(open(peer, peers));
+      }
+      long first = awaitTerm(logs, 1);
+      long later = awaitTerm(logs, first + 1);
+      assertThat(logs).noneMatch(log -> log.leadership().leads());
+      hanging.countDown();
+      RaftLog leader = awaitLead(logs);
+      assertThat(leader.leadership().term()).isGreaterThanOrEqualTo(later);
+      var _ = leader.submit(new RandomCommands(1).next());
+    } finally {
+      hanging.countDown();
+      CodeInjectionForTesting.remove(runWorker);
+      logs.forEach(RaftLog::close);
+    }
+  }
+
+  private static void awaitUninterruptibly(CountDownLatch latch) {
+    boolean interrupted = false;
+    while (latch.getCount() > 0) {
+      try {
+        latch.await();
+      } catch (InterruptedException e) {
+        interrupted = true;
+      }
+    }
+    if (interrupted) {
+      Thread.currentThread().interrupt();
+    }
+  }
+
+  /** Waits until a leader is known in a term that is not below that one. */
+  private static long awaitTerm(List<RaftLog> logs, long least) throws InterruptedException {
+    long startNs = System.nanoTime();
+    while (true) {
+      for (RaftLog log : logs) {
+        Leadership known = log.leadership();
+        if (known.leader().isPresent() && known.term() >= least) {
+          return known.term();
+        }
+      }
+      assertThat(System.nanoTime() - startNs)
+          .as("time in which none of term %d led", least)
+          .isLessThan(Duration.ofSeconds(30).toNanos());
+      TimeUnit.MILLISECONDS.sleep(10);
     }
   }
 
