@@ -35,6 +35,9 @@ public final class Scratch {
   /** Sums of lanes before they are added up, {@code [group][16]}. */
   final float[] lanes;
 
+  /** What makes a query's table sums scores: {@code [group][3]}. */
+  final float[] terms;
+
   /** As {@link #lanes}, of chosen tokens: {@code [64][4][16]}. */
   final float[] chosenLanes = new float[TOKENS * 4 * LANES_MAX];
 
@@ -55,6 +58,7 @@ public final class Scratch {
     this.halves = new float[Math.max(TOKENS, headDim)];
     this.scores = new float[group * TOKENS];
     this.lanes = new float[group * LANES_MAX];
+    this.terms = new float[group * 3];
     this.scaled = new float[group * TOKENS];
   }
 

@@ -108,111 +108,113 @@ final class SketchKernels {
    * @param sums receives 64 sums from {@code 64 g} on
    */
   static void sumOne(GroupQuery query, int g, long planes, int rows, short[] sums) {
+    byte[] tables = query.tables;
     int from = g * query.tableStride();
     for (int column = 0; column < TOKENS; column += B.length()) {
-      sumOne(query.tables, from, planes + column, rows, sums, g * TOKENS + column);
+      ShortVector even = ShortVector.zero(SHORTS);
+      ShortVector odd = even;
+      for (int i = 0; i < rows / 2; i++) {
+        long row = planes + column + 2L * i * TOKENS;
+        int table = from + i * 4 * TABLE;
+        ByteVector x = ByteVector.fromMemorySegment(B, OffHeap.ALL, row, LITTLE_ENDIAN);
+        ByteVector y = ByteVector.fromMemorySegment(B, OffHeap.ALL, row + TOKENS, LITTLE_ENDIAN);
+        ByteVector x1 =
+            x.reinterpretAsShorts().lanewise(LSHR, 4).reinterpretAsBytes().and((byte) 15);
+        ByteVector y1 =
+            y.reinterpretAsShorts().lanewise(LSHR, 4).reinterpretAsBytes().and((byte) 15);
+        ShortVector four =
+            x.and((byte) 15)
+                .selectFrom(ByteVector.fromArray(B, tables, table))
+                .add(x1.selectFrom(ByteVector.fromArray(B, tables, table + TABLE)))
+                .add(
+                    y.and((byte) 15).selectFrom(ByteVector.fromArray(B, tables, table + 2 * TABLE)))
+                .add(y1.selectFrom(ByteVector.fromArray(B, tables, table + 3 * TABLE)))
+                .reinterpretAsShorts();
+        even = even.add(four);
+        odd = odd.add(four.lanewise(LSHR, 8));
+      }
+      int at = g * TOKENS + column;
+      even.intoArray(sums, at);
+      odd.intoArray(sums, at + SHORTS.length());
     }
   }
 
-  private static void sumOne(byte[] tables, int from, long planes, int rows, short[] sums, int at) {
-    ShortVector even = ShortVector.zero(SHORTS);
-    ShortVector odd = even;
-    int table = from;
-    for (int r = 0; r < rows; r += 2) {
-      long row = planes + (long) r * TOKENS;
-      ByteVector x = ByteVector.fromMemorySegment(B, OffHeap.ALL, row, LITTLE_ENDIAN);
-      ByteVector y = ByteVector.fromMemorySegment(B, OffHeap.ALL, row + TOKENS, LITTLE_ENDIAN);
-      ByteVector x1 = x.reinterpretAsShorts().lanewise(LSHR, 4).reinterpretAsBytes().and((byte) 15);
-      ByteVector y1 = y.reinterpretAsShorts().lanewise(LSHR, 4).reinterpretAsBytes().and((byte) 15);
-      ShortVector four =
-          x.and((byte) 15)
-              .selectFrom(ByteVector.fromArray(B, tables, table))
-              .add(x1.selectFrom(ByteVector.fromArray(B, tables, table + TABLE)))
-              .add(y.and((byte) 15).selectFrom(ByteVector.fromArray(B, tables, table + 2 * TABLE)))
-              .add(y1.selectFrom(ByteVector.fromArray(B, tables, table + 3 * TABLE)))
-              .reinterpretAsShorts();
-      even = even.add(four);
-      odd = odd.add(four.lanewise(LSHR, 8));
-      table += 4 * TABLE;
-    }
-    even.intoArray(sums, at);
-    odd.intoArray(sums, at + SHORTS.length());
-  }
-
-  /** As {@link #sumOne} for queries {@code g} to {@code g + 3}: each row is read once. */
+  /**
+   * As {@link #sumOne} for queries {@code g} to {@code g + 3}: each row is read once. One loop,
+   * written out: the compiler keeps vectors in registers only in such. All indices are multiples of
+   * the loop's own, so that their bounds are checked once, before it.
+   */
   static void sumFour(GroupQuery query, int g, long planes, int rows, short[] sums) {
+    byte[] tables = query.tables;
     int stride = query.tableStride();
+    int from = g * stride;
     for (int column = 0; column < TOKENS; column += B.length()) {
-      sumFour(query.tables, g * stride, stride, planes + column, rows, sums, g * TOKENS + column);
+      ShortVector even0 = ShortVector.zero(SHORTS);
+      ShortVector even1 = even0;
+      ShortVector even2 = even0;
+      ShortVector even3 = even0;
+      ShortVector odd0 = even0;
+      ShortVector odd1 = even0;
+      ShortVector odd2 = even0;
+      ShortVector odd3 = even0;
+      for (int i = 0; i < rows / 2; i++) {
+        long row = planes + column + 2L * i * TOKENS;
+        int table0 = from + i * 4 * TABLE;
+        ByteVector x = ByteVector.fromMemorySegment(B, OffHeap.ALL, row, LITTLE_ENDIAN);
+        ByteVector y = ByteVector.fromMemorySegment(B, OffHeap.ALL, row + TOKENS, LITTLE_ENDIAN);
+        ByteVector x0 = x.and((byte) 15);
+        ByteVector x1 =
+            x.reinterpretAsShorts().lanewise(LSHR, 4).reinterpretAsBytes().and((byte) 15);
+        ByteVector y0 = y.and((byte) 15);
+        ByteVector y1 =
+            y.reinterpretAsShorts().lanewise(LSHR, 4).reinterpretAsBytes().and((byte) 15);
+        ShortVector four;
+        four =
+            x0.selectFrom(ByteVector.fromArray(B, tables, table0))
+                .add(x1.selectFrom(ByteVector.fromArray(B, tables, table0 + TABLE)))
+                .add(y0.selectFrom(ByteVector.fromArray(B, tables, table0 + 2 * TABLE)))
+                .add(y1.selectFrom(ByteVector.fromArray(B, tables, table0 + 3 * TABLE)))
+                .reinterpretAsShorts();
+        even0 = even0.add(four);
+        odd0 = odd0.add(four.lanewise(LSHR, 8));
+        int table1 = table0 + stride;
+        four =
+            x0.selectFrom(ByteVector.fromArray(B, tables, table1))
+                .add(x1.selectFrom(ByteVector.fromArray(B, tables, table1 + TABLE)))
+                .add(y0.selectFrom(ByteVector.fromArray(B, tables, table1 + 2 * TABLE)))
+                .add(y1.selectFrom(ByteVector.fromArray(B, tables, table1 + 3 * TABLE)))
+                .reinterpretAsShorts();
+        even1 = even1.add(four);
+        odd1 = odd1.add(four.lanewise(LSHR, 8));
+        int table2 = table1 + stride;
+        four =
+            x0.selectFrom(ByteVector.fromArray(B, tables, table2))
+                .add(x1.selectFrom(ByteVector.fromArray(B, tables, table2 + TABLE)))
+                .add(y0.selectFrom(ByteVector.fromArray(B, tables, table2 + 2 * TABLE)))
+                .add(y1.selectFrom(ByteVector.fromArray(B, tables, table2 + 3 * TABLE)))
+                .reinterpretAsShorts();
+        even2 = even2.add(four);
+        odd2 = odd2.add(four.lanewise(LSHR, 8));
+        int table3 = table2 + stride;
+        four =
+            x0.selectFrom(ByteVector.fromArray(B, tables, table3))
+                .add(x1.selectFrom(ByteVector.fromArray(B, tables, table3 + TABLE)))
+                .add(y0.selectFrom(ByteVector.fromArray(B, tables, table3 + 2 * TABLE)))
+                .add(y1.selectFrom(ByteVector.fromArray(B, tables, table3 + 3 * TABLE)))
+                .reinterpretAsShorts();
+        even3 = even3.add(four);
+        odd3 = odd3.add(four.lanewise(LSHR, 8));
+      }
+      int at = g * TOKENS + column;
+      even0.intoArray(sums, at);
+      odd0.intoArray(sums, at + SHORTS.length());
+      even1.intoArray(sums, at + TOKENS);
+      odd1.intoArray(sums, at + TOKENS + SHORTS.length());
+      even2.intoArray(sums, at + 2 * TOKENS);
+      odd2.intoArray(sums, at + 2 * TOKENS + SHORTS.length());
+      even3.intoArray(sums, at + 3 * TOKENS);
+      odd3.intoArray(sums, at + 3 * TOKENS + SHORTS.length());
     }
-  }
-
-  /** One loop, written out: the compiler keeps vectors in registers only in such. */
-  private static void sumFour(
-      byte[] tables, int from, int stride, long planes, int rows, short[] sums, int at) {
-    ShortVector even0 = ShortVector.zero(SHORTS);
-    ShortVector even1 = even0;
-    ShortVector even2 = even0;
-    ShortVector even3 = even0;
-    ShortVector odd0 = even0;
-    ShortVector odd1 = even0;
-    ShortVector odd2 = even0;
-    ShortVector odd3 = even0;
-    int table0 = from;
-    for (int r = 0; r < rows; r += 2) {
-      long row = planes + (long) r * TOKENS;
-      ByteVector x = ByteVector.fromMemorySegment(B, OffHeap.ALL, row, LITTLE_ENDIAN);
-      ByteVector y = ByteVector.fromMemorySegment(B, OffHeap.ALL, row + TOKENS, LITTLE_ENDIAN);
-      ByteVector x0 = x.and((byte) 15);
-      ByteVector x1 = x.reinterpretAsShorts().lanewise(LSHR, 4).reinterpretAsBytes().and((byte) 15);
-      ByteVector y0 = y.and((byte) 15);
-      ByteVector y1 = y.reinterpretAsShorts().lanewise(LSHR, 4).reinterpretAsBytes().and((byte) 15);
-      ShortVector four;
-      four =
-          x0.selectFrom(ByteVector.fromArray(B, tables, table0))
-              .add(x1.selectFrom(ByteVector.fromArray(B, tables, table0 + TABLE)))
-              .add(y0.selectFrom(ByteVector.fromArray(B, tables, table0 + 2 * TABLE)))
-              .add(y1.selectFrom(ByteVector.fromArray(B, tables, table0 + 3 * TABLE)))
-              .reinterpretAsShorts();
-      even0 = even0.add(four);
-      odd0 = odd0.add(four.lanewise(LSHR, 8));
-      int table1 = table0 + stride;
-      four =
-          x0.selectFrom(ByteVector.fromArray(B, tables, table1))
-              .add(x1.selectFrom(ByteVector.fromArray(B, tables, table1 + TABLE)))
-              .add(y0.selectFrom(ByteVector.fromArray(B, tables, table1 + 2 * TABLE)))
-              .add(y1.selectFrom(ByteVector.fromArray(B, tables, table1 + 3 * TABLE)))
-              .reinterpretAsShorts();
-      even1 = even1.add(four);
-      odd1 = odd1.add(four.lanewise(LSHR, 8));
-      int table2 = table1 + stride;
-      four =
-          x0.selectFrom(ByteVector.fromArray(B, tables, table2))
-              .add(x1.selectFrom(ByteVector.fromArray(B, tables, table2 + TABLE)))
-              .add(y0.selectFrom(ByteVector.fromArray(B, tables, table2 + 2 * TABLE)))
-              .add(y1.selectFrom(ByteVector.fromArray(B, tables, table2 + 3 * TABLE)))
-              .reinterpretAsShorts();
-      even2 = even2.add(four);
-      odd2 = odd2.add(four.lanewise(LSHR, 8));
-      int table3 = table2 + stride;
-      four =
-          x0.selectFrom(ByteVector.fromArray(B, tables, table3))
-              .add(x1.selectFrom(ByteVector.fromArray(B, tables, table3 + TABLE)))
-              .add(y0.selectFrom(ByteVector.fromArray(B, tables, table3 + 2 * TABLE)))
-              .add(y1.selectFrom(ByteVector.fromArray(B, tables, table3 + 3 * TABLE)))
-              .reinterpretAsShorts();
-      even3 = even3.add(four);
-      odd3 = odd3.add(four.lanewise(LSHR, 8));
-      table0 += 4 * TABLE;
-    }
-    even0.intoArray(sums, at);
-    odd0.intoArray(sums, at + SHORTS.length());
-    even1.intoArray(sums, at + TOKENS);
-    odd1.intoArray(sums, at + TOKENS + SHORTS.length());
-    even2.intoArray(sums, at + 2 * TOKENS);
-    odd2.intoArray(sums, at + 2 * TOKENS + SHORTS.length());
-    even3.intoArray(sums, at + 3 * TOKENS);
-    odd3.intoArray(sums, at + 3 * TOKENS + SHORTS.length());
   }
 
   /**
@@ -249,50 +251,50 @@ final class SketchKernels {
   }
 
   /**
-   * As {@link #scores}, and on to weights 2^(score log2 e), with the polynomial of degree 3
-   * (relative error 7.5e-5, far below the sketch's own), rounded to bf16: half the memory to write
-   * and to read again.
+   * As {@link #scores} for a whole group, and on to weights 2^(score log2 e), with the polynomial
+   * of degree 3 (relative error 7.5e-5, far below the sketch's own), rounded to bf16: half the
+   * memory to write and to read again.
    *
-   * @param mean the mean's score less the reference
-   * @param lanes receives the sum of the weights, its lanes still to be added up
+   * @param terms {@code [group][3]}: step, bias and the mean's score less the reference
+   * @param lanes receives {@code [group][lanes]}: sums of the weights, still to be added up
    */
   static void weights(
       short[] sums,
-      int sumsAt,
-      float step,
-      float bias,
+      int group,
+      float[] terms,
       float[] scales,
-      float mean,
       short[] weights,
       int weightsAt,
-      float[] lanes,
-      int lanesAt) {
-    FloatVector steps = FloatVector.broadcast(F, step * LOG2_E);
-    FloatVector biases = FloatVector.broadcast(F, bias * LOG2_E);
-    FloatVector means = FloatVector.broadcast(F, mean * LOG2_E + BIAS);
-    FloatVector total = FloatVector.zero(F);
-    for (int t = 0; t < TOKENS; t += LANES) {
-      FloatVector exponent =
-          KernelLanes.floats(sums, sumsAt + t)
-              .fma(steps, biases)
-              .fma(FloatVector.fromArray(F, scales, t), means);
-      // As integers, since min and max of floats cost several times as much, for the sake of NaN:
-      // what is below 0 is so as an integer too, and the rest is in the same order.
-      FloatVector within =
-          exponent.reinterpretAsInts().max(LEAST_BITS).min(MOST_BITS).reinterpretAsFloats();
-      FloatVector shifted = within.add(ROUND);
-      FloatVector f = within.sub(shifted.sub(ROUND));
-      FloatVector p =
-          FloatVector.broadcast(F, P3)
-              .fma(f, FloatVector.broadcast(F, P2))
-              .fma(f, FloatVector.broadcast(F, P1))
-              .fma(f, FloatVector.broadcast(F, P0));
-      IntVector bits = p.reinterpretAsInts().add(shifted.reinterpretAsInts().lanewise(LSHL, 23));
-      IntVector rounded = bits.add(0x8000 - ((int) BIAS << 23)).and(0xFFFF_0000);
-      ((ShortVector) rounded.lanewise(LSHR, 16).castShape(KernelLanes.S, 0))
-          .intoArray(weights, weightsAt + t);
-      total = total.add(rounded.reinterpretAsFloats());
+      int stride,
+      float[] lanes) {
+    for (int g = 0; g < group; g++) {
+      FloatVector steps = FloatVector.broadcast(F, terms[3 * g] * LOG2_E);
+      FloatVector biases = FloatVector.broadcast(F, terms[3 * g + 1] * LOG2_E);
+      FloatVector means = FloatVector.broadcast(F, terms[3 * g + 2] * LOG2_E + BIAS);
+      FloatVector total = FloatVector.zero(F);
+      for (int t = 0; t < TOKENS; t += LANES) {
+        FloatVector exponent =
+            KernelLanes.floats(sums, g * TOKENS + t)
+                .fma(steps, biases)
+                .fma(FloatVector.fromArray(F, scales, t), means);
+        // As integers, since min and max of floats cost several times as much, for the sake of
+        // NaN: what is below 0 is so as an integer too, and the rest is in the same order.
+        FloatVector within =
+            exponent.reinterpretAsInts().max(LEAST_BITS).min(MOST_BITS).reinterpretAsFloats();
+        FloatVector shifted = within.add(ROUND);
+        FloatVector f = within.sub(shifted.sub(ROUND));
+        FloatVector p =
+            FloatVector.broadcast(F, P3)
+                .fma(f, FloatVector.broadcast(F, P2))
+                .fma(f, FloatVector.broadcast(F, P1))
+                .fma(f, FloatVector.broadcast(F, P0));
+        IntVector bits = p.reinterpretAsInts().add(shifted.reinterpretAsInts().lanewise(LSHL, 23));
+        IntVector rounded = bits.add(0x8000 - ((int) BIAS << 23)).and(0xFFFF_0000);
+        ((ShortVector) rounded.lanewise(LSHR, 16).castShape(KernelLanes.S, 0))
+            .intoArray(weights, weightsAt + g * stride + t);
+        total = total.add(rounded.reinterpretAsFloats());
+      }
+      total.intoArray(lanes, g * LANES);
     }
-    total.intoArray(lanes, lanesAt);
   }
 }

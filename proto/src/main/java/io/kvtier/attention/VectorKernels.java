@@ -70,20 +70,22 @@ final class VectorKernels implements Kernels {
       float[] meanScores,
       int pageAt) {
     sum(query, at, sketch, planes, scratch);
+    float[] terms = scratch.terms;
     for (int g = 0; g < query.group(); g++) {
       meanScores[pageAt + g] = scratch.scaled[g];
-      SketchKernels.weights(
-          scratch.ordered,
-          g * TOKENS,
-          query.scoreStep(g, planes),
-          query.scoreBias(g, planes),
-          scratch.halves,
-          scratch.scaled[g] - references[referencesAt + g],
-          weights,
-          g * stride + weightsAt,
-          scratch.lanes,
-          g * KernelLanes.LANES);
+      terms[3 * g] = query.scoreStep(g, planes);
+      terms[3 * g + 1] = query.scoreBias(g, planes);
+      terms[3 * g + 2] = scratch.scaled[g] - references[referencesAt + g];
     }
+    SketchKernels.weights(
+        scratch.ordered,
+        query.group(),
+        terms,
+        scratch.halves,
+        weights,
+        weightsAt,
+        stride,
+        scratch.lanes);
     ScoreKernels.sums(scratch.lanes, query.group(), totals, pageAt, 1);
   }
 
