@@ -79,11 +79,12 @@ public final class NibblePages {
         SketchKernels.sumOne(tables, g, nibbles, rows, scratch.sums);
       }
     }
+    SketchKernels.order(scratch.sums, query.group() * TOKENS, scratch.ordered);
     readFactors(nibbles, scratch);
     for (int g = 0; g < query.group(); g++) {
       float bias = tables.bias[2 * g];
       float mean = scratch.scaled[g];
-      SketchKernels.scores(scratch.sums, g, tables.step[g], bias, scratch.halves, mean, scores);
+      SketchKernels.scores(scratch.ordered, g, tables.step[g], bias, scratch.halves, mean, scores);
     }
   }
 
@@ -97,10 +98,7 @@ public final class NibblePages {
       }
     }
     readFactors(nibbles, scratch);
-    for (int g = 0; g < query.group(); g++) {
-      float mean = scratch.scaled[g];
-      ScoreKernels.scale(scores, g * TOKENS, 0, TOKENS, -1L, scratch.halves, mean);
-    }
+    ScoreKernels.scale(scores, query.group(), -1L, scratch.halves, scratch.scaled);
   }
 
   /** Leaves mean scores in the scratch's scaled, key scales in its halves. */

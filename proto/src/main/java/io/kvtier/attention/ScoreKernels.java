@@ -1,5 +1,6 @@
 package io.kvtier.attention;
 
+import static io.kvtier.page.PageLayout.TOKENS;
 import static jdk.incubator.vector.VectorOperators.GE;
 import static jdk.incubator.vector.VectorOperators.GT;
 import static jdk.incubator.vector.VectorOperators.LSHL;
@@ -132,17 +133,21 @@ final class ScoreKernels {
   }
 
   /**
-   * {@code scores = scores x scales + mean} for tokens {@code from} to {@code to}; -∞ for those not
-   * wanted.
+   * {@code scores = scores x scales + mean} of a page's wanted tokens, -∞ of the others.
+   *
+   * @param scores {@code [group][64]}
+   * @param means {@code [group]}
    */
-  static void scale(
-      float[] scores, int at, int from, int to, long wanted, float[] scales, float mean) {
-    FloatVector plus = FloatVector.broadcast(F, mean);
+  static void scale(float[] scores, int group, long wanted, float[] scales, float[] means) {
     FloatVector none = FloatVector.broadcast(F, Float.NEGATIVE_INFINITY);
-    for (int t = from; t < to; t += LANES) {
-      FloatVector score =
-          FloatVector.fromArray(F, scores, at + t).fma(FloatVector.fromArray(F, scales, t), plus);
-      none.blend(score, VectorMask.fromLong(F, wanted >>> t)).intoArray(scores, at + t);
+    for (int g = 0; g < group; g++) {
+      FloatVector mean = FloatVector.broadcast(F, means[g]);
+      for (int t = 0; t < TOKENS; t += LANES) {
+        FloatVector score =
+            FloatVector.fromArray(F, scores, g * TOKENS + t)
+                .fma(FloatVector.fromArray(F, scales, t), mean);
+        none.blend(score, VectorMask.fromLong(F, wanted >>> t)).intoArray(scores, g * TOKENS + t);
+      }
     }
   }
 

@@ -106,16 +106,12 @@ final class VectorKernels implements Kernels {
     }
     ScoreKernels.meanScores(query, sketch + at.keyMean(), scratch.lanes, scratch.scaled);
     ScoreKernels.halves(sketch + at.keyScales(), TOKENS, scratch.halves);
-    for (int from = 0; from < TOKENS; from += TOKENS / 2) {
-      int to = from + TOKENS / 2;
-      if (!few && (int) (tokens >>> from) != 0) {
-        scorePart(query, from, to, scratch, scores);
-      }
-      for (int g = 0; g < query.group(); g++) {
-        int scoresAt = g * TOKENS;
-        ScoreKernels.scale(scores, scoresAt, from, to, tokens, scratch.halves, scratch.scaled[g]);
-      }
+    if (!few) {
+      int from = (int) tokens == 0 ? TOKENS / 2 : 0;
+      int to = (int) (tokens >>> 32) == 0 ? TOKENS / 2 : TOKENS;
+      scorePart(query, from, to, scratch, scores);
     }
+    ScoreKernels.scale(scores, query.group(), tokens, scratch.halves, scratch.scaled);
   }
 
   private static void scorePart(
