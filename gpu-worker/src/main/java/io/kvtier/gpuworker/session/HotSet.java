@@ -54,13 +54,7 @@ final class HotSet {
     }
     for (SessionLayer layer : layers) {
       layer.rows.limit(shares == 0 ? 0 : (long) ((double) most * layer.sketchedHeads / shares));
-      if (layer.lock.tryLock()) {
-        try {
-          layer.rows.fit();
-        } finally {
-          layer.lock.unlock();
-        }
-      }
+      layer.tryFitRows();
     }
   }
 

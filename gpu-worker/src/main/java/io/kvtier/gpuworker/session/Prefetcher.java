@@ -38,14 +38,14 @@ final class Prefetcher {
    */
   void prefetch(SessionLayer target, int position, float[] hint, int at) {
     Prefetch prefetch = new Prefetch();
-    target.lock.lock();
+    target.enter();
     try {
       boolean late = target.device.tokens() != position || target.policies.isEmpty();
       if (!late && target.prefetch == null) {
         announce(target, prefetch, hint, at);
       }
     } finally {
-      target.lock.unlock();
+      target.leave();
       if (!prefetch.parts().isEmpty()) {
         finish(target, prefetch);
       }
@@ -59,7 +59,7 @@ final class Prefetcher {
     try {
       pass.begin(hint, at, new float[0], new float[0], 0);
       for (int part = 0; part < pass.parts(); part++) {
-        if (part > 0 && target.lock.hasQueuedThreads()) {
+        if (part > 0 && target.isAwaited()) {
           // The step chooses by its own query what is left, and waits no longer than it must.
           return;
         }
@@ -139,14 +139,14 @@ final class Prefetcher {
   }
 
   private static void settle(SessionLayer target, Prefetch prefetch) {
-    target.lock.lock();
+    target.enter();
     try {
       if (target.prefetch == prefetch) {
         prefetch.parts().forEach(part -> part.settle(target.rows));
         target.prefetch = null;
       }
     } finally {
-      target.lock.unlock();
+      target.leave();
       prefetch.release();
     }
   }

@@ -144,7 +144,9 @@ public final class WorkerSession {
     this.growth = new LayerGrowth(id, info, shape, chain, writeBehind, budget);
     LayerStep layerStep =
         new LayerStep(shape, fetches, info.getDeviceBytesMax(), this::deviceBytes);
-    this.steps = new DecodeSteps(info.getSessionId(), shape, growth, layerStep, host.listener());
+    PageOuts pageOuts = new PageOuts(host.background(), life::tryWhileOpen);
+    this.steps =
+        new DecodeSteps(info.getSessionId(), shape, growth, layerStep, pageOuts, host.listener());
     this.repair = new PageRepair(shape, writeBehind);
     this.missing = new MissingPages(all, host.tier(), writeBehind);
     if (parent == null) {
@@ -166,7 +168,7 @@ public final class WorkerSession {
   public int append(int layer, int position, int tokens, float[] keys, float[] values) {
     return whileOpen(() -> {
       SessionLayer target = layers.get(layer);
-      target.lock.lock();
+      target.enter();
       try {
         target.requireNoTree(layer);
         growth.requireNext(layer, target.device.tokens(), position, tokens);
@@ -176,7 +178,7 @@ public final class WorkerSession {
         target.queries = new float[0];
         return target.device.tokens();
       } finally {
-        target.lock.unlock();
+        target.leave();
       }
     });
   }
@@ -188,13 +190,13 @@ public final class WorkerSession {
   public int repair(int layer, int position, int tokens, float[] keys, float[] values) {
     return whileOpen(() -> {
       SessionLayer target = layers.get(layer);
-      target.lock.lock();
+      target.enter();
       try {
         TierSink sink = growth.sink(target, layer);
         repair.repair(target, layer, position, tokens, keys, values, sink);
         return target.device.tokens();
       } finally {
-        target.lock.unlock();
+        target.leave();
       }
     });
   }
@@ -211,7 +213,7 @@ public final class WorkerSession {
   public int setQueries(int layer, int window, float[] queries) {
     return whileOpen(() -> {
       SessionLayer target = layers.get(layer);
-      target.lock.lock();
+      target.enter();
       try {
         if (window > target.device.tokens()) {
           throw invalid(
@@ -220,7 +222,7 @@ public final class WorkerSession {
         target.queries = queries;
         return target.device.tokens();
       } finally {
-        target.lock.unlock();
+        target.leave();
       }
     });
   }
