@@ -161,22 +161,27 @@ final class RowArena {
       chunks[chunk].release();
     }
     Arrays.fill(chunks, count, chunkCount, null);
-    setChunkCount(count);
-    hand = 0;
-    firstFree = ABSENT;
-    Arrays.fill(table, 0);
-    for (int row = rowsLeft - 1; row >= 0; row--) {
-      if (keys[row] < 0) {
-        free(row);
-      } else {
-        insert(row);
+    // Only what goes is touched: a session that grows gives back a chunk now and then.
+    for (int row = rowsLeft; count > 0 && row < rows(); row++) {
+      if (keys[row] >= 0) {
+        remove(row);
       }
     }
+    int free = firstFree;
+    firstFree = ABSENT;
+    while (free != ABSENT) {
+      int next = ~keys[free] - 1;
+      if (free < rowsLeft) {
+        free(free);
+      }
+      free = next;
+    }
+    hand = hand < rowsLeft ? hand : 0;
+    setChunkCount(count);
   }
 
   private void setChunkCount(int count) {
-    boolean rehash = count > chunkCount;
-    int rows = rows();
+    int rows = Math.min(chunkCount, count) * CHUNK_ROWS;
     chunkCount = count;
     int room = count == 0 ? 0 : roomFor(count);
     if (room != keys.length) {
@@ -187,7 +192,7 @@ final class RowArena {
     int entries = count == 0 ? 0 : tableFor(count);
     if (entries != table.length) {
       table = new int[entries];
-      for (int row = 0; rehash && row < rows; row++) {
+      for (int row = 0; row < rows; row++) {
         if (keys[row] >= 0) {
           insert(row);
         }
