@@ -26,6 +26,9 @@ final class SessionLayer {
   /** Rows that stay for later steps. */
   final RowArena rows;
 
+  /** What the last query chose. */
+  final LastChosen last = new LastChosen();
+
   /** Rows prefetched since the last step. */
   final AtomicInteger prefetched = new AtomicInteger();
 
@@ -197,5 +200,6 @@ final class SessionLayer {
     this.sketchedHeads = HotSet.sketchedHeads(policies);
     rows.reset(sketchedHeads == 0 ? 0 : shape.rowForm().bytes());
     prefetch = null;
+    last.forget();
   }
 }
