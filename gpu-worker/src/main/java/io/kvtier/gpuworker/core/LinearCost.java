@@ -9,6 +9,13 @@ final class LinearCost {
   /** What an observation weighs when the next is made. */
   private static final double KEEP = .9;
 
+  /**
+   * An observation counts as so many times what was expected at most: on a busy machine single ones
+   * are held up for a hundred times as long, and tell nothing of the next. What has really become
+   * slower is learnt in a few.
+   */
+  private static final int SURPRISE = 3;
+
   /** What the prior's two points weigh, always. */
   private static final double PRIOR = .02;
 
@@ -28,13 +35,14 @@ final class LinearCost {
   }
 
   /** So many units took so long. */
-  void observe(long count, long ns) {
+  void observe(long count, long took) {
+    double ns = any ? Math.min((double) took, SURPRISE * Math.max(1, expectedNs(count))) : took;
     any = true;
     weight = KEEP * weight + 1;
     units = KEEP * units + count;
     times = KEEP * times + ns;
     unitSquares = KEEP * unitSquares + (double) count * count;
-    products = KEEP * products + (double) count * ns;
+    products = KEEP * products + count * ns;
   }
 
   boolean observed() {

@@ -3,7 +3,6 @@ package io.kvtier.gpuworker.cpu;
 import static io.kvtier.page.PageLayout.TOKENS;
 
 import io.kvtier.codec.CodedRows;
-import io.kvtier.codec.PageEncoder;
 import io.kvtier.gpuworker.core.HeadPolicy;
 import io.kvtier.gpuworker.core.MassHistogram;
 import io.kvtier.gpuworker.device.DeviceLayer;
@@ -33,7 +32,11 @@ final class CpuLayer implements DeviceLayer {
   private final HeadPages[] heads;
   private final Workshop workshop;
   private int tokens;
-  private @Nullable PageOut pageOut;
+
+  /** Slots for a full page that has not been encoded yet; null: there is none. */
+  private @Nullable ArrayDeque<DeviceSlot> left;
+
+  private long leftBytes;
 
   /** Decoders of single rows, by the residence of the head; made when they are needed. */
   private final Map<Residence, CodedRows> codedRows = new EnumMap<>(Residence.class);
@@ -51,21 +54,6 @@ final class CpuLayer implements DeviceLayer {
     this.exact = exact;
     this.heads = new HeadPages[shape.kvHeads()];
     Arrays.setAll(heads, head -> new HeadPages(shape.layout(), head));
-  }
-
-  /** Scratch to encode a page with; made when the first page leaves the window. */
-  private static final class PageOut {
-    final PageEncoder encoder;
-    final UnsafeBuffer page;
-    final float[] keys;
-    final float[] values;
-
-    PageOut(LayerShape shape) {
-      encoder = new PageEncoder(shape.layout());
-      page = new UnsafeBuffer(new byte[shape.layout().pageLength()]);
-      keys = new float[TOKENS * shape.rowLength()];
-      values = new float[TOKENS * shape.rowLength()];
-    }
   }
 
   LayerShape shape() {
@@ -92,6 +80,14 @@ final class CpuLayer implements DeviceLayer {
 
   @Override
   public void append(float[] keys, float[] values, int count, PageSink sink) {
+    if (appendAhead(keys, values, count, sink)) {
+      pageOut(sink);
+    }
+  }
+
+  @Override
+  public boolean appendAhead(float[] keys, float[] values, int count, PageSink sink) {
+    requireNoneLeft();
     ArrayDeque<DeviceSlot> reserved = reserve(shape.pages(tokens + count) - pages.size());
     int from = 0;
     while (from < count) {
@@ -99,9 +95,36 @@ final class CpuLayer implements DeviceLayer {
       exact.append(keys, values, from, n);
       from += n;
       tokens += n;
-      if (exact.room() == 0) {
+      if (exact.room() == 0 && from == count) {
+        leave(reserved);
+      } else if (exact.room() == 0) {
         pageOut(reserved, sink);
       }
+    }
+    return left != null;
+  }
+
+  @Override
+  public void pageOut(PageSink sink) {
+    ArrayDeque<DeviceSlot> reserved = left;
+    if (reserved == null) {
+      throw new IllegalStateException("no page is left");
+    }
+    pageOut(reserved, sink);
+    left = null;
+    leftBytes = 0;
+  }
+
+  private void leave(ArrayDeque<DeviceSlot> reserved) {
+    left = reserved;
+    for (DeviceSlot slot : reserved) {
+      leftBytes += slot.length();
+    }
+  }
+
+  private void requireNoneLeft() {
+    if (left != null) {
+      throw new IllegalStateException("page %d is not encoded yet".formatted(pages.size()));
     }
   }
 
@@ -122,11 +145,15 @@ final class CpuLayer implements DeviceLayer {
   }
 
   private void pageOut(ArrayDeque<DeviceSlot> reserved, PageSink sink) {
-    PageOut out = pageOut;
-    if (out == null) {
-      out = new PageOut(shape);
-      pageOut = out;
+    PageScratch out = workshop.takePageScratch(shape);
+    try {
+      pageOut(out, reserved, sink);
+    } finally {
+      workshop.giveBack(shape, out);
     }
+  }
+
+  private void pageOut(PageScratch out, ArrayDeque<DeviceSlot> reserved, PageSink sink) {
     int pageIndex = pages.size();
     exact.readOldest(TOKENS, out.keys, out.values);
     PageIdentity identity =
@@ -191,6 +218,7 @@ final class CpuLayer implements DeviceLayer {
 
   @Override
   public LayerPass newPass(List<HeadPolicy> policies) {
+    requireNoneLeft();
     return new CpuPass(this, policies, workshop);
   }
 
@@ -241,6 +269,7 @@ final class CpuLayer implements DeviceLayer {
 
   @Override
   public DeviceLayer fork() {
+    requireNoneLeft();
     CpuLayer fork = new CpuLayer(layer, shape, memory, workshop, exact.copy(memory));
     fork.pages.addAll(pages);
     pages.forEach(page -> {
@@ -259,7 +288,7 @@ final class CpuLayer implements DeviceLayer {
     for (HeadPages head : heads) {
       bytes += head.bytes();
     }
-    return bytes;
+    return bytes + leftBytes;
   }
 
   @Override
@@ -271,6 +300,11 @@ final class CpuLayer implements DeviceLayer {
       }
     }
     pages.clear();
+    if (left != null) {
+      left.forEach(DeviceSlot::release);
+      left = null;
+      leftBytes = 0;
+    }
     for (HeadPages head : heads) {
       head.release();
     }

@@ -23,6 +23,7 @@ final class Workshop implements AutoCloseable {
   private final Team team;
   private final ConcurrentMap<Size, Deque<Tools>> tools = new ConcurrentHashMap<>();
   private final ConcurrentMap<Size, Deque<PassMemory[]>> memories = new ConcurrentHashMap<>();
+  private final ConcurrentMap<Size, Deque<PageScratch>> pages = new ConcurrentHashMap<>();
 
   /** What scratch depends on. */
   private record Size(int kvHeads, int group, int headDim) {
@@ -110,6 +111,14 @@ final class Workshop implements AutoCloseable {
     give(memories, shape, lent);
   }
 
+  PageScratch takePageScratch(LayerShape shape) {
+    return take(pages, shape, () -> new PageScratch(shape));
+  }
+
+  void giveBack(LayerShape shape, PageScratch lent) {
+    give(pages, shape, lent);
+  }
+
   private static <T> T take(
       ConcurrentMap<Size, Deque<T>> store, LayerShape shape, Supplier<T> maker) {
     Deque<T> free = store.get(Size.of(shape));
@@ -126,5 +135,6 @@ final class Workshop implements AutoCloseable {
     team.close();
     tools.clear();
     memories.clear();
+    pages.clear();
   }
 }

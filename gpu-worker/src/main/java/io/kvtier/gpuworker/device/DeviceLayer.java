@@ -46,6 +46,23 @@ public interface DeviceLayer {
   void append(float[] keys, float[] values, int tokens, PageSink sink);
 
   /**
+   * The same, but that a page which is full with the last of the tokens may be left: then all that
+   * it needs on the device is taken, its rows are in the window still, and {@link #pageOut} has to
+   * come before anything else is done with the layer than asking for its tokens and bytes.
+   *
+   * @return whether a page is left
+   */
+  default boolean appendAhead(float[] keys, float[] values, int tokens, PageSink sink) {
+    append(keys, values, tokens, sink);
+    return false;
+  }
+
+  /** Encodes the page that {@link #appendAhead} has left, and hands it to the sink. */
+  default void pageOut(PageSink sink) {
+    throw new IllegalStateException("no page is left");
+  }
+
+  /**
    * Takes pages over that are stored already, as the first of an empty layer. Its heads hold
    * nothing of them then: they are {@link Residence#STREAMED}.
    *

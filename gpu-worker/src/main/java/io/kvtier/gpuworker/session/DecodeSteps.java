@@ -18,6 +18,7 @@ final class DecodeSteps {
   private final LayerShape shape;
   private final LayerGrowth growth;
   private final LayerStep steps;
+  private final PageOuts pageOuts;
   private final StepListener listener;
   private final AtomicReference<@Nullable ServedStep> served = new AtomicReference<>();
 
@@ -26,11 +27,13 @@ final class DecodeSteps {
       LayerShape shape,
       LayerGrowth growth,
       LayerStep steps,
+      PageOuts pageOuts,
       StepListener listener) {
     this.sessionId = sessionId;
     this.shape = shape;
     this.growth = growth;
     this.steps = steps;
+    this.pageOuts = pageOuts;
     this.listener = listener;
   }
 
@@ -39,7 +42,8 @@ final class DecodeSteps {
     long startNs = System.nanoTime();
     StepResult result;
     String classes;
-    target.lock.lock();
+    boolean left;
+    target.enter();
     try {
       ServedStep last = served.get();
       if (last != null && last.is(step)) {
@@ -59,12 +63,16 @@ final class DecodeSteps {
       classes = target.classes;
       result = steps.attend(target, step.tokens(), step.queries(), rows);
       if (appended > 0) {
-        growth.append(target, step.layer(), appended, rows.keys(), rows.values());
+        growth.appendAhead(target, step.layer(), appended, rows.keys(), rows.values());
       }
       target.tree = tree;
       served.set(new ServedStep(step, result));
+      left = target.hasLeft();
     } finally {
-      target.lock.unlock();
+      target.leave();
+    }
+    if (left) {
+      pageOuts.add(target);
     }
     listener.stepped(traced(step, result, classes, startNs));
     return result;
@@ -88,7 +96,7 @@ final class DecodeSteps {
 
   /** Appends accepted nodes of a layer's waiting tree and drops the others; the layer's tokens. */
   int accept(SessionLayer target, int layer, int[] nodes) {
-    target.lock.lock();
+    target.enter();
     try {
       TokenTree waiting = requireResolved(target, layer, nodes);
       forgetServed();
@@ -103,7 +111,7 @@ final class DecodeSteps {
       target.tree = null;
       return target.device.tokens();
     } finally {
-      target.lock.unlock();
+      target.leave();
     }
   }
 

@@ -10,6 +10,7 @@ import io.kvtier.gpuworker.core.HeadPolicy;
 final class HotSet {
   private final SessionLayer[] layers;
   private volatile long bytesMax;
+  private volatile boolean used;
 
   HotSet(SessionLayer[] layers) {
     this.layers = layers;
@@ -18,6 +19,11 @@ final class HotSet {
   /** Most bytes that it keeps. */
   long bytesMax() {
     return bytesMax;
+  }
+
+  /** Whether any head chooses tokens. */
+  boolean isUsed() {
+    return used;
   }
 
   /** Bytes that it holds, its tables included. */
@@ -52,15 +58,10 @@ final class HotSet {
     for (SessionLayer layer : layers) {
       shares += layer.sketchedHeads;
     }
+    used = shares > 0;
     for (SessionLayer layer : layers) {
       layer.rows.limit(shares == 0 ? 0 : (long) ((double) most * layer.sketchedHeads / shares));
-      if (layer.lock.tryLock()) {
-        try {
-          layer.rows.fit();
-        } finally {
-          layer.lock.unlock();
-        }
-      }
+      layer.tryFitRows();
     }
   }
 

@@ -72,9 +72,17 @@ final class LayerGrowth {
 
   /** Appends tokens; there must be room for them. */
   void append(SessionLayer target, int layer, int tokens, float[] keys, float[] values) {
+    appendAhead(target, layer, tokens, keys, values);
+    target.takeLeft();
+  }
+
+  /** The same, but that a page which fills with the last token may be left with the layer. */
+  void appendAhead(SessionLayer target, int layer, int tokens, float[] keys, float[] values) {
     int pages = target.device.pages();
     TierSink sink = sink(target, layer);
-    target.device.append(keys, values, tokens, sink);
+    if (target.device.appendAhead(keys, values, tokens, sink)) {
+      target.leavePage(sink);
+    }
     if (pages == 0 && target.device.pages() > 0) {
       sink.acceptSinks(target.device);
     }

@@ -5,6 +5,7 @@ import io.kvtier.gpuworker.device.LayerShape;
 import io.kvtier.page.PageKey;
 import io.kvtier.page.Residence;
 import java.util.List;
+import java.util.function.BooleanSupplier;
 import java.util.function.LongSupplier;
 
 /**
@@ -18,18 +19,32 @@ final class LayerStep {
   /** At most this share of a session's device bytes is staged. */
   private static final int STAGING_SHARE = 16;
 
+  /**
+   * Of what is staged, the share of one layer's rows that are brought ahead: those of the layer
+   * whose step is under way and of the next one take half.
+   */
+  private static final int AHEAD_SHARE = 4;
+
   private final LayerShape shape;
   private final StepFetches fetches;
+  private final BooleanSupplier bringsAhead;
   private final long deviceBytesMax;
   private final LongSupplier deviceBytes;
 
   /**
    * Steps of one session.
    *
+   * @param bringsAhead whether rows are brought ahead of steps
    * @param deviceBytesMax what the session may hold on the device; 0: no bound
    * @param deviceBytes what the session holds on the device, what is staged left out
    */
-  LayerStep(LayerShape shape, StepFetches fetches, long deviceBytesMax, LongSupplier deviceBytes) {
+  LayerStep(
+      LayerShape shape,
+      StepFetches fetches,
+      BooleanSupplier bringsAhead,
+      long deviceBytesMax,
+      LongSupplier deviceBytes) {
+    this.bringsAhead = bringsAhead;
     this.shape = shape;
     this.fetches = fetches;
     this.deviceBytesMax = deviceBytesMax;
@@ -52,6 +67,13 @@ final class LayerStep {
     return Math.clamp(affordable, STAGING_SLOTS_LEAST, wanted);
   }
 
+  /** Most bytes of a layer's rows that are brought ahead and that its arena cannot keep. */
+  static long aheadBytes(LayerShape shape, int tokens, long deviceBytesMax) {
+    return (long) stagingSlots(shape, tokens, deviceBytesMax)
+        * stagingSlotBytes(shape)
+        / AHEAD_SHARE;
+  }
+
   /** Most bytes of a slot that is staged: a whole head of a page. */
   static int stagingSlotBytes(LayerShape shape) {
     return shape.codesBytes(Residence.STREAMED);
@@ -68,7 +90,9 @@ final class LayerStep {
     StepTally tally = new StepTally(tokens * queryLength, tokens * shape.qHeads());
     long bytesBefore = fetches.bytesFetched();
     long bytesMoved = 0;
-    int stagingSlots = stagingSlots(shape, target.device.tokens(), deviceBytesMax);
+    int stagingSlots =
+        stagingSlots(shape, target.device.tokens(), deviceBytesMax)
+            / (bringsAhead.getAsBoolean() ? 2 : 1);
     List<PageKey> pageKeys = target.device.pageKeys();
     LayerPass pass = target.pass();
     try {

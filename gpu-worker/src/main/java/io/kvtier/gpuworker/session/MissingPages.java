@@ -33,15 +33,15 @@ final class MissingPages {
     for (int layer = 0; layer < layers.length; layer++) {
       SessionLayer target = layers[layer];
       if (layer == asked) {
-        target.lock.lock();
-      } else if (!target.lock.tryLock()) {
+        target.enter();
+      } else if (!target.tryEnter()) {
         continue;
       }
       List<PageKey> keys;
       try {
         keys = target.device.pageKeys();
       } finally {
-        target.lock.unlock();
+        target.leave();
       }
       addRanges(layer, keys, ranges);
     }

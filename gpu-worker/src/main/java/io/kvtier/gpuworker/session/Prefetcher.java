@@ -3,31 +3,40 @@ package io.kvtier.gpuworker.session;
 import io.kvtier.KvtierException;
 import io.kvtier.gpuworker.core.HeadPolicy;
 import io.kvtier.gpuworker.device.LayerPass;
+import io.kvtier.gpuworker.device.LayerShape;
 import io.kvtier.page.PageKey;
 import java.util.List;
 import java.util.concurrent.CompletionException;
 import java.util.concurrent.Executor;
+import java.util.function.Consumer;
 
 /**
- * Brings rows into a layer's arena before the step that needs them, from a hint: the predicted
+ * Brings rows into a layer's arena before the step that needs them. From a hint: the predicted
  * query chooses as the real one will (InfiniGen, arXiv 2406.19707; TailorKV, section 4.2), part by
- * part, each part's rows on their way while the next is chosen. A hint whose step has begun already
- * is dropped, and so is one that comes while another's rows are still on their way; one whose step
- * comes while it chooses leaves the parts to it that are still to be chosen. Safe for any number of
- * threads.
+ * part, each part's rows on their way while the next is chosen. Without one: what the last query
+ * chose, of heads that were measured to choose much of it again, and the step's own choice corrects
+ * it; the arena has most of that but where device bytes are few. A hint whose step has begun
+ * already is dropped, and so is one that comes while another's rows are still on their way; one
+ * whose step comes while it chooses leaves the parts to it that are still to be chosen. Safe for
+ * any number of threads.
  */
 final class Prefetcher {
   private final RowFetcher fetcher;
   private final Executor executor;
+  private final LayerShape shape;
+  private final long deviceBytesMax;
 
   /**
    * A prefetcher.
    *
    * @param executor runs fetches
+   * @param deviceBytesMax what the session may hold on the device; 0: no bound
    */
-  Prefetcher(RowFetcher fetcher, Executor executor) {
+  Prefetcher(LayerShape shape, RowFetcher fetcher, Executor executor, long deviceBytesMax) {
+    this.shape = shape;
     this.fetcher = fetcher;
     this.executor = executor;
+    this.deviceBytesMax = deviceBytesMax;
   }
 
   /**
@@ -37,15 +46,29 @@ final class Prefetcher {
    * @param hint {@code [qHeads][headDim]} from {@code at} on
    */
   void prefetch(SessionLayer target, int position, float[] hint, int at) {
+    prefetch(target, position, prefetch -> announce(target, prefetch, hint, at));
+  }
+
+  /**
+   * Prefetches what the last query of a layer chose.
+   *
+   * @param position as above
+   */
+  void prefetchLast(SessionLayer target, int position) {
+    prefetch(target, position, prefetch -> announceLast(target, prefetch));
+  }
+
+  private void prefetch(SessionLayer target, int position, Consumer<Prefetch> announce) {
     Prefetch prefetch = new Prefetch();
-    target.lock.lock();
+    target.enter();
     try {
       boolean late = target.device.tokens() != position || target.policies.isEmpty();
       if (!late && target.prefetch == null) {
-        announce(target, prefetch, hint, at);
+        target.rows.lend(LayerStep.aheadBytes(shape, position, deviceBytesMax));
+        announce.accept(prefetch);
       }
     } finally {
-      target.lock.unlock();
+      target.leave();
       if (!prefetch.parts().isEmpty()) {
         finish(target, prefetch);
       }
@@ -59,7 +82,7 @@ final class Prefetcher {
     try {
       pass.begin(hint, at, new float[0], new float[0], 0);
       for (int part = 0; part < pass.parts(); part++) {
-        if (part > 0 && target.lock.hasQueuedThreads()) {
+        if (part > 0 && target.isAwaited()) {
           // The step chooses by its own query what is left, and waits no longer than it must.
           return;
         }
@@ -83,21 +106,41 @@ final class Prefetcher {
         continue;
       }
       for (int i = 0; i < pass.chosenCount(head); i++) {
-        int key = RowArena.key(head, pass.chosenPosition(head, i));
-        int row = target.rows.find(key);
-        if (row != RowArena.ABSENT) {
-          target.rows.keep(row);
-          continue;
-        }
-        // What the arena cannot keep would be fetched for nothing.
-        row = target.rows.admit(key);
-        if (row != RowArena.ABSENT) {
-          batch.add(pass.chosenPosition(head, i), head, row);
-        }
+        addMissing(target, batch, head, pass.chosenPosition(head, i));
       }
     }
     batch.sort();
     return batch;
+  }
+
+  private void announceLast(SessionLayer target, Prefetch prefetch) {
+    RowBatch batch = new RowBatch();
+    LastChosen last = target.last;
+    for (int head = 0; head < target.policies.size(); head++) {
+      for (int i = 0; last.recurs(head) && i < last.count(head); i++) {
+        addMissing(target, batch, head, last.position(head, i));
+      }
+    }
+    batch.sort();
+    if (batch.count() > 0) {
+      target.prefetch = prefetch;
+      start(target, prefetch.add(batch, target.rows), target.device.pageKeys(), target.policies);
+    }
+  }
+
+  /** Adds a row that the arena has not and has made room for. */
+  private static void addMissing(SessionLayer target, RowBatch batch, int head, int position) {
+    int key = RowArena.key(head, position);
+    int row = target.rows.find(key);
+    if (row != RowArena.ABSENT) {
+      target.rows.keep(row);
+      return;
+    }
+    // What the arena cannot keep until the step would be fetched for nothing.
+    row = target.rows.admit(key);
+    if (row != RowArena.ABSENT) {
+      batch.add(position, head, row);
+    }
   }
 
   private void start(
@@ -139,14 +182,14 @@ final class Prefetcher {
   }
 
   private static void settle(SessionLayer target, Prefetch prefetch) {
-    target.lock.lock();
+    target.enter();
     try {
       if (target.prefetch == prefetch) {
         prefetch.parts().forEach(part -> part.settle(target.rows));
         target.prefetch = null;
       }
     } finally {
-      target.lock.unlock();
+      target.leave();
       prefetch.release();
     }
   }

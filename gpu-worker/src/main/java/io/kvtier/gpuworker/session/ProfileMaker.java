@@ -24,7 +24,7 @@ final class ProfileMaker {
   ResidualCurve[][] curves(SessionLayer[] layers, int tokens) {
     ResidualCurve[][] curves = new ResidualCurve[layers.length][shape.kvHeads()];
     for (int layer = 0; layer < layers.length; layer++) {
-      layers[layer].lock.lock();
+      layers[layer].enter();
       try {
         if (layers[layer].queries.length == 0) {
           return new ResidualCurve[0][];
@@ -33,7 +33,7 @@ final class ProfileMaker {
           curves[layer][head] = curve(layers[layer], head, tokens);
         }
       } finally {
-        layers[layer].lock.unlock();
+        layers[layer].leave();
       }
     }
     return curves;

@@ -1,5 +1,6 @@
 package io.kvtier.gpuworker.session;
 
+import com.google.errorprone.annotations.CanIgnoreReturnValue;
 import io.kvtier.KvtierException;
 import io.kvtier.gpuworker.device.DeviceMemory;
 import io.kvtier.gpuworker.device.DeviceSlot;
@@ -37,6 +38,10 @@ final class RowArena {
   private final DeviceMemory memory;
   private int rowBytes;
   private volatile long bytesMax;
+
+  /** Bytes beyond the bound, until a step ends. */
+  private long lent;
+
   private volatile long bytes;
   private volatile long slotBytes;
   private DeviceSlot[] chunks = new DeviceSlot[0];
@@ -73,7 +78,8 @@ final class RowArena {
 
   /** Drops all rows; those to come are of so many bytes. 0: there will be none. */
   void reset(int bytesOfRow) {
-    dropChunks(0);
+    var _ = dropChunks(0);
+    lent = 0;
     rowBytes = bytesOfRow;
   }
 
@@ -91,15 +97,27 @@ final class RowArena {
     return bytesMax;
   }
 
-  /** Gives back what is beyond the bound. */
-  void fit() {
+  /**
+   * Lets the arena go beyond its bound, once nothing within it can be evicted, until the step under
+   * way ends, or else the next one: rows that are brought ahead for a step need a place even where
+   * there is none for rows that stay.
+   */
+  void lend(long bytesBeyond) {
+    lent = bytesBeyond;
+  }
+
+  /**
+   * Gives back what is beyond the bound.
+   *
+   * @return rows that are gone
+   */
+  @CanIgnoreReturnValue
+  int fit() {
     int count = chunkCount;
-    while (count > 0 && cost(count) > bytesMax) {
+    while (count > 0 && cost(count) > bytesMax + lent) {
       count--;
     }
-    if (count < chunkCount) {
-      dropChunks(count);
-    }
+    return count < chunkCount ? dropChunks(count) : 0;
   }
 
   /** Bytes that it takes, tables included. */
@@ -135,8 +153,8 @@ final class RowArena {
     return Integer.highestOneBit(Math.max(1, count * CHUNK_ROWS * 4 / 3 - 1)) << 1;
   }
 
-  private boolean grow() {
-    if (rowBytes == 0 || cost(chunkCount + 1) > bytesMax) {
+  private boolean grow(long most) {
+    if (rowBytes == 0 || cost(chunkCount + 1) > most) {
       return false;
     }
     DeviceSlot chunk;
@@ -155,28 +173,38 @@ final class RowArena {
     return true;
   }
 
-  private void dropChunks(int count) {
+  private int dropChunks(int count) {
+    int gone = 0;
     int rowsLeft = count * CHUNK_ROWS;
     for (int chunk = count; chunk < chunkCount; chunk++) {
       chunks[chunk].release();
     }
     Arrays.fill(chunks, count, chunkCount, null);
-    setChunkCount(count);
-    hand = 0;
-    firstFree = ABSENT;
-    Arrays.fill(table, 0);
-    for (int row = rowsLeft - 1; row >= 0; row--) {
-      if (keys[row] < 0) {
-        free(row);
-      } else {
-        insert(row);
+    // Only what goes is touched: a session that grows gives back a chunk now and then.
+    for (int row = rowsLeft; row < rows(); row++) {
+      if (keys[row] >= 0) {
+        gone++;
+        if (count > 0) {
+          remove(row);
+        }
       }
     }
+    int free = firstFree;
+    firstFree = ABSENT;
+    while (free != ABSENT) {
+      int next = ~keys[free] - 1;
+      if (free < rowsLeft) {
+        free(free);
+      }
+      free = next;
+    }
+    hand = hand < rowsLeft ? hand : 0;
+    setChunkCount(count);
+    return gone;
   }
 
   private void setChunkCount(int count) {
-    boolean rehash = count > chunkCount;
-    int rows = rows();
+    int rows = Math.min(chunkCount, count) * CHUNK_ROWS;
     chunkCount = count;
     int room = count == 0 ? 0 : roomFor(count);
     if (room != keys.length) {
@@ -187,7 +215,7 @@ final class RowArena {
     int entries = count == 0 ? 0 : tableFor(count);
     if (entries != table.length) {
       table = new int[entries];
-      for (int row = 0; rehash && row < rows; row++) {
+      for (int row = 0; row < rows; row++) {
         if (keys[row] >= 0) {
           insert(row);
         }
@@ -208,8 +236,15 @@ final class RowArena {
 
   // ---- rows
 
-  /** Ends a step: what it used, and what was kept for it, may be evicted again. */
-  void endStep() {
+  /**
+   * Ends a step: what it used, and what was kept for it, may be evicted again.
+   *
+   * @return rows that are gone, for want of what was lent
+   */
+  @CanIgnoreReturnValue
+  int endStep() {
+    lent = 0;
+    int gone = fit();
     step++;
     if (step == STEP_MAX) {
       step = 1;
@@ -218,6 +253,7 @@ final class RowArena {
       }
       stuckAt = -1;
     }
+    return gone;
   }
 
   /** The row of a key; {@link #ABSENT}: there is none. */
@@ -259,8 +295,11 @@ final class RowArena {
    * @return {@link #ABSENT} if there is no room
    */
   int admit(int key) {
-    if (firstFree == ABSENT && !grow()) {
+    if (firstFree == ABSENT && !grow(bytesMax)) {
       evict();
+      if (firstFree == ABSENT && lent > 0) {
+        var _ = grow(bytesMax + lent);
+      }
     }
     int row = firstFree;
     if (row != ABSENT) {

@@ -30,6 +30,9 @@ final class RowRound {
   /** Rows of the batch that have a place. */
   private int placed;
 
+  /** Of these, rows in memory of its own. */
+  private int staged;
+
   private CompletableFuture<Void> fetch = CompletableFuture.completedFuture(null);
   private boolean complete;
 
@@ -56,7 +59,6 @@ final class RowRound {
     batch.sort();
     admitted = new int[batch.count()];
     int room = Math.max(1, stagingBytes / chunkBytes()) * RowArena.CHUNK_ROWS;
-    int staged = 0;
     int i = 0;
     while (i < batch.count()) {
       int to = i + 1;
@@ -135,6 +137,11 @@ final class RowRound {
 
   int placed() {
     return placed;
+  }
+
+  /** Rows that are gone with the round. */
+  int stagedRows() {
+    return staged;
   }
 
   long stagedBytes() {

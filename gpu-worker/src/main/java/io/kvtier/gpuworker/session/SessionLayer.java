@@ -15,15 +15,19 @@ import org.agrona.collections.Int2IntHashMap;
 import org.jspecify.annotations.Nullable;
 
 /**
- * One layer of a session and what guards it. All fields but the counters are read and written under
- * {@link #lock}.
+ * One layer of a session and what guards it. All fields but the counters are read and written
+ * between {@link #enter} and {@link #leave}. A step may leave a full page to be encoded after it:
+ * whoever enters next, the background or another step, finds that done or does it, so that nobody
+ * ever sees the layer without its page and no result depends on when it was encoded.
  */
 final class SessionLayer {
-  final ReentrantLock lock = new ReentrantLock();
   final DeviceLayer device;
 
   /** Rows that stay for later steps. */
   final RowArena rows;
+
+  /** What the last query chose. */
+  final LastChosen last = new LastChosen();
 
   /** Rows prefetched since the last step. */
   final AtomicInteger prefetched = new AtomicInteger();
@@ -49,7 +53,12 @@ final class SessionLayer {
   /** Header checksums of pages that were made here, by page; 0: not known. */
   private final Int2IntHashMap checksums = new Int2IntHashMap(0);
 
+  private final ReentrantLock lock = new ReentrantLock();
   private final LayerShape shape;
+
+  /** Takes the page that a step has left; null: none is left. */
+  private @Nullable TierSink left;
+
   private @Nullable LayerPass pass;
   private @Nullable LayerPass hintPass;
 
@@ -57,6 +66,74 @@ final class SessionLayer {
     this.device = device;
     this.shape = shape;
     this.rows = new RowArena(memory);
+  }
+
+  /** Waits until nobody else is in the layer; a page that was left is encoded then. */
+  void enter() {
+    lock.lock();
+    takeLeftOrLeave();
+  }
+
+  /** The same where nobody else is; false: somebody is. */
+  boolean tryEnter() {
+    if (!lock.tryLock()) {
+      return false;
+    }
+    takeLeftOrLeave();
+    return true;
+  }
+
+  void leave() {
+    lock.unlock();
+  }
+
+  /** Whether somebody waits to enter; for who is in the layer. */
+  boolean isAwaited() {
+    return lock.hasQueuedThreads();
+  }
+
+  /** Leaves the device layer's last page to whoever enters next. */
+  void leavePage(TierSink sink) {
+    left = sink;
+  }
+
+  /** Whether a page is left; for who is in the layer. */
+  boolean hasLeft() {
+    return left != null;
+  }
+
+  /** Encodes the page that is left, if one is; for who is in the layer. */
+  void takeLeft() {
+    TierSink sink = left;
+    if (sink != null) {
+      sink.pageOut();
+      left = null;
+    }
+  }
+
+  private void takeLeftOrLeave() {
+    boolean taken = false;
+    try {
+      takeLeft();
+      taken = true;
+    } finally {
+      if (!taken) {
+        lock.unlock();
+      }
+    }
+  }
+
+  /**
+   * Has the hot set's rows give back what is beyond their bound, unless somebody is in the layer.
+   */
+  void tryFitRows() {
+    if (lock.tryLock()) {
+      try {
+        rows.fit();
+      } finally {
+        lock.unlock();
+      }
+    }
   }
 
   /** Notes what a page was made as. */
@@ -123,5 +200,6 @@ final class SessionLayer {
     this.sketchedHeads = HotSet.sketchedHeads(policies);
     rows.reset(sketchedHeads == 0 ? 0 : shape.rowForm().bytes());
     prefetch = null;
+    last.forget();
   }
 }

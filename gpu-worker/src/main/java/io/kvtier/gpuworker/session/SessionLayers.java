@@ -63,12 +63,12 @@ final class SessionLayers {
     int locked = 0;
     try {
       for (; locked < layers.length; locked++) {
-        layers[locked].lock.lock();
+        layers[locked].enter();
       }
       return call.get();
     } finally {
       while (locked > 0) {
-        layers[--locked].lock.unlock();
+        layers[--locked].leave();
       }
     }
   }
@@ -76,11 +76,11 @@ final class SessionLayers {
   /** Tokens of a layer. */
   int tokens(int layer) {
     SessionLayer target = get(layer);
-    target.lock.lock();
+    target.enter();
     try {
       return target.device.tokens();
     } finally {
-      target.lock.unlock();
+      target.leave();
     }
   }
 

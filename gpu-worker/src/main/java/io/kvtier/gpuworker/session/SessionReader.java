@@ -56,11 +56,11 @@ public final class SessionReader {
    */
   List<HeadRows> gather(
       int layer, SessionLayer target, float[] query, int tokensMax, boolean asPlanned) {
-    target.lock.lock();
+    target.enter();
     try {
       return new Gatherer(target, shape, fetches, query, tokensMax, asPlanned, layer).rows();
     } finally {
-      target.lock.unlock();
+      target.leave();
     }
   }
 
@@ -71,7 +71,7 @@ public final class SessionReader {
   void load(int layer, SessionLayer target, int position, int tokens, RowsConsumer consumer) {
     List<PageKey> keys;
     ExactTail exact;
-    target.lock.lock();
+    target.enter();
     try {
       DeviceLayer device = target.device;
       if (position < 0 || tokens < 1 || (long) position + tokens > device.tokens()) {
@@ -88,7 +88,7 @@ public final class SessionReader {
       keys = device.pageKeys();
       exact = exactTail(device);
     } finally {
-      target.lock.unlock();
+      target.leave();
     }
     writeBehind.flush();
     int paged = keys.size() * TOKENS;

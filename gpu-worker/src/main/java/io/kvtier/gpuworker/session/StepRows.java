@@ -48,6 +48,9 @@ final class StepRows {
   private int late;
   private int fetched;
 
+  /** Rows that the arena had no place for. */
+  private int unkept;
+
   /**
    * Rows for one query.
    *
@@ -83,6 +86,7 @@ final class StepRows {
    */
   void give() {
     arena.fit();
+    int gone;
     try {
       int parts = taker.parts();
       List<RowRound> rounds = new ArrayList<>();
@@ -103,8 +107,11 @@ final class StepRows {
         give(more, () -> start(more, ALL, stagingBytes));
       }
     } finally {
-      arena.endStep();
+      long most = arena.bytes();
+      gone = arena.endStep();
+      stagedBytes += most - arena.bytes();
     }
+    target.last.note(taker, target.policies.size(), gone + unkept);
   }
 
   private boolean isLeft() {
@@ -178,6 +185,7 @@ final class StepRows {
         }
         round.give(taker);
         fetched += round.placed();
+        unkept += round.stagedRows();
         taker.attendRows();
       }
     } finally {
@@ -268,7 +276,7 @@ final class StepRows {
     return unhiddenNs;
   }
 
-  /** Most device bytes that were held beside the arena. */
+  /** Most device bytes that were held beside the arena, and in what was lent to it. */
   long stagedBytes() {
     return stagedBytes;
   }

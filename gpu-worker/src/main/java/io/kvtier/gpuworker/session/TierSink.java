@@ -49,6 +49,15 @@ final class TierSink implements DeviceLayer.PageSink {
     return PageKey.ofSession(session, pageIndex, shape.fingerprint(), layer, shape.layout());
   }
 
+  /** Encodes the page that the layer has left, and sends it. */
+  void pageOut() {
+    boolean first = target.device.pages() == 0;
+    target.device.pageOut(this);
+    if (first) {
+      acceptSinks(target.device);
+    }
+  }
+
   /** Sends the sink rows, once the first page is out. */
   void acceptSinks(DeviceLayer device) {
     SinkPage sinks = new SinkPage(shape);

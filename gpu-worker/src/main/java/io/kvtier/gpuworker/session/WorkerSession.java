@@ -138,13 +138,16 @@ public final class WorkerSession {
             new NearAttention(shape, host.tier(), writeBehind, host.background(), timeoutNs),
             host.background(),
             timeoutNs);
-    this.prefetcher = new Prefetcher(rowFetcher, host.background());
+    this.prefetcher =
+        new Prefetcher(shape, rowFetcher, host.background(), info.getDeviceBytesMax());
     this.switcher = new PlanSwitch(shape, memory, codesFetcher);
     this.budget = new DeviceBudget(info, shape, memory, hotSet, switcher, this::deviceBytes);
     this.growth = new LayerGrowth(id, info, shape, chain, writeBehind, budget);
     LayerStep layerStep =
-        new LayerStep(shape, fetches, info.getDeviceBytesMax(), this::deviceBytes);
-    this.steps = new DecodeSteps(info.getSessionId(), shape, growth, layerStep, host.listener());
+        new LayerStep(shape, fetches, hotSet::isUsed, info.getDeviceBytesMax(), this::deviceBytes);
+    PageOuts pageOuts = new PageOuts(host.background(), life::tryWhileOpen);
+    this.steps =
+        new DecodeSteps(info.getSessionId(), shape, growth, layerStep, pageOuts, host.listener());
     this.repair = new PageRepair(shape, writeBehind);
     this.missing = new MissingPages(all, host.tier(), writeBehind);
     if (parent == null) {
@@ -166,7 +169,7 @@ public final class WorkerSession {
   public int append(int layer, int position, int tokens, float[] keys, float[] values) {
     return whileOpen(() -> {
       SessionLayer target = layers.get(layer);
-      target.lock.lock();
+      target.enter();
       try {
         target.requireNoTree(layer);
         growth.requireNext(layer, target.device.tokens(), position, tokens);
@@ -176,7 +179,7 @@ public final class WorkerSession {
         target.queries = new float[0];
         return target.device.tokens();
       } finally {
-        target.lock.unlock();
+        target.leave();
       }
     });
   }
@@ -188,13 +191,13 @@ public final class WorkerSession {
   public int repair(int layer, int position, int tokens, float[] keys, float[] values) {
     return whileOpen(() -> {
       SessionLayer target = layers.get(layer);
-      target.lock.lock();
+      target.enter();
       try {
         TierSink sink = growth.sink(target, layer);
         repair.repair(target, layer, position, tokens, keys, values, sink);
         return target.device.tokens();
       } finally {
-        target.lock.unlock();
+        target.leave();
       }
     });
   }
@@ -211,7 +214,7 @@ public final class WorkerSession {
   public int setQueries(int layer, int window, float[] queries) {
     return whileOpen(() -> {
       SessionLayer target = layers.get(layer);
-      target.lock.lock();
+      target.enter();
       try {
         if (window > target.device.tokens()) {
           throw invalid(
@@ -220,7 +223,7 @@ public final class WorkerSession {
         target.queries = queries;
         return target.device.tokens();
       } finally {
-        target.lock.unlock();
+        target.leave();
       }
     });
   }
@@ -304,12 +307,8 @@ public final class WorkerSession {
       requirePlanned();
       int layer = step.layer();
       SessionLayer target = layers.get(layer);
-      if (step.hint().length > 0 && layer + 1 < layers.count()) {
-        int last = (step.tokens() - 1) * shape.qHeads() * shape.headDim();
-        // Where the next layer is as long as it has not heard of this step.
-        int expected = step.position() - step.acceptedCount();
-        // Beside this layer's work: rows that are asked for after it come too late.
-        host.background().execute(() -> prefetch(layer + 1, expected, step.hint(), last));
+      if (layer + 1 < layers.count()) {
+        prefetch(layers.get(layer + 1), step);
       }
       return steps.step(target, step);
     });
@@ -323,8 +322,20 @@ public final class WorkerSession {
     return whileOpen(() -> steps.accept(layers.get(layer), layer, nodes));
   }
 
-  private void prefetch(int layer, int position, float[] hint, int at) {
-    life.tryWhileOpen(() -> prefetcher.prefetch(layers.get(layer), position, hint, at));
+  /** Has rows brought for the next layer beside this one's work: after it they come too late. */
+  private void prefetch(SessionLayer next, TokenStep step) {
+    // Where the next layer is as long as it has not heard of this step.
+    int expected = step.position() - step.acceptedCount();
+    if (step.hint().length > 0) {
+      int last = (step.tokens() - 1) * shape.qHeads() * shape.headDim();
+      inBackground(() -> prefetcher.prefetch(next, expected, step.hint(), last));
+    } else if (next.last.isWorthFetching()) {
+      inBackground(() -> prefetcher.prefetchLast(next, expected));
+    }
+  }
+
+  private void inBackground(Runnable work) {
+    host.background().execute(() -> life.tryWhileOpen(work));
   }
 
   // ---- reading

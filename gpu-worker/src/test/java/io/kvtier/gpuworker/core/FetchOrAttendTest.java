@@ -56,6 +56,22 @@ class FetchOrAttendTest {
     assertThat(count(choice, SLOW_NETWORK, 3000, Course.ATTEND)).isGreaterThan(1500);
   }
 
+  /** A busy machine holds single calls up, of either way; the sooner way stays the one taken. */
+  @Test
+  void whatIsHeldUpOnceIsNotTakenForSlow() {
+    World quick = new World(200_000, 1 / .5, 2_000);
+    for (long seed = 1; seed <= 20; seed++) {
+      SplittableRandom random = new SplittableRandom(seed);
+      FetchOrAttend choice = new FetchOrAttend();
+      int near = 0;
+      for (int i = 0; i < 4000; i++) {
+        World stalled = new World(random.nextInt(50) == 0 ? 20_000_000 : 200_000, 1 / .5, 2_000);
+        near += (i < 10 ? quick : stalled).step(choice, 100 + i % 7) == Course.FETCH ? 0 : 1;
+      }
+      assertThat(near).as("seed %d", seed).isGreaterThan(3600);
+    }
+  }
+
   /**
    * The round trip is in both: small layers may be better fetched, large ones not. What is not done
    * is forgotten in time, tried, and learnt again.

@@ -49,8 +49,12 @@ class RowArenaTest {
       Set<Integer> gone = new HashSet<>();
       for (int i = 0; i < 20_000; i++) {
         change(random, rows, gone);
-        assertThat(arena.bytes()).isLessThanOrEqualTo(Math.max(0, arena.bytesMax()));
+        assertThat(arena.bytes()).isLessThanOrEqualTo(arena.bytesMax() + 100_000);
       }
+      arena.endStep();
+      assertThat(arena.bytes())
+          .as("what was lent is given back")
+          .isLessThanOrEqualTo(arena.bytesMax());
       rows.keySet().removeIf(key -> arena.find(key) == RowArena.ABSENT);
       rows.forEach((key, row) -> {
         assertThat(arena.find(key)).isEqualTo(row);
@@ -84,6 +88,9 @@ class RowArenaTest {
     }
     if (random.nextInt(100) == 0) {
       arena.endStep();
+    }
+    if (random.nextInt(300) == 0) {
+      arena.lend(random.nextInt(100_000));
     }
     if (random.nextInt(3000) == 0) {
       arena.limit(random.nextInt(400_000));
