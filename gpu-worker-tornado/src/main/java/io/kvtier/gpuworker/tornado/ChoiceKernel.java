@@ -125,6 +125,7 @@ final class ChoiceKernel {
    * @param masses chosen ones become {@link #TAKEN}
    * @param result receives {@code [kvHeads]}: how many are chosen; and {@code [index][kvHeads][2]}
    *     from {@link StepLayout#CHOSEN_AT} on: position, rising with the index, and mass
+   * @param moreChosen receives those beyond {@link StepLayout#CHOSEN_NEAR}
    */
   static void take(
       KernelContext context,
@@ -138,6 +139,7 @@ final class ChoiceKernel {
       FloatArray masses,
       IntArray histograms,
       FloatArray result,
+      FloatArray moreChosen,
       FloatArray partials) {
     int lane = context.localIdx;
     int kvHeads = ints.get(StepLayout.KV_HEADS);
@@ -244,9 +246,14 @@ final class ChoiceKernel {
       }
       if (rank == 2 || (rank == 1 && atBefore < quota)) {
         int index = aboveBefore + (atBefore < quota ? atBefore : quota);
-        int out = ints.get(StepLayout.CHOSEN_AT) + (index * kvHeads + head) * 2;
-        result.set(out, token);
-        result.set(out + 1, mass);
+        int out = (index * kvHeads + head) * 2;
+        if (out < StepLayout.CHOSEN_NEAR) {
+          result.set(ints.get(StepLayout.CHOSEN_AT) + out, token);
+          result.set(ints.get(StepLayout.CHOSEN_AT) + out + 1, mass);
+        } else {
+          moreChosen.set(out - StepLayout.CHOSEN_NEAR, token);
+          moreChosen.set(out - StepLayout.CHOSEN_NEAR + 1, mass);
+        }
         masses.set(head * tokens + token, TAKEN);
       }
       context.localBarrier();

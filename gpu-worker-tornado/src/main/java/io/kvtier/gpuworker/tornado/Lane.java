@@ -92,10 +92,14 @@ final class Lane implements AutoCloseable {
   /** What comes back of a choice; as {@link StepLayout} says. */
   final FloatArray result;
 
-  /**
-   * What comes back of other graphs, each of which has a copy on the device: without the choice.
-   */
+  /** Chosen tokens beyond {@link StepLayout#CHOSEN_NEAR}, which come back when asked for. */
+  final FloatArray moreChosen;
+
+  /** What comes back of graphs without a choice, each of which has a copy on the device. */
   final FloatArray merged;
+
+  /** Partials of rows, which come back as they are. */
+  final FloatArray rowPartials;
 
   private final String name;
   private final TornadoDevice device;
@@ -128,7 +132,9 @@ final class Lane implements AutoCloseable {
     this.scoresMax = Math.clamp(bytes / 32 / Float.BYTES, SCORES_MIN, 1 << 29);
     int mergedMax = StepLayout.QUERY_ELEMENTS * 2 + 2 * StepLayout.PADDED_QUERIES_MAX;
     this.merged = new FloatArray(StepLayout.MERGED_AT + mergedMax);
-    this.result = new FloatArray(StepLayout.MERGED_AT + mergedMax + 2 * chosenMax());
+    this.rowPartials = new FloatArray(mergedMax);
+    this.result = new FloatArray(StepLayout.MERGED_AT + mergedMax + StepLayout.CHOSEN_NEAR);
+    this.moreChosen = new FloatArray(2 * chosenMax() - StepLayout.CHOSEN_NEAR);
     this.thread = Executors.newSingleThreadExecutor(Thread.ofPlatform().name(name).factory());
     this.graphs = new LaneGraphs(this, resident(blocks));
     this.plan = new TornadoExecutionPlan(graphs.all());
@@ -231,9 +237,9 @@ final class Lane implements AutoCloseable {
     });
   }
 
-  /** Brings some floats of {@link #result} or {@link #merged} to the host. */
-  void download(TornadoExecutionResult executed, FloatArray which, int from, int count) {
-    executed.transferToHost(new DataRange(which).withOffset(from).withSize(count));
+  /** Brings so many floats of {@link #moreChosen} to the host. */
+  void downloadMore(TornadoExecutionResult executed, int count) {
+    executed.transferToHost(new DataRange(moreChosen).withOffset(0).withSize(count));
   }
 
   /** Runs work on the lane's thread and waits for it. */

@@ -118,13 +118,13 @@ final class LaneGraphs {
             lane.writeCount);
   }
 
-  /** Ends a graph that leaves partials behind. What comes back is fetched as far as it is used. */
+  /** Ends a graph that leaves partials behind; what they merge to comes back at its end. */
   private TaskGraph merging(Lane.Graph graph, IntArray ints, TaskGraph unmerged) {
     grid(graph, "merge", byPaddedQuery);
     FloatArray result = graph == Lane.Graph.CHOOSE ? lane.result : lane.merged;
     return unmerged
         .task("merge", MergeKernel::merge, context, ints, partials, result)
-        .transferToHost(DataTransferMode.UNDER_DEMAND, result);
+        .transferToHost(EACH, result);
   }
 
   private TaskGraph attending(Lane.Graph graph, IntArray ints, TaskGraph before, IntArray pages) {
@@ -190,8 +190,10 @@ final class LaneGraphs {
             masses,
             histograms,
             lane.result,
+            lane.moreChosen,
             partials);
-    return merging(choose, lane.choice, graph);
+    return merging(choose, lane.choice, graph)
+        .transferToHost(DataTransferMode.UNDER_DEMAND, lane.moreChosen);
   }
 
   private TaskGraph resident() {
@@ -205,22 +207,20 @@ final class LaneGraphs {
 
   private TaskGraph rows(Lane.Graph graph, IntArray stage) {
     grid(graph, "rows", byRowSlot);
-    return merging(
-        graph,
-        stage,
-        consuming(graph)
-            .transferToDevice(ONCE, constants)
-            .transferToDevice(EACH, stage, lane.floats)
-            .task(
-                "rows",
-                RowsKernel::attend,
-                context,
-                resident,
-                stage,
-                stage,
-                lane.floats,
-                constants,
-                partials));
+    return consuming(graph)
+        .transferToDevice(ONCE, constants)
+        .transferToDevice(EACH, stage, lane.floats)
+        .task(
+            "rows",
+            RowsKernel::attend,
+            context,
+            resident,
+            stage,
+            stage,
+            lane.floats,
+            constants,
+            lane.rowPartials)
+        .transferToHost(EACH, lane.rowPartials);
   }
 
   private TaskGraph pages() {

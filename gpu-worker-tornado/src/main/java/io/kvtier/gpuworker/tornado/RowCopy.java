@@ -13,16 +13,20 @@ import org.jspecify.annotations.Nullable;
  */
 final class RowCopy implements DeviceSlot.Copy {
   /** No row. */
-  private static final long NONE = -1;
+  private static final int NONE = -1;
 
   /** Of a lane, at least this part is left to what layers hold. */
   private static final int SHARE_LEFT = 8;
 
   private final Lane lane;
-  private final long[] keys;
 
-  /** By row: the last batch that reads or writes it. */
-  private final long[] batches;
+  /** By row: whose it is. Little for each, since a step looks at thousands that no cache has. */
+  private final int[] keys;
+
+  /** The last batch that uses any row, and by row a bit: whether it uses this one. */
+  private long lastBatch;
+
+  private final long[] used;
 
   private final long firstStep;
   private final int rowInts;
@@ -30,16 +34,16 @@ final class RowCopy implements DeviceSlot.Copy {
 
   private RowCopy(Lane lane, int rows, int rowInts, long firstStep) {
     this.lane = lane;
-    this.keys = new long[rows];
-    this.batches = new long[rows];
+    this.keys = new int[rows];
+    this.used = new long[(rows + Long.SIZE - 1) / Long.SIZE];
     this.rowInts = rowInts;
     this.firstStep = firstStep;
     Arrays.fill(keys, NONE);
   }
 
-  /** What finds a token of a head. */
-  static long key(int kvHead, int position) {
-    return (long) kvHead << Integer.SIZE | position;
+  /** What finds a token of a head: there are at most 128 heads, and 2^24 positions. */
+  static int key(int kvHead, int position) {
+    return kvHead << 24 | position;
   }
 
   /**
@@ -76,20 +80,25 @@ final class RowCopy implements DeviceSlot.Copy {
 
   /** Whether a batch may use a row's place, which no other row of the batch does. */
   boolean claim(int row, long batch) {
-    if (row >= batches.length || batches[row] == batch) {
+    if (batch != lastBatch) {
+      lastBatch = batch;
+      Arrays.fill(used, 0);
+    }
+    long bit = 1L << row;
+    if (row >= keys.length || (used[row / Long.SIZE] & bit) != 0) {
       return false;
     }
-    batches[row] = batch;
+    used[row / Long.SIZE] |= bit;
     return true;
   }
 
   /** Whether the lane has it. */
-  boolean has(int row, long key) {
+  boolean has(int row, int key) {
     return keys[row] == key;
   }
 
   /** Notes that the lane has it. */
-  void set(int row, long key) {
+  void set(int row, int key) {
     keys[row] = key;
   }
 

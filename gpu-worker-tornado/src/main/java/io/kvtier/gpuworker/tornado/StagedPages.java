@@ -7,7 +7,6 @@ import io.kvtier.gpuworker.device.DeviceSlot;
 import io.kvtier.gpuworker.device.LayerShape;
 import io.kvtier.page.Residence;
 import java.util.Arrays;
-import uk.ac.manchester.tornado.api.TornadoExecutionResult;
 
 /**
  * Pages of streamed heads on their way to the device. Each head's go in batches of so many pages,
@@ -86,7 +85,7 @@ final class StagedPages {
   }
 
   /** Attends to the batch that is ready; on the lane's thread. */
-  TornadoExecutionResult execute(GroupQuery[] queries) {
+  void execute(GroupQuery[] queries) {
     Lane lane = layer.lane();
     int pages = waiting[readyHead];
     int[] table = new int[pages];
@@ -103,6 +102,6 @@ final class StagedPages {
     inputs.write(lane, lane.ints, 1);
     inputs.writeQueries(lane, queries);
     waiting[readyHead] = 0;
-    return lane.execute(Lane.Graph.PAGES);
+    var _ = lane.execute(Lane.Graph.PAGES);
   }
 }

@@ -4,6 +4,7 @@ import static io.kvtier.page.PageLayout.TOKENS;
 import static java.nio.ByteOrder.LITTLE_ENDIAN;
 
 import io.kvtier.attention.GroupQuery;
+import io.kvtier.attention.Partial;
 import io.kvtier.gpuworker.core.HeadPolicy;
 import io.kvtier.gpuworker.device.DeviceSlot;
 import io.kvtier.gpuworker.device.LayerPass;
@@ -12,7 +13,6 @@ import java.util.Arrays;
 import java.util.List;
 import org.agrona.DirectBuffer;
 import org.jspecify.annotations.Nullable;
-import uk.ac.manchester.tornado.api.TornadoExecutionResult;
 import uk.ac.manchester.tornado.api.types.arrays.IntArray;
 
 /**
@@ -41,6 +41,11 @@ final class StagedRows {
   private final int rowInts;
 
   private final int batchRows;
+
+  /** Most rows of a slot: as few as leave no more partials than come back. */
+  private final int slotRows;
+
+  private final RowMerge merge;
   private final Head[] heads;
   private long step;
   private long batch;
@@ -69,13 +74,23 @@ final class StagedRows {
     /** {@code [rows][ROW_INTS]}; {@link #NOWHERE} stands for a place in the lane's passage. */
     int[] table = new int[0];
 
-    @Nullable RowCopy[] copies = new RowCopy[0];
-    int[] copyRows = new int[0];
     int waiting;
 
-    /** {@code [sent][rowInts]}: rows that the lane has not. */
+    /** Its partials, of the batch that was attended to last. */
+    int firstSlot;
+
+    int slotCount;
+
+    // By row that the lane has not.
+
+    /** {@code [sent][rowInts]}. */
     int[] rows = new int[0];
 
+    /** Where it will be kept, if it is. */
+    @Nullable RowCopy[] copies = new RowCopy[0];
+
+    int[] copyRows = new int[0];
+    int[] keys = new int[0];
     int sent;
 
     Head(int rowBytes, int fetchedAt) {
@@ -104,6 +119,10 @@ final class StagedRows {
     this.rowInts = (most + Integer.BYTES - 1) / Integer.BYTES;
     int fit = LARGE_INTS / heads.length / (rowInts + RowsKernel.ROW_INTS + 1) & -TOKENS;
     this.batchRows = Math.clamp(fit, TOKENS, BATCH_ROWS);
+    int partials = inputs.paddedQueries() * StepLayout.partialLength(shape.headDim());
+    int headSlots = layer.lane().rowPartials.getSize() / partials;
+    this.slotRows = ((batchRows + headSlots - 1) / headSlots + TOKENS - 1) & -TOKENS;
+    this.merge = new RowMerge(shape);
   }
 
   /** Expects so many rows of each head. */
@@ -163,15 +182,16 @@ final class StagedRows {
   }
 
   private void reserve(Head own) {
-    if (own.copies.length == own.waiting) {
+    if (own.table.length == own.waiting * RowsKernel.ROW_INTS) {
       int room = Math.min(batchRows, Math.max(TOKENS, 2 * own.waiting));
       own.table = Arrays.copyOf(own.table, room * RowsKernel.ROW_INTS);
-      own.copies = Arrays.copyOf(own.copies, room);
-      own.copyRows = Arrays.copyOf(own.copyRows, room);
     }
-    if (own.rows.length < (own.sent + 1) * rowInts) {
+    if (own.keys.length == own.sent) {
       int room = Math.min(batchRows, Math.max(TOKENS, 2 * own.sent));
       own.rows = Arrays.copyOf(own.rows, room * rowInts);
+      own.copies = Arrays.copyOf(own.copies, room);
+      own.copyRows = Arrays.copyOf(own.copyRows, room);
+      own.keys = Arrays.copyOf(own.keys, room);
     }
   }
 
@@ -189,17 +209,18 @@ final class StagedRows {
     int at = own.waiting * RowsKernel.ROW_INTS;
     own.table[at + RowsKernel.ROW_POSITION] = position;
     own.table[at + RowsKernel.ROW_PLACE] = copy == null ? NOWHERE : copy.firstInt(row);
-    if (copy != null && copy.has(row, RowCopy.key(kvHead, position))) {
+    int key = RowCopy.key(kvHead, position);
+    if (copy != null && copy.has(row, key)) {
       own.table[at + RowsKernel.ROW_SOURCE] = RowsKernel.RESIDENT;
-      copy = null;
     } else {
       own.table[at + RowsKernel.ROW_SOURCE] = own.sent;
       int from = offset + own.fetchedAt;
       copy(slot.buffer(), from, own.rowBytes, own.rows, own.sent * rowInts);
+      own.copies[own.sent] = copy;
+      own.copyRows[own.sent] = row;
+      own.keys[own.sent] = key;
       own.sent++;
     }
-    own.copies[own.waiting] = copy;
-    own.copyRows[own.waiting] = row;
     own.waiting++;
   }
 
@@ -227,17 +248,19 @@ final class StagedRows {
     return false;
   }
 
-  /** Attends to the batches that are ready; on the lane's thread. */
-  TornadoExecutionResult execute(GroupQuery[] queries) {
+  /** Attends to the batches that are ready, and merges what comes of it; on the lane's thread. */
+  void execute(GroupQuery[] queries, Partial[] into) {
     Lane lane = layer.lane();
     int slots = 0;
     int rows = 0;
     int sent = 0;
     inputs.begin(layer.pages());
     for (int head = 0; head < heads.length; head++) {
+      heads[head].slotCount = 0;
       if (heads[head].ready(batchRows)) {
-        int count = (heads[head].waiting + TOKENS - 1) / TOKENS;
-        inputs.setSlots(head, slots, count);
+        int count = (heads[head].waiting + slotRows - 1) / slotRows;
+        heads[head].firstSlot = slots;
+        heads[head].slotCount = count;
         inputs.rows(head);
         slots += count;
         rows += heads[head].waiting;
@@ -254,15 +277,26 @@ final class StagedRows {
     inputs.set(StepLayout.ROW_INTS, rowInts);
     inputs.write(lane, stage, slots);
     inputs.writeQueries(lane, queries);
-    TornadoExecutionResult executed =
-        lane.execute(small ? Lane.Graph.ROWS_SMALL : Lane.Graph.ROWS_LARGE);
+    var _ = lane.execute(small ? Lane.Graph.ROWS_SMALL : Lane.Graph.ROWS_LARGE);
     for (int head = 0; head < heads.length; head++) {
       if (heads[head].ready(batchRows)) {
-        noteCopies(heads[head], head);
+        noteCopies(heads[head]);
+      }
+    }
+    for (int head = 0; head < heads.length; head++) {
+      Head own = heads[head];
+      if (own.slotCount > 0) {
+        merge.merge(
+            lane.rowPartials,
+            own.firstSlot,
+            own.slotCount,
+            inputs.blocks(),
+            queries[head],
+            into,
+            head * shape.group());
       }
     }
     batch = lane.nextBatch();
-    return executed;
   }
 
   private void fill(IntArray stage, int table, int data) {
@@ -272,11 +306,11 @@ final class StagedRows {
     for (int head = 0; head < heads.length; head++) {
       Head own = heads[head];
       if (own.ready(batchRows)) {
-        for (int first = 0; first < own.waiting; first += TOKENS) {
+        for (int first = 0; first < own.waiting; first += slotRows) {
           int at = StepLayout.INTS + slot * RowsKernel.SLOT_INTS;
           stage.set(at + RowsKernel.SLOT_HEAD, head);
           stage.set(at + RowsKernel.SLOT_FIRST_ROW, row + first);
-          stage.set(at + RowsKernel.SLOT_ROWS, Math.min(TOKENS, own.waiting - first));
+          stage.set(at + RowsKernel.SLOT_ROWS, Math.min(slotRows, own.waiting - first));
           slot++;
         }
         address(own, row, data + sent * rowInts);
@@ -305,15 +339,14 @@ final class StagedRows {
   }
 
   /** Notes what the lane has now, which it had not before it was run. */
-  private static void noteCopies(Head own, int kvHead) {
-    for (int i = 0; i < own.waiting; i++) {
+  private static void noteCopies(Head own) {
+    for (int i = 0; i < own.sent; i++) {
       RowCopy copy = own.copies[i];
       if (copy != null) {
-        int position = own.table[i * RowsKernel.ROW_INTS + RowsKernel.ROW_POSITION];
-        copy.set(own.copyRows[i], RowCopy.key(kvHead, position));
+        copy.set(own.copyRows[i], own.keys[i]);
       }
     }
-    Arrays.fill(own.copies, 0, own.waiting, null);
+    Arrays.fill(own.copies, 0, own.sent, null);
     own.waiting = 0;
     own.sent = 0;
   }

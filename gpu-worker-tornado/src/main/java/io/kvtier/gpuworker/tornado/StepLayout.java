@@ -137,6 +137,9 @@ final class StepLayout {
 
   static final int MERGED_AT = KV_HEADS_MAX;
 
+  /** Floats of the chosen tokens that come back with a choice; others are fetched when needed. */
+  static final int CHOSEN_NEAR = 1 << 15;
+
   // ---- partials: a maximum, a sum, rotated values, plain values
 
   static final int MAX = 0;

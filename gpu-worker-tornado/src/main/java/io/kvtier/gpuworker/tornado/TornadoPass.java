@@ -43,11 +43,13 @@ final class TornadoPass implements LayerPass {
   private final StagedPages pages;
   private final int[] chosenCounts;
 
-  /** {@code [index][kvHeads][2]}: position and mass. */
+  /** {@code [index][kvHeads][2]}: position and mass, as they came. */
   private float[] chosen = new float[0];
 
-  /** How many tokens the head with most chose last: so many are fetched with what is merged. */
-  private int mostChosen = TOKENS;
+  /** By KV head, and index of the chosen token. */
+  private final int[][] positions;
+
+  private final float[][] masses;
 
   private final float[] merged;
   private final float[] values;
@@ -79,6 +81,8 @@ final class TornadoPass implements LayerPass {
     this.rows = new StagedRows(layer, inputs, policies);
     this.pages = new StagedPages(layer, inputs);
     this.chosenCounts = new int[shape.kvHeads()];
+    this.positions = new int[shape.kvHeads()][0];
+    this.masses = new float[shape.kvHeads()][0];
     this.merged = new float[StepLayout.partialLength(shape.headDim())];
     this.values = new float[shape.headDim()];
     this.otherLses = new float[shape.qHeads()];
@@ -144,9 +148,7 @@ final class TornadoPass implements LayerPass {
     inputs.writeQueries(lane, queries);
     inputs.writeChoice(lane, queries, otherLses);
     TornadoExecutionResult executed = lane.execute(Lane.Graph.CHOOSE);
-    int expected = Math.min(mostChosen + mostChosen / 8, lane.chosenMax() / shape.kvHeads());
-    lane.download(executed, lane.result, 0, inputs.chosenAt() + 2 * expected * shape.kvHeads());
-    readChosen(executed, expected);
+    readChosen(executed);
     readMerged(lane.result, resident);
   }
 
@@ -176,38 +178,42 @@ final class TornadoPass implements LayerPass {
     }
   }
 
-  /**
-   * Reads what was chosen.
-   *
-   * @param fetched tokens a head that have come already
-   */
-  private void readChosen(TornadoExecutionResult executed, int fetched) {
+  private void readChosen(TornadoExecutionResult executed) {
     int most = 0;
     for (int head = 0; head < shape.kvHeads(); head++) {
       chosenCounts[head] = (int) lane.result.get(head);
       most = Math.max(most, chosenCounts[head]);
     }
-    mostChosen = most;
-    int more = 2 * (most - fetched) * shape.kvHeads();
-    if (more > 0) {
-      lane.download(executed, lane.result, inputs.chosenAt() + 2 * fetched * shape.kvHeads(), more);
-    }
     int length = 2 * most * shape.kvHeads();
+    int near = Math.min(length, StepLayout.CHOSEN_NEAR);
     chosen = chosen.length < length ? new float[length + length / 2] : chosen;
-    MemorySegment.copy(
-        lane.result.getSegment(),
-        ValueLayout.JAVA_FLOAT,
-        (long) inputs.chosenAt() * Float.BYTES,
-        chosen,
-        0,
-        length);
+    copy(lane.result, inputs.chosenAt(), chosen, 0, near);
+    if (length > near) {
+      lane.downloadMore(executed, length - near);
+      copy(lane.moreChosen, 0, chosen, near, length - near);
+    }
+    for (int head = 0; head < shape.kvHeads(); head++) {
+      sortOut(head);
+    }
   }
 
-  /** Fetches what a graph has merged for every q head, and merges it. */
-  void fetchMerged(TornadoExecutionResult executed, Partial[] into) {
-    int length = inputs.chosenAt() - StepLayout.MERGED_AT;
-    lane.download(executed, lane.merged, StepLayout.MERGED_AT, length);
-    readMerged(lane.merged, into);
+  /** Takes a head's chosen tokens out of all of them: they are gone through more than once. */
+  private void sortOut(int kvHead) {
+    int count = chosenCounts[kvHead];
+    if (positions[kvHead].length < count) {
+      positions[kvHead] = new int[count + count / 2];
+      masses[kvHead] = new float[count + count / 2];
+    }
+    for (int i = 0; i < count; i++) {
+      int at = 2 * (i * shape.kvHeads() + kvHead);
+      positions[kvHead][i] = (int) chosen[at];
+      masses[kvHead][i] = chosen[at + 1];
+    }
+  }
+
+  private static void copy(FloatArray from, int at, float[] to, int toAt, int length) {
+    MemorySegment.copy(
+        from.getSegment(), ValueLayout.JAVA_FLOAT, (long) at * Float.BYTES, to, toAt, length);
   }
 
   /** Merges what a graph has merged for every q head. */
@@ -221,8 +227,7 @@ final class TornadoPass implements LayerPass {
         if (lse < StepLayout.NONE_AT_MOST) {
           continue;
         }
-        MemorySegment.copy(
-            from.getSegment(), ValueLayout.JAVA_FLOAT, (long) at * Float.BYTES, merged, 0, length);
+        copy(from, at, merged, 0, length);
         System.arraycopy(merged, StepLayout.VALUES, values, 0, headDim);
         queries[head].rotateBack(values, 0);
         for (int i = 0; i < headDim; i++) {
@@ -257,16 +262,12 @@ final class TornadoPass implements LayerPass {
 
   @Override
   public int chosenPosition(int kvHead, int index) {
-    return streams(kvHead) ? layer.sinkCount() + index : (int) chosen[chosenAt(kvHead, index)];
-  }
-
-  private int chosenAt(int kvHead, int index) {
-    return 2 * (index * shape.kvHeads() + kvHead);
+    return streams(kvHead) ? layer.sinkCount() + index : positions[kvHead][index];
   }
 
   @Override
   public float chosenMass(int kvHead, int index) {
-    return streams(kvHead) ? 0 : chosen[chosenAt(kvHead, index) + 1];
+    return streams(kvHead) ? 0 : masses[kvHead][index];
   }
 
   @Override
@@ -293,7 +294,7 @@ final class TornadoPass implements LayerPass {
     rows.take(this);
     while (rows.stageReady()) {
       lane.on(() -> {
-        fetchMerged(rows.execute(queries), coded);
+        rows.execute(queries, coded);
         return this;
       });
       rows.take(this);
@@ -313,7 +314,8 @@ final class TornadoPass implements LayerPass {
       pages.give(kvHeads[i], pageIndices[i], codes[i]);
       while (pages.stageReady(kvHeads[i])) {
         lane.on(() -> {
-          fetchMerged(pages.execute(queries), coded);
+          pages.execute(queries);
+          readMerged(lane.merged, coded);
           return this;
         });
       }
@@ -330,7 +332,8 @@ final class TornadoPass implements LayerPass {
       beginResident();
       inputs.write(lane, lane.ints, 1);
       inputs.writeQueries(lane, queries);
-      fetchMerged(lane.execute(Lane.Graph.RESIDENT), resident);
+      var _ = lane.execute(Lane.Graph.RESIDENT);
+      readMerged(lane.merged, resident);
       return this;
     });
   }

@@ -83,6 +83,23 @@ class LanesTest {
     }
   }
 
+  /** More chosen tokens than come back with the choice, in batches of rows and slots of many. */
+  @Test
+  void longChoicesComeBackWhole() {
+    HeadPolicy policy = HeadPolicy.sparse(9000, 9000, 0);
+    assertThat(2 * 2 * policy.tokensMax()).isGreaterThan(StepLayout.CHOSEN_NEAR);
+    try (AttentionDevice gpu = LANES.device(BYTES);
+        AttentionDevice cpu = new CpuDevice(BYTES)) {
+      Filled ours = Filled.with(gpu, Filled.shape(Short.BYTES), 9300, 1, policy);
+      Filled theirs = Filled.with(cpu, Filled.shape(Short.BYTES), 9300, 1, policy);
+      float[] query = query(9);
+      assertThat(relativeError(ours.attend(policy, query), theirs.attend(policy, query)))
+          .isLessThan(1e-3);
+      var _ = ours.layer.release();
+      var _ = theirs.layer.release();
+    }
+  }
+
   /** Appends to one layer while another is attended: both must come out as if alone. */
   @Test
   void lanesWorkBesideEachOther() {
