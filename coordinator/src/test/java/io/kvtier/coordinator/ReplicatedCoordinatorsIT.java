@@ -23,8 +23,6 @@ import io.kvtier.v1.SessionsGrpc;
 import io.kvtier.v1.SessionsGrpc.SessionsBlockingStub;
 import io.kvtier.v1.WatchSessionsRequest;
 import io.kvtier.v1.WatchSessionsResponse;
-import java.net.InetAddress;
-import java.net.ServerSocket;
 import java.nio.file.Path;
 import java.time.Duration;
 import java.util.ArrayList;
@@ -54,15 +52,8 @@ final class ReplicatedCoordinatorsIT {
 
   @BeforeEach
   void start() throws Exception {
-    List<ServerSocket> held = new ArrayList<>();
     for (int i = 0; i < 3; i++) {
-      ServerSocket raft = new ServerSocket(0, 1, InetAddress.getLoopbackAddress());
-      ServerSocket grpc = new ServerSocket(0, 1, InetAddress.getLoopbackAddress());
-      held.addAll(List.of(raft, grpc));
-      peers.add(new Peer("c" + i, "127.0.0.1", raft.getLocalPort(), grpc.getLocalPort()));
-    }
-    for (ServerSocket socket : held) {
-      socket.close();
+      peers.add(new Peer("c" + i, "127.0.0.1", FreePorts.next(), FreePorts.next()));
     }
     for (Peer peer : peers) {
       running.add(start(peer));

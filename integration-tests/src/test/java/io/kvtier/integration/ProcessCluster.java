@@ -3,6 +3,7 @@ package io.kvtier.integration;
 import io.kvtier.client.KvtierClient;
 import io.kvtier.rpc.Closing;
 import java.io.IOException;
+import java.net.BindException;
 import java.net.InetAddress;
 import java.net.ServerSocket;
 import java.nio.file.Path;
@@ -12,6 +13,7 @@ import java.util.List;
 import java.util.Map;
 import java.util.Objects;
 import java.util.TreeMap;
+import java.util.concurrent.ThreadLocalRandom;
 import java.util.concurrent.TimeUnit;
 
 /** A cluster whose services are processes, any of which can be killed and started again. */
@@ -44,17 +46,13 @@ final class ProcessCluster implements AutoCloseable {
 
   /** Starts coordinators that keep their state; one by itself, or several that agree. */
   void startCoordinators(int count) throws Exception {
-    List<ServerSocket> held = new ArrayList<>();
     List<String> peers = new ArrayList<>();
     List<String> own = new ArrayList<>();
     for (int i = 0; i < count; i++) {
-      int raft = freePort(held);
-      int grpc = freePort(held);
+      int raft = freePort();
+      int grpc = freePort();
       own.add("127.0.0.1:" + grpc);
       peers.add("c" + i + "=127.0.0.1:" + raft + ":" + grpc);
-    }
-    for (ServerSocket socket : held) {
-      socket.close();
     }
     targets = String.join(",", own);
     for (int i = 0; i < count; i++) {
@@ -72,10 +70,18 @@ final class ProcessCluster implements AutoCloseable {
     }
   }
 
-  private static int freePort(List<ServerSocket> held) throws IOException {
-    ServerSocket socket = new ServerSocket(0, 1, InetAddress.getLoopbackAddress());
-    held.add(socket);
-    return socket.getLocalPort();
+  /** None of those that the system deals out: whoever connects meanwhile may get them. */
+  private static int freePort() throws IOException {
+    BindException taken = new BindException("no port is free");
+    for (int attempt = 0; attempt < 100; attempt++) {
+      int port = ThreadLocalRandom.current().nextInt(10_000, 30_000);
+      try (ServerSocket socket = new ServerSocket(port, 1, InetAddress.getLoopbackAddress())) {
+        return socket.getLocalPort();
+      } catch (BindException e) {
+        taken.addSuppressed(e);
+      }
+    }
+    throw taken;
   }
 
   /** Starts one that was there before. */

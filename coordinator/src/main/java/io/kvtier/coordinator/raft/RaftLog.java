@@ -115,6 +115,7 @@ public final class RaftLog implements ReplicatedLog {
               .filter(peer -> peer.getId().toString().equals(config.self()))
               .findFirst()
               .orElseThrow();
+      requireFree(config.own().host(), portOf(own));
       RaftServer server =
           RaftServer.newBuilder()
               .setServerId(own.getId())
@@ -133,6 +134,11 @@ public final class RaftLog implements ReplicatedLog {
               .formatted(config.data(), config.own().raftPort(), e.getMessage()),
           e);
     }
+  }
+
+  /** Ratis ends the whole process where it cannot listen. */
+  private static void requireFree(String host, int port) throws IOException {
+    new ServerSocket(port, 1, InetAddress.getByName(host)).close();
   }
 
   /** Coordinators are of one cluster if all their peers have the same ids. */
@@ -165,6 +171,10 @@ public final class RaftLog implements ReplicatedLog {
   private static RaftPeer raftPeer(Peer peer, ReplicationConfig config) {
     int port = config.peers().size() > 1 ? peer.raftPort() : freePort(peer.host());
     return RaftPeer.newBuilder().setId(peer.id()).setAddress(peer.host() + ":" + port).build();
+  }
+
+  private static int portOf(RaftPeer peer) {
+    return Integer.parseInt(peer.getAddress().substring(peer.getAddress().lastIndexOf(':') + 1));
   }
 
   /** Nobody calls the only peer, but Ratis listens all the same. */

@@ -8,6 +8,7 @@ import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 import io.kvtier.KvtierException;
 import io.kvtier.KvtierException.Code;
+import io.kvtier.coordinator.FreePorts;
 import io.kvtier.coordinator.ReplicationConfig;
 import io.kvtier.coordinator.ReplicationConfig.Peer;
 import io.kvtier.coordinator.log.Leadership;
@@ -63,6 +64,19 @@ final class RaftLogTest {
         .isInstanceOfSatisfying(
             KvtierException.class, e -> assertThat(e.code()).isEqualTo(Code.PRECONDITION))
         .hasMessageContaining(data.toString());
+  }
+
+  /** Ratis by itself would end the process. */
+  @Test
+  void aTakenPortIsToldOf() throws Exception {
+    List<Peer> peers = peers();
+    int port = peers.getFirst().raftPort();
+    try (ServerSocket taken = new ServerSocket(port, 1, InetAddress.getLoopbackAddress())) {
+      assertThatThrownBy(() -> open(peers.getFirst(), peers).close())
+          .isInstanceOfSatisfying(
+              KvtierException.class, e -> assertThat(e.code()).isEqualTo(Code.UNAVAILABLE))
+          .hasMessageContaining("raft port " + taken.getLocalPort());
+    }
   }
 
   @Test
@@ -223,15 +237,8 @@ final class RaftLogTest {
 
   private static List<Peer> peers() throws IOException {
     List<Peer> peers = new ArrayList<>();
-    List<ServerSocket> held = new ArrayList<>();
     for (int i = 0; i < 3; i++) {
-      ServerSocket raft = new ServerSocket(0, 1, InetAddress.getLoopbackAddress());
-      ServerSocket grpc = new ServerSocket(0, 1, InetAddress.getLoopbackAddress());
-      held.addAll(List.of(raft, grpc));
-      peers.add(new Peer("c" + i, "127.0.0.1", raft.getLocalPort(), grpc.getLocalPort()));
-    }
-    for (ServerSocket socket : held) {
-      socket.close();
+      peers.add(new Peer("c" + i, "127.0.0.1", FreePorts.next(), FreePorts.next()));
     }
     return peers;
   }
