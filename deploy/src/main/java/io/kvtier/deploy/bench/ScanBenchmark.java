@@ -87,6 +87,9 @@ final class ScanBenchmark {
   private void scan(long sketches, Sketch sketch) {
     for (int page = 0; page < PAGES; page++) {
       long address = sketches + (long) page * sketch.length;
+      if (page + 1 < PAGES) {
+        kernels.prefetch(address + sketch.length, sketch.at.valueMean());
+      }
       kernels.sketchScores(query, sketch.at, address, sketch.planes, scratch, scores);
     }
   }
