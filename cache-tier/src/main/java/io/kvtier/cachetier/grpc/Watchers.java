@@ -9,8 +9,8 @@ import io.kvtier.v1.WatchRequest;
 import io.kvtier.v1.WatchResponse;
 import java.util.HashSet;
 import java.util.Set;
-import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
+import java.util.concurrent.ScheduledExecutorService;
 
 /**
  * All Watch calls of a tier, served by one thread, so that watchers cost the other calls nothing
@@ -21,8 +21,8 @@ public final class Watchers implements AutoCloseable {
   static final int WATCHERS_MAX = 64;
 
   private final PageCache cache;
-  private final ExecutorService thread =
-      Executors.newSingleThreadExecutor(
+  private final ScheduledExecutorService thread =
+      Executors.newSingleThreadScheduledExecutor(
           Thread.ofPlatform().name("kvtier-tier-watch").daemon().factory());
   private final Set<WatchStream> streams = new HashSet<>();
   private boolean closed;

@@ -206,6 +206,24 @@ final class LeaseWatchTenantTest {
   }
 
   @Test
+  void eventsThatComeOneByOneAreSentTogether() throws InterruptedException {
+    restart(10, 1000, EVENTS_MAX);
+    WatchedPages watched = new WatchedPages(true);
+    watched.watch(async());
+    watched.await(_ -> watched.snapshots() == 1);
+    long startNs = System.nanoTime();
+    int pages = 200;
+    for (int i = 0; i < pages; i++) {
+      put(i);
+      // A call's time passes, in which an event would go out by itself.
+      var _ = stub().lease(request(0).setOwner("pace").build());
+    }
+    watched.await(there -> there.size() == pages);
+    long periods = (System.nanoTime() - startNs) / WatchStream.GATHER_NS;
+    assertThat(watched.messages()).isLessThanOrEqualTo((int) periods + 4);
+  }
+
+  @Test
   void aWatchGoesOnWhereItEndedUnlessTheTierWasStartedAnew() throws InterruptedException {
     put(0);
     WatchedPages watched = new WatchedPages(true);

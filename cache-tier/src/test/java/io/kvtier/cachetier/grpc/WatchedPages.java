@@ -25,6 +25,7 @@ final class WatchedPages implements ClientResponseObserver<WatchRequest, WatchRe
   private long sequence;
   private final Set<ByteString> changed = new HashSet<>();
   private int snapshots;
+  private int messages;
   private final boolean takesAll;
 
   /**
@@ -67,6 +68,7 @@ final class WatchedPages implements ClientResponseObserver<WatchRequest, WatchRe
 
   @Override
   public synchronized void onNext(WatchResponse message) {
+    messages++;
     try {
       apply(message);
     } catch (AssertionError e) {
@@ -112,6 +114,11 @@ final class WatchedPages implements ClientResponseObserver<WatchRequest, WatchRe
 
   synchronized int snapshots() {
     return snapshots;
+  }
+
+  /** Messages that have come, of whatever kind. */
+  synchronized int messages() {
+    return messages;
   }
 
   synchronized long sequence() {
