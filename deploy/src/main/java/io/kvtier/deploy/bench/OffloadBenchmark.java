@@ -20,13 +20,16 @@ import java.util.Arrays;
 import java.util.List;
 import java.util.Optional;
 import java.util.SplittableRandom;
+import java.util.function.Function;
+import java.util.function.ToDoubleFunction;
 import java.util.logging.Level;
 import java.util.logging.Logger;
 
 /**
  * What a tier costs those who gain nothing by it: sessions that share no prompt, all of whose heads
- * are resident, with a tier that gets their pages, and without one. Once as an engine runs them,
- * its own work included, and once without an engine, which shows where the time goes.
+ * are resident, with a tier that gets their pages, and without one. As the shipped model's engine
+ * runs them, its own work included; without an engine, which shows where the time goes; and with an
+ * engine that computes as much for each byte of KV as the models that a tier is for.
  */
 public final class OffloadBenchmark implements Benchmark {
   private static final long MEMORY = 1L << 30;
@@ -40,8 +43,20 @@ public final class OffloadBenchmark implements Benchmark {
   /** Three pages of each layer fill up. */
   private static final int STEPS = 192;
 
-  private static final int WARMUP_ROUNDS = 3;
+  /** Until then the services' own code is still being compiled, on the engine's processors. */
+  private static final int WARMUP_ROUNDS = 15;
+
   private static final int ROUNDS = 11;
+
+  /** A round takes a quarter of a minute, nearly all of it the engine's. */
+  private static final int WIDE_WARMUP_ROUNDS = 1;
+
+  private static final int WIDE_ROUNDS = 7;
+  private static final int WIDE_PROMPT = 1024;
+
+  /** Two pages fill up. */
+  private static final int WIDE_STEPS = 128;
+
   private static final double NANOS_PER_MS = 1e6;
   private static final String GOAL = "<= 1.02";
 
@@ -66,81 +81,109 @@ public final class OffloadBenchmark implements Benchmark {
    */
   private record Times(double prompt, double token, double step) {}
 
+  /** Of each round, with a tier and without one. */
+  private record Both<T>(List<T> ours, List<T> without) {}
+
+  /** What runs the rounds, and tells how far it is. */
+  private record Turns(KvtierClient ours, KvtierClient without, Progress progress, long all) {
+    /** Runs a session with a tier and one without, in turns; who goes first takes turns, too. */
+    <T> Both<T> run(
+        long done, int warmupRounds, int rounds, String what, Function<KvtierClient, T> session) {
+      Both<T> times = new Both<>(new ArrayList<>(), new ArrayList<>());
+      for (int round = -warmupRounds; round < rounds; round++) {
+        boolean oursFirst = (round & 1) == 0;
+        T first = session.apply(oursFirst ? ours : without);
+        T second = session.apply(oursFirst ? without : ours);
+        if (round >= 0) {
+          times.ours.add(oursFirst ? first : second);
+          times.without.add(oursFirst ? second : first);
+        }
+        progress.at(done + warmupRounds + round + 1, all, what);
+      }
+      return times;
+    }
+  }
+
   @Override
   public List<BenchRow> run(BenchSettings settings, Progress progress) {
     SERVICES_LOG.setLevel(Level.WARNING);
     CacheTierConfig tier = new CacheTierConfig(EndpointConfig.loopback(), MEMORY, Optional.empty());
-    List<Times> ours = new ArrayList<>();
-    List<Times> reference = new ArrayList<>();
-    List<OffloadedEngine.Times> engines = new ArrayList<>();
-    List<OffloadedEngine.Times> alone = new ArrayList<>();
-    Rows rows = new Rows();
-    try (OffloadedEngine engine = OffloadedEngine.load(settings.quality(), STEPS);
-        AllInOne services = AllInOne.start(CoordinatorConfig.defaults(), tier, MEMORY);
+    long shippedRounds = WARMUP_ROUNDS + ROUNDS;
+    long wideRounds = WIDE_WARMUP_ROUNDS + WIDE_ROUNDS;
+    List<BenchRow> rows = new ArrayList<>();
+    try (AllInOne services = AllInOne.start(CoordinatorConfig.defaults(), tier, MEMORY);
         TierlessWorker without = TierlessWorker.start(MEMORY);
         KvtierClient ourClient = KvtierClient.connect(services.coordinator().target());
         KvtierClient otherClient = KvtierClient.connect(without.target())) {
-      for (int round = -WARMUP_ROUNDS; round < ROUNDS; round++) {
-        // Who goes first takes turns, too.
-        boolean oursFirst = (round & 1) == 0;
-        Times first = rows.session(oursFirst ? ourClient : otherClient);
-        Times second = rows.session(oursFirst ? otherClient : ourClient);
-        OffloadedEngine.Times one = engine.session(oursFirst ? ourClient : otherClient);
-        OffloadedEngine.Times two = engine.session(oursFirst ? otherClient : ourClient);
-        if (round >= 0) {
-          ours.add(oursFirst ? first : second);
-          reference.add(oursFirst ? second : first);
-          engines.add(oursFirst ? one : two);
-          alone.add(oursFirst ? two : one);
-        }
-        progress.at(round + WARMUP_ROUNDS + 1, WARMUP_ROUNDS + ROUNDS, "with and without a tier");
+      Turns turns = new Turns(ourClient, otherClient, progress, 2 * shippedRounds + wideRounds);
+      try (OffloadedEngine engine = OffloadedEngine.shipped(settings.quality(), STEPS)) {
+        String what = "the shipped model";
+        rows.addAll(engineRows(what, turns.run(0, WARMUP_ROUNDS, ROUNDS, what, engine::session)));
+      }
+      Rows alone = new Rows();
+      rows.addAll(
+          aloneRows(
+              turns.run(
+                  shippedRounds, WARMUP_ROUNDS, ROUNDS, "without an engine", alone::session)));
+      progress.at(2 * shippedRounds, turns.all(), "making a layer of 218 M weights");
+      int tokens = Math.min(settings.quality().context(), WIDE_PROMPT);
+      try (OffloadedEngine engine = OffloadedEngine.wide(tokens, WIDE_STEPS)) {
+        String what = "a layer of Llama-3.1-8B's shape";
+        rows.addAll(
+            engineRows(
+                what,
+                turns.run(
+                    2 * shippedRounds, WIDE_WARMUP_ROUNDS, WIDE_ROUNDS, what, engine::session)));
       }
     }
+    return rows;
+  }
+
+  private List<BenchRow> engineRows(String what, Both<OffloadedEngine.Times> times) {
+    OffloadedEngine.Times one = times.ours().getFirst();
     return List.of(
         row(
-            "prefill %,d tokens, send them, decode %d / without a tier"
-                .formatted(engineTokens(engines), STEPS),
-            engines.stream().map(OffloadedEngine.Times::all).toList(),
-            alone.stream().map(OffloadedEngine.Times::all).toList(),
+            "%s: prefill %,d tokens, send them, decode %d / without a tier"
+                .formatted(what, one.tokens(), one.generated()),
+            times,
+            OffloadedEngine.Times::all,
             GOAL),
         row(
             "its processor time, all services' included / without a tier",
-            engines.stream().map(OffloadedEngine.Times::processor).toList(),
-            alone.stream().map(OffloadedEngine.Times::processor).toList(),
-            GOAL),
+            times,
+            OffloadedEngine.Times::processor,
+            GOAL));
+  }
+
+  private List<BenchRow> aloneRows(Both<Times> times) {
+    return List.of(
         row(
-            "decode a token of %d layers at %,d tokens / without a tier".formatted(LAYERS, PROMPT),
-            ours.stream().map(Times::token).toList(),
-            reference.stream().map(Times::token).toList(),
+            "no engine: decode a token of %d layers at %,d tokens / without a tier"
+                .formatted(LAYERS, PROMPT),
+            times,
+            Times::token,
             GOAL),
-        row(
-            "its median step of a layer / without a tier",
-            ours.stream().map(Times::step).toList(),
-            reference.stream().map(Times::step).toList(),
-            GOAL),
+        row("its median step of a layer / without a tier", times, Times::step, GOAL),
         row(
             "send that prompt, finished ahead of its pages / without a tier",
-            ours.stream().map(Times::prompt).toList(),
-            reference.stream().map(Times::prompt).toList(),
+            times,
+            Times::prompt,
             ""));
   }
 
-  private static int engineTokens(List<OffloadedEngine.Times> engines) {
-    return engines.getFirst().tokens();
-  }
-
   /** The ratio is the median of the rounds' own, on which the machine's other work falls alike. */
-  private BenchRow row(String what, List<Double> ours, List<Double> reference, String goal) {
-    List<Double> ratios = new ArrayList<>();
-    for (int round = 0; round < ours.size(); round++) {
-      ratios.add(ours.get(round) / reference.get(round));
+  private <T> BenchRow row(String what, Both<T> times, ToDoubleFunction<T> of, String goal) {
+    double[] ours = times.ours().stream().mapToDouble(of).toArray();
+    double[] without = times.without().stream().mapToDouble(of).toArray();
+    double[] ratios = new double[ours.length];
+    for (int round = 0; round < ratios.length; round++) {
+      ratios[round] = ours[round] / without[round];
     }
-    return new BenchRow(
-        what, median(ours), median(reference), median(ratios), "ms", goal, command());
+    return new BenchRow(what, median(ours), median(without), median(ratios), "ms", goal, command());
   }
 
-  private static double median(List<Double> values) {
-    return values.stream().sorted().toList().get(values.size() / 2);
+  private static double median(double[] values) {
+    return Arrays.stream(values).sorted().toArray()[values.length / 2];
   }
 
   /** A plan of dense heads alone. */

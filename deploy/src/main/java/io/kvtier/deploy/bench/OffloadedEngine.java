@@ -22,8 +22,9 @@ import java.io.UncheckedIOException;
 import java.lang.management.ManagementFactory;
 import java.nio.file.Path;
 import java.util.Optional;
+import java.util.SplittableRandom;
 
-/** The shipped model's engine, which serves one prompt again and again, each time from nothing. */
+/** An engine that serves one prompt again and again, each time from nothing. */
 final class OffloadedEngine implements AutoCloseable {
   private static final double NANOS_PER_MS = 1e6;
   private static final int CHUNK = 512;
@@ -39,10 +40,11 @@ final class OffloadedEngine implements AutoCloseable {
    * Of one session, in milliseconds.
    *
    * @param tokens of its prompt
+   * @param generated after it
    * @param all from the prompt's tokens to the last generated one
    * @param processor of this process meanwhile, on all its threads
    */
-  record Times(int tokens, double all, double processor) {}
+  record Times(int tokens, int generated, double all, double processor) {}
 
   private OffloadedEngine(Decoder decoder, int[] ids, int generated) {
     this.decoder = decoder;
@@ -57,12 +59,23 @@ final class OffloadedEngine implements AutoCloseable {
             Optional.of(OffloadBenchmark.allResident(geometry)));
   }
 
+  /** The wide model, with a prompt of random tokens. */
+  static OffloadedEngine wide(int tokens, int generated) {
+    try {
+      Decoder decoder = new Decoder(WideModel.load());
+      int[] ids = new SplittableRandom(2).ints(tokens, 0, WideModel.VOCAB).toArray();
+      return new OffloadedEngine(decoder, ids, generated);
+    } catch (IOException e) {
+      throw new UncheckedIOException(e);
+    }
+  }
+
   /**
-   * Loads the model, and a prompt of the asked length.
+   * The shipped model, with a prompt of the asked length.
    *
    * @param generated tokens to decode
    */
-  static OffloadedEngine load(QualitySettings quality, int generated) {
+  static OffloadedEngine shipped(QualitySettings quality, int generated) {
     Path directory =
         quality.model().orElse(Path.of(System.getProperty("kvtier.home", "."), "deploy", "model"));
     try {
@@ -99,6 +112,7 @@ final class OffloadedEngine implements AutoCloseable {
       }
       return new Times(
           ids.length,
+          generated,
           (System.nanoTime() - startNs) / NANOS_PER_MS,
           (process.getProcessCpuTime() - processorNs) / NANOS_PER_MS);
     }
