@@ -2,6 +2,7 @@ package io.kvtier.attention;
 
 import static java.nio.ByteOrder.LITTLE_ENDIAN;
 import static jdk.incubator.vector.VectorOperators.GE;
+import static jdk.incubator.vector.VectorOperators.GT;
 import static jdk.incubator.vector.VectorOperators.LSHL;
 import static jdk.incubator.vector.VectorOperators.ZERO_EXTEND_B2I;
 
@@ -11,6 +12,7 @@ import jdk.incubator.vector.FloatVector;
 import jdk.incubator.vector.IntVector;
 import jdk.incubator.vector.LongVector;
 import jdk.incubator.vector.ShortVector;
+import jdk.incubator.vector.VectorMask;
 import jdk.incubator.vector.VectorShape;
 import jdk.incubator.vector.VectorSpecies;
 
@@ -35,6 +37,9 @@ final class KernelLanes {
   /** As many bytes as a vector has ints. */
   private static final VectorSpecies<Byte> FEW =
       VectorSpecies.of(byte.class, VectorShape.forBitSize(8 * LANES));
+
+  /** Weights below this exponent are 0. */
+  private static final float EXPONENT_MIN = -87;
 
   private static final int[] LEVEL_BITS = new int[16];
 
@@ -135,6 +140,49 @@ final class KernelLanes {
     sum = sum.add(exchange(sum, 2));
     sum = sum.add(exchange(sum, 1));
     return sum.add(exchange(sum, 0)).lane(0);
+  }
+
+  /** The largest lane; none may be NaN. {@code reduceLanes(MAX)} takes several times as long. */
+  static float max(FloatVector v) {
+    FloatVector max = v;
+    if (LANES == 16) {
+      max = larger(max, exchange(max, 3));
+    }
+    max = larger(max, exchange(max, 2));
+    max = larger(max, exchange(max, 1));
+    return larger(max, exchange(max, 0)).lane(0);
+  }
+
+  private static FloatVector larger(FloatVector a, FloatVector b) {
+    return a.blend(b, b.compare(GT, a));
+  }
+
+  /**
+   * e^x = 2^n p(f), n the nearest integer to x log2 e, p the minimax polynomial of degree 6 for 2^f
+   * on [-1/2, 1/2] (relative error 1.6e-8, before rounding); 0 below e^-87.
+   */
+  static FloatVector weights(FloatVector exponents) {
+    VectorMask<Float> counts = exponents.compare(GE, EXPONENT_MIN);
+    FloatVector x = FloatVector.broadcast(F, EXPONENT_MIN).blend(exponents, counts);
+    // Adding 1.5 x 2^23 leaves the nearest integer in the low bits.
+    FloatVector shifted = x.mul(1.442695f).add(12582912f);
+    FloatVector n = shifted.sub(12582912f);
+    // ln 2 in two parts, so that the fraction keeps its digits where n is large.
+    FloatVector f =
+        n.fma(FloatVector.broadcast(F, -0.6933594f), x).sub(n.mul(-2.1219444e-4f)).mul(1.442695f);
+    FloatVector p =
+        FloatVector.broadcast(F, 1.5345804e-4f)
+            .fma(f, FloatVector.broadcast(F, 0.0013399931f))
+            .fma(f, FloatVector.broadcast(F, 0.009618489f))
+            .fma(f, FloatVector.broadcast(F, 0.055503286f))
+            .fma(f, FloatVector.broadcast(F, 0.24022646f))
+            .fma(f, FloatVector.broadcast(F, 0.6931472f))
+            .fma(f, FloatVector.broadcast(F, 1f));
+    FloatVector weight =
+        p.reinterpretAsInts()
+            .add(shifted.reinterpretAsInts().lanewise(LSHL, 23))
+            .reinterpretAsFloats();
+    return FloatVector.zero(F).blend(weight, counts);
   }
 
   /** The lanes with each swapped for the one whose number differs in one bit. */

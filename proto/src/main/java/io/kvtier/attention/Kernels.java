@@ -112,6 +112,24 @@ public interface Kernels {
   float weigh(float[] scores, int at, float reference, float[] weights, int weightsAt, int count);
 
   /**
+   * The largest scores of a page with each query.
+   *
+   * @param scores {@code [group][64]}
+   * @param maxima receives {@code [group]}
+   */
+  void maxima(float[] scores, int group, float[] maxima);
+
+  /**
+   * As {@link #weigh}, a page with each query.
+   *
+   * @param scores {@code [group][64]}
+   * @param references {@code [group]}
+   * @param weights receives {@code [group][64]}
+   * @param totals receives {@code [group]}: the sums of the weights
+   */
+  void weighPage(float[] scores, int group, float[] references, float[] weights, float[] totals);
+
+  /**
    * Adds the values of a page's tokens to rotated accumulators: {@code Σ weight x scale x level}.
    *
    * @param weights {@code [group][64]}; 0: the token is left out

@@ -118,10 +118,12 @@ public final class PageGroupAttention {
       return;
     }
     kernels.exactScores(query, at, address, address, tokens, scratch, scores);
+    kernels.maxima(scores, group, pageWeights);
     for (int g = 0; g < group; g++) {
-      int first = g * TOKENS;
-      raise(g, kernels.max(scores, first, TOKENS));
-      pageWeights[g] = kernels.weigh(scores, first, max[g], weights, first, TOKENS);
+      raise(g, pageWeights[g]);
+    }
+    kernels.weighPage(scores, group, max, weights, pageWeights);
+    for (int g = 0; g < group; g++) {
       total[g] += pageWeights[g];
     }
     kernels.addValues(at, address, group, weights, scratch, rotated);

@@ -187,6 +187,21 @@ final class ScalarKernels implements Kernels {
   }
 
   @Override
+  public void maxima(float[] scores, int group, float[] maxima) {
+    for (int g = 0; g < group; g++) {
+      maxima[g] = max(scores, g * TOKENS, TOKENS);
+    }
+  }
+
+  @Override
+  public void weighPage(
+      float[] scores, int group, float[] references, float[] weights, float[] totals) {
+    for (int g = 0; g < group; g++) {
+      totals[g] = weigh(scores, g * TOKENS, references[g], weights, g * TOKENS, TOKENS);
+    }
+  }
+
+  @Override
   public void addValues(
       HeadOffsets at, long codes, int group, float[] weights, Scratch scratch, float[] sums) {
     for (int t = 0; t < TOKENS; t++) {

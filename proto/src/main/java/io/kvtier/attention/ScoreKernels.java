@@ -3,7 +3,6 @@ package io.kvtier.attention;
 import static io.kvtier.page.PageLayout.TOKENS;
 import static jdk.incubator.vector.VectorOperators.GE;
 import static jdk.incubator.vector.VectorOperators.GT;
-import static jdk.incubator.vector.VectorOperators.LSHL;
 import static jdk.incubator.vector.VectorOperators.MAX;
 
 import java.lang.foreign.ValueLayout;
@@ -24,9 +23,6 @@ final class ScoreKernels {
 
   private static final ValueLayout.OfShort SHORT =
       ValueLayout.JAVA_SHORT_UNALIGNED.withOrder(ByteOrder.LITTLE_ENDIAN);
-
-  /** Weights below this exponent are 0. */
-  static final float EXPONENT_MIN = -87;
 
   private static final ValueLayout.OfLong LONG = ValueLayout.JAVA_LONG_UNALIGNED;
 
@@ -165,42 +161,44 @@ final class ScoreKernels {
     return most;
   }
 
-  /**
-   * e^x = 2^n p(f), n the nearest integer to x log2 e, p the minimax polynomial of degree 6 for 2^f
-   * on [-1/2, 1/2] (relative error 1.6e-8, before rounding).
-   */
+  /** {@link KernelLanes#weights} of a run of scores; returns their sum. */
   static float weigh(
       float[] scores, int at, float reference, float[] weights, int weightsAt, int count) {
     FloatVector total = FloatVector.zero(F);
-    FloatVector lowest = FloatVector.broadcast(F, EXPONENT_MIN);
     for (int i = 0; i < count; i += LANES) {
       FloatVector x = FloatVector.fromArray(F, scores, at + i).sub(reference);
-      VectorMask<Float> counts = x.compare(GE, EXPONENT_MIN);
-      x = lowest.blend(x, counts);
-      FloatVector z = x.mul(1.442695f);
-      // Adding 1.5 x 2^23 leaves the nearest integer in the low bits.
-      FloatVector shifted = z.add(12582912f);
-      FloatVector n = shifted.sub(12582912f);
-      // ln 2 in two parts, so that the fraction keeps its digits where n is large.
-      FloatVector f =
-          n.fma(FloatVector.broadcast(F, -0.6933594f), x).sub(n.mul(-2.1219444e-4f)).mul(1.442695f);
-      FloatVector p =
-          FloatVector.broadcast(F, 1.5345804e-4f)
-              .fma(f, FloatVector.broadcast(F, 0.0013399931f))
-              .fma(f, FloatVector.broadcast(F, 0.009618489f))
-              .fma(f, FloatVector.broadcast(F, 0.055503286f))
-              .fma(f, FloatVector.broadcast(F, 0.24022646f))
-              .fma(f, FloatVector.broadcast(F, 0.6931472f))
-              .fma(f, FloatVector.broadcast(F, 1f));
-      FloatVector weight =
-          p.reinterpretAsInts()
-              .add(shifted.reinterpretAsInts().lanewise(LSHL, 23))
-              .reinterpretAsFloats();
-      weight = FloatVector.zero(F).blend(weight, counts);
+      FloatVector weight = KernelLanes.weights(x);
       weight.intoArray(weights, weightsAt + i);
       total = total.add(weight);
     }
     return KernelLanes.sum(total);
+  }
+
+  /** As {@link #weigh}, a page with each query of a group. */
+  static void weighPage(
+      float[] scores, int group, float[] references, float[] weights, float[] totals) {
+    for (int g = 0; g < group; g++) {
+      FloatVector total = FloatVector.zero(F);
+      for (int t = 0; t < TOKENS; t += LANES) {
+        FloatVector x = FloatVector.fromArray(F, scores, g * TOKENS + t).sub(references[g]);
+        FloatVector weight = KernelLanes.weights(x);
+        weight.intoArray(weights, g * TOKENS + t);
+        total = total.add(weight);
+      }
+      totals[g] = KernelLanes.sum(total);
+    }
+  }
+
+  /** As {@link #max}, a page with each query of a group. */
+  static void maxima(float[] scores, int group, float[] maxima) {
+    for (int g = 0; g < group; g++) {
+      FloatVector max = FloatVector.fromArray(F, scores, g * TOKENS);
+      for (int t = LANES; t < TOKENS; t += LANES) {
+        FloatVector score = FloatVector.fromArray(F, scores, g * TOKENS + t);
+        max = max.blend(score, score.compare(GT, max));
+      }
+      maxima[g] = KernelLanes.max(max);
+    }
   }
 
   static void addScaled(float[] x, float factor, int count, float[] sums, int sumsAt) {

@@ -19,12 +19,17 @@ final class ValueKernels {
 
   private ValueKernels() {}
 
-  /** {@code scaled[g][t] = weights[g][t] x scales[t]}. */
-  static void scaleWeights(float[] weights, int group, float[] scales, float[] scaled) {
-    for (int g = 0; g < group; g++) {
-      for (int t = 0; t < TOKENS; t += LANES) {
+  /**
+   * {@code scaled[g][t] = weights[g][t] x scales[t]}.
+   *
+   * @param scales address of {@code [64]} fp16
+   */
+  static void scaleWeights(float[] weights, int group, long scales, float[] scaled) {
+    for (int t = 0; t < TOKENS; t += LANES) {
+      FloatVector scale = KernelLanes.halves(scales + 2L * t);
+      for (int g = 0; g < group; g++) {
         FloatVector.fromArray(F, weights, g * TOKENS + t)
-            .mul(FloatVector.fromArray(F, scales, t))
+            .mul(scale)
             .intoArray(scaled, g * TOKENS + t);
       }
     }

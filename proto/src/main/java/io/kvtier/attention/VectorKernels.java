@@ -175,10 +175,20 @@ final class VectorKernels implements Kernels {
   }
 
   @Override
+  public void maxima(float[] scores, int group, float[] maxima) {
+    ScoreKernels.maxima(scores, group, maxima);
+  }
+
+  @Override
+  public void weighPage(
+      float[] scores, int group, float[] references, float[] weights, float[] totals) {
+    ScoreKernels.weighPage(scores, group, references, weights, totals);
+  }
+
+  @Override
   public void addValues(
       HeadOffsets at, long codes, int group, float[] weights, Scratch scratch, float[] sums) {
-    ScoreKernels.halves(codes + at.valueScales(), TOKENS, scratch.halves);
-    ValueKernels.scaleWeights(weights, group, scratch.halves, scratch.scaled);
+    ValueKernels.scaleWeights(weights, group, codes + at.valueScales(), scratch.scaled);
     addRows(at, codes, 0, TOKENS, group, scratch, sums);
   }
 

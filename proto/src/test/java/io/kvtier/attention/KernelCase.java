@@ -205,6 +205,7 @@ final class KernelCase implements AutoCloseable {
         requireEstimates(actual.totals, expected.totals);
       } else {
         requireClose(step.name + " weights", actual.weights, expected.weights);
+        requireClose(step.name + " totals", actual.totals, expected.totals);
       }
       requireClose(step.name + " sums", ordered(actual.sums), ordered(expected.sums));
       requireClose(step.name + " means", actual.means, expected.means);
@@ -329,6 +330,9 @@ final class KernelCase implements AutoCloseable {
       new Step("weigh", (k, q, o) -> o.single = k.weigh(weights, 1, 2.5f, o.weights, 1, TOKENS)),
       new Step(
           "weigh far below", (k, q, o) -> o.single = k.weigh(weights, 0, 88f, o.weights, 0, 16)),
+      new Step("maxima", (k, q, o) -> k.maxima(weights, group, o.totals)),
+      new Step(
+          "weighPage", (k, q, o) -> k.weighPage(weights, group, references, o.weights, o.totals)),
       new Step(
           "addValues", (k, q, o) -> k.addValues(at, pages[0], group, weights, scratch, o.sums)),
       chosen("chosenScores", 0, ROWS),

@@ -51,6 +51,12 @@ class KernelsParityTest {
         bug("exactScores", "tokens not wanted", args -> with(args, 4, ~(long) args[4])),
         bug("weigh", "another reference", args -> with(args, 2, (float) args[2] + .01f)),
         bug("max", "the last score forgotten", args -> with(args, 2, (int) args[2] - 1)),
+        bug("maxima", "the last query forgotten", args -> with(args, 1, (int) args[1] - 1)),
+        bug("weighPage", "the last query forgotten", args -> with(args, 1, (int) args[1] - 1)),
+        bug(
+            "weighPage",
+            "references of another query",
+            args -> with(args, 2, back((float[]) args[2]))),
         bug("addValues", "rows one token late", args -> values(args, 0, 1)),
         bug("addValues", "scales one token late", args -> values(args, 2, 0)),
         bug("chosenScores", "rows a byte late", args -> with(args, 2, plus((long[]) args[2], 1))),
@@ -75,6 +81,14 @@ class KernelsParityTest {
   private static Object[] with(Object[] args, int index, Object value) {
     args[index] = value;
     return args;
+  }
+
+  private static float[] back(float[] numbers) {
+    float[] turned = new float[numbers.length];
+    for (int i = 0; i < numbers.length; i++) {
+      turned[i] = numbers[numbers.length - 1 - i];
+    }
+    return turned;
   }
 
   private static long[] plus(long[] addresses, int more) {

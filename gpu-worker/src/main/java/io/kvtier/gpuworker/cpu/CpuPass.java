@@ -337,11 +337,9 @@ final class CpuPass implements LayerPass {
                 .formatted(head, heads[head].attendedCount(), heads[head].chosenCount()));
       }
     }
-    Tools tools = workshop.takeTools(shape);
-    for (HeadPass head : heads) {
-      head.merge(output, outputAt, lse, lseAt, tools);
-    }
-    workshop.giveBack(shape, tools);
+    forHeads(
+        ranges(layer.pages()) > 1,
+        (head, index, range, tools) -> head.merge(output, outputAt, lse, lseAt, tools));
     release();
   }
 

@@ -25,6 +25,23 @@ final class ExactAttention {
     this.exactSum = new float[group * shape.headDim()];
   }
 
+  /** Asks memory for the rows that are kept exactly: they lie a token's rows of all heads apart. */
+  void prefetch() {
+    ExactRows exact = layer.exact();
+    int sinks = layer.pages() > 0 ? exact.sinkCount() : 0;
+    prefetch(exact.sinkKeys(head), sinks);
+    prefetch(exact.windowKeys(head), exact.windowCount());
+    prefetch(exact.sinkValues(head), sinks);
+    prefetch(exact.windowValues(head), exact.windowCount());
+  }
+
+  private void prefetch(long rows, int count) {
+    int bytes = shape.headDim() * shape.exactBytes();
+    for (int row = 0; row < count; row++) {
+      kernels.prefetch(rows + (long) row * layer.exact().rowBytes(), bytes);
+    }
+  }
+
   /** Scores sinks, window and new tokens into one row a query, then adds their values up. */
   void attend(GroupQuery query, NewTokens newTokens, Partial[] partials) {
     ExactRows exact = layer.exact();

@@ -55,6 +55,33 @@ final class GroupSum {
     }
   }
 
+  /** Whether a score of any query is above what its weights are relative to. */
+  boolean below(float[] scores) {
+    for (int g = 0; g < max.length; g++) {
+      if (scores[g] > max[g]) {
+        return true;
+      }
+    }
+    return false;
+  }
+
+  /** Adds the sums of query {@code g} over other tokens. */
+  void add(GroupSum other, int g) {
+    if (other.total[g] > 0) {
+      raise(g, other.max[g]);
+      float factor = (float) Math.exp(other.max[g] - max[g]);
+      total[g] += other.total[g] * factor;
+      add(other.rotated, factor, rotated, g * width, width);
+      add(other.means, factor, means, g * headDim, headDim);
+    }
+  }
+
+  private static void add(float[] x, float factor, float[] sums, int at, int length) {
+    for (int i = at; i < at + length; i++) {
+      sums[i] += x[i] * factor;
+    }
+  }
+
   /** Scales the rotated sum of a query. */
   void scaleRotated(int g, float factor) {
     scale(rotated, g * width, width, factor);

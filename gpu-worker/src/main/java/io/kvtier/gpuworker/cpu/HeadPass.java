@@ -66,6 +66,7 @@ final class HeadPass {
 
   /** Takes the query and attends to the exact rows. */
   void begin(float[] queries, int queryAt, NewTokens newTokens, PassMemory memory) {
+    exact.prefetch();
     query.load(queries, queryAt + head * group * shape.headDim(), sketched(), kernels);
     for (Partial partial : partials) {
       partial.clear();

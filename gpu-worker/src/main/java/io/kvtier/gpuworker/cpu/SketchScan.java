@@ -122,7 +122,7 @@ final class SketchScan {
    * e^(variance / 2): the reference makes up for it, page by page.
    */
   private void scanPage(int range, int page, PassMemory memory, Tools tools) {
-    float[] references = tools.pageWeights;
+    float[] references = tools.totals;
     for (int g = 0; g < group; g++) {
       references[g] =
           memory.references[range * group + g]

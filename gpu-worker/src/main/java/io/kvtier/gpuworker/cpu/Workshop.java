@@ -46,10 +46,13 @@ final class Workshop implements AutoCloseable {
     final float[] weights;
 
     /** {@code [group]}. */
+    final float[] totals;
+
+    /** {@code [pages][group]}, of {@link CodedAttention#TOUCHED} pages. */
     final float[] pageWeights;
 
-    /** One page's address. */
-    final long[] pageAddress = new long[1];
+    /** Where those pages lie. */
+    final long[] pageAddresses = new long[CodedAttention.TOUCHED];
 
     /** {@code [headDim]}. */
     final float[] output;
@@ -64,7 +67,8 @@ final class Workshop implements AutoCloseable {
       this.scratch = new Scratch(group, headDim);
       this.scores = new float[group * PageLayout.TOKENS];
       this.weights = new float[group * PageLayout.TOKENS];
-      this.pageWeights = new float[group];
+      this.totals = new float[group];
+      this.pageWeights = new float[CodedAttention.TOUCHED * group];
       this.output = new float[headDim];
       this.codes = BufferUtil.allocateDirectAligned(codesBytes + SLACK, PageLayout.ALIGNMENT);
       this.codesAddress = BufferUtil.address(codes);
