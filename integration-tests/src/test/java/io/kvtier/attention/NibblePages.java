@@ -98,13 +98,17 @@ public final class NibblePages {
       }
     }
     readFactors(nibbles, scratch);
-    ScoreKernels.scale(scores, query.group(), -1L, scratch.halves, scratch.scaled);
+    ScoreKernels.scale(scores, query.group(), -1L, scales(nibbles), scratch.scaled);
   }
 
   /** Leaves mean scores in the scratch's scaled, key scales in its halves. */
   private void readFactors(long nibbles, Scratch scratch) {
-    long scales = nibbles + query.headDim() / 2L * TOKENS;
+    long scales = scales(nibbles);
     ScoreKernels.meanScores(query, scales + 2 * TOKENS, scratch.lanes, scratch.scaled);
     ScoreKernels.halves(scales, TOKENS, scratch.halves);
+  }
+
+  private long scales(long nibbles) {
+    return nibbles + query.headDim() / 2L * TOKENS;
   }
 }

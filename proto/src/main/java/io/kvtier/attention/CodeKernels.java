@@ -41,35 +41,39 @@ final class CodeKernels {
     long last = middle + at.planeLength();
     LongVector pairs = LongVector.broadcast(L, 0x5555_5555_5555_5555L);
     LongVector halves = LongVector.broadcast(L, 0x3333_3333_3333_3333L);
-    for (int i = 0; i < at.planeLength(); i += B.length()) {
-      LongVector a = KernelLanes.row(sign + i);
-      LongVector b = KernelLanes.row(coarse + i);
-      LongVector c = KernelLanes.row(middle + i);
-      LongVector d = KernelLanes.row(last + i);
-      // Upper bits of even and of odd dimensions, then their lower bits, two bits a dimension.
-      LongVector evenUpper = a.lanewise(LSHL, 1).lanewise(BITWISE_BLEND, b, pairs);
-      LongVector oddUpper = a.lanewise(BITWISE_BLEND, b.lanewise(LSHR, 1), pairs);
-      LongVector evenLower = c.lanewise(LSHL, 1).lanewise(BITWISE_BLEND, d, pairs);
-      LongVector oddLower = c.lanewise(BITWISE_BLEND, d.lanewise(LSHR, 1), pairs);
-      int to = i / TOKENS * 4 * TOKENS + i % TOKENS;
-      evenUpper
-          .lanewise(LSHL, 2)
-          .lanewise(BITWISE_BLEND, evenLower, halves)
-          .reinterpretAsBytes()
-          .intoArray(out, to);
-      oddUpper
-          .lanewise(LSHL, 2)
-          .lanewise(BITWISE_BLEND, oddLower, halves)
-          .reinterpretAsBytes()
-          .intoArray(out, to + TOKENS);
-      evenUpper
-          .lanewise(BITWISE_BLEND, evenLower.lanewise(LSHR, 2), halves)
-          .reinterpretAsBytes()
-          .intoArray(out, to + 2 * TOKENS);
-      oddUpper
-          .lanewise(BITWISE_BLEND, oddLower.lanewise(LSHR, 2), halves)
-          .reinterpretAsBytes()
-          .intoArray(out, to + 3 * TOKENS);
+    int rows = at.planeLength() / TOKENS;
+    for (int half = 0; half < TOKENS; half += B.length()) {
+      for (int row = 0; row < rows; row++) {
+        int i = row * TOKENS + half;
+        int to = row * 4 * TOKENS + half;
+        LongVector a = KernelLanes.row(sign + i);
+        LongVector b = KernelLanes.row(coarse + i);
+        LongVector c = KernelLanes.row(middle + i);
+        LongVector d = KernelLanes.row(last + i);
+        // Upper bits of even and of odd dimensions, then their lower bits, two bits a dimension.
+        LongVector evenUpper = a.lanewise(LSHL, 1).lanewise(BITWISE_BLEND, b, pairs);
+        LongVector oddUpper = a.lanewise(BITWISE_BLEND, b.lanewise(LSHR, 1), pairs);
+        LongVector evenLower = c.lanewise(LSHL, 1).lanewise(BITWISE_BLEND, d, pairs);
+        LongVector oddLower = c.lanewise(BITWISE_BLEND, d.lanewise(LSHR, 1), pairs);
+        evenUpper
+            .lanewise(LSHL, 2)
+            .lanewise(BITWISE_BLEND, evenLower, halves)
+            .reinterpretAsBytes()
+            .intoArray(out, to);
+        oddUpper
+            .lanewise(LSHL, 2)
+            .lanewise(BITWISE_BLEND, oddLower, halves)
+            .reinterpretAsBytes()
+            .intoArray(out, to + TOKENS);
+        evenUpper
+            .lanewise(BITWISE_BLEND, evenLower.lanewise(LSHR, 2), halves)
+            .reinterpretAsBytes()
+            .intoArray(out, to + 2 * TOKENS);
+        oddUpper
+            .lanewise(BITWISE_BLEND, oddLower.lanewise(LSHR, 2), halves)
+            .reinterpretAsBytes()
+            .intoArray(out, to + 3 * TOKENS);
+      }
     }
   }
 

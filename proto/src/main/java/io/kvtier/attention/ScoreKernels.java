@@ -132,17 +132,19 @@ final class ScoreKernels {
    * {@code scores = scores x scales + mean} of a page's wanted tokens, -∞ of the others.
    *
    * @param scores {@code [group][64]}
+   * @param scales address of {@code [64]} fp16
    * @param means {@code [group]}
    */
-  static void scale(float[] scores, int group, long wanted, float[] scales, float[] means) {
+  static void scale(float[] scores, int group, long wanted, long scales, float[] means) {
     FloatVector none = FloatVector.broadcast(F, Float.NEGATIVE_INFINITY);
-    for (int g = 0; g < group; g++) {
-      FloatVector mean = FloatVector.broadcast(F, means[g]);
-      for (int t = 0; t < TOKENS; t += LANES) {
+    for (int t = 0; t < TOKENS; t += LANES) {
+      FloatVector scale = KernelLanes.halves(scales + 2L * t);
+      VectorMask<Float> those = VectorMask.fromLong(F, wanted >>> t);
+      for (int g = 0; g < group; g++) {
         FloatVector score =
             FloatVector.fromArray(F, scores, g * TOKENS + t)
-                .fma(FloatVector.fromArray(F, scales, t), mean);
-        none.blend(score, VectorMask.fromLong(F, wanted >>> t)).intoArray(scores, g * TOKENS + t);
+                .fma(scale, FloatVector.broadcast(F, means[g]));
+        none.blend(score, those).intoArray(scores, g * TOKENS + t);
       }
     }
   }

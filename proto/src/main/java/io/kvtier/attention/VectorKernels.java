@@ -105,13 +105,12 @@ final class VectorKernels implements Kernels {
       CodeKernels.joinPlanes(at, sketch, codes, scratch.codes);
     }
     ScoreKernels.meanScores(query, sketch + at.keyMean(), scratch.lanes, scratch.scaled);
-    ScoreKernels.halves(sketch + at.keyScales(), TOKENS, scratch.halves);
     if (!few) {
       int from = (int) tokens == 0 ? TOKENS / 2 : 0;
       int to = (int) (tokens >>> 32) == 0 ? TOKENS / 2 : TOKENS;
       scorePart(query, from, to, scratch, scores);
     }
-    ScoreKernels.scale(scores, query.group(), tokens, scratch.halves, scratch.scaled);
+    ScoreKernels.scale(scores, query.group(), tokens, sketch + at.keyScales(), scratch.scaled);
   }
 
   private static void scorePart(
