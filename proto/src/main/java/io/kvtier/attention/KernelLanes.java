@@ -166,10 +166,12 @@ final class KernelLanes {
     FloatVector x = FloatVector.broadcast(F, EXPONENT_MIN).blend(exponents, counts);
     // Adding 1.5 x 2^23 leaves the nearest integer in the low bits.
     FloatVector shifted = x.mul(1.442695f).add(12582912f);
-    FloatVector n = shifted.sub(12582912f);
-    // ln 2 in two parts, so that the fraction keeps its digits where n is large.
+    FloatVector minusN = FloatVector.broadcast(F, 12582912f).sub(shifted);
+    // log2 e in two parts, so that the fraction keeps its digits where n is large.
     FloatVector f =
-        n.fma(FloatVector.broadcast(F, -0.6933594f), x).sub(n.mul(-2.1219444e-4f)).mul(1.442695f);
+        x.fma(
+            FloatVector.broadcast(F, 1.9259630e-8f),
+            x.fma(FloatVector.broadcast(F, 1.442695f), minusN));
     FloatVector p =
         FloatVector.broadcast(F, 1.5345804e-4f)
             .fma(f, FloatVector.broadcast(F, 0.0013399931f))
