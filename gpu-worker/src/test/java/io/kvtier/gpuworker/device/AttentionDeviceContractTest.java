@@ -32,8 +32,17 @@ public abstract class AttentionDeviceContractTest {
 
   @ParameterizedTest
   @CsvSource({
-    "4, 2, 64, 1", "4, 2, 64, 5", "4, 2, 64, 127", "4, 2, 64, 128", "4, 2, 64, 129",
-    "4, 2, 64, 700", "8, 2, 128, 400", "2, 2, 80, 333", "6, 3, 96, 500", "4, 4, 16, 300"
+    "4, 2, 64, 1",
+    "4, 2, 64, 5",
+    "4, 2, 64, 127",
+    "4, 2, 64, 128",
+    "4, 2, 64, 129",
+    "4, 2, 64, 700",
+    "8, 2, 128, 400",
+    "2, 2, 80, 333",
+    "6, 3, 96, 500",
+    "4, 4, 16, 300",
+    "2, 1, 16, 40000"
   })
   void denseHeadsAttendToEveryDecodedRow(int qHeads, int kvHeads, int headDim, int tokens) {
     try (AttentionDevice device = device(MEMORY)) {
