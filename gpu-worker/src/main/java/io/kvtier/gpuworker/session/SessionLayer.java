@@ -26,6 +26,8 @@ final class SessionLayer {
   /** Rows that stay for later steps. */
   final RowArena rows;
 
+  final RowLookup lookup = new RowLookup();
+
   /** What the last query chose. */
   final LastChosen last = new LastChosen();
 
