@@ -202,6 +202,6 @@ final class SessionLayer {
     this.sketchedHeads = HotSet.sketchedHeads(policies);
     rows.reset(sketchedHeads == 0 ? 0 : shape.rowForm().bytes());
     prefetch = null;
-    last.forget();
+    last.follow(policies);
   }
 }
