@@ -59,7 +59,7 @@ final class SessionLayer {
   private final LayerShape shape;
 
   /** Takes the page that a step has left; null: none is left. */
-  private @Nullable TierSink left;
+  private volatile @Nullable TierSink left;
 
   private @Nullable LayerPass pass;
   private @Nullable LayerPass hintPass;
@@ -99,7 +99,7 @@ final class SessionLayer {
     left = sink;
   }
 
-  /** Whether a page is left; for who is in the layer. */
+  /** Whether a page is left; of any thread, but sure only for who is in the layer. */
   boolean hasLeft() {
     return left != null;
   }

@@ -494,9 +494,9 @@ public final class WorkerSession {
     return writeBehind.durablePages(layer) * TOKENS;
   }
 
-  /** Bytes of pages that wait to be stored. */
+  /** Bytes of pages that wait to be stored, those that wait to be encoded included. */
   long pendingBytes() {
-    return writeBehind.pendingBytes();
+    return layers.leftBytes() + writeBehind.pendingBytes();
   }
 
   /** The session's bytes. */
