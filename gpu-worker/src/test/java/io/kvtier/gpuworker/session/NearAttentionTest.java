@@ -134,6 +134,21 @@ class NearAttentionTest {
     fetched.close();
   }
 
+  /**
+   * What the tier takes beside the step's own work costs the step nothing: here it has answered
+   * before the step looks, if slowly.
+   */
+  @Test
+  void anAnswerIsChargedWhatTheStepWaitsForIt() {
+    WorkerSession session = filled(NearUse.NEAR_USE_UNSPECIFIED, HeadClass.HEAD_CLASS_STREAMED);
+    tier.attendNs = 10_000_000;
+    assertThat(step(session, gaussian(Q_ROW)).near()).isZero();
+    for (int i = 0; i < 5; i++) {
+      assertThat(step(session, gaussian(Q_ROW)).near()).isPositive();
+    }
+    session.close();
+  }
+
   /** Pages that the tier has not taken yet are attended to here, the others there. */
   @Test
   void pagesThatWaitToBeStoredAreAttendedToHere() {
