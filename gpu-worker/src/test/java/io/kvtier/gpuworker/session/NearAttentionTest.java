@@ -143,9 +143,12 @@ class NearAttentionTest {
     WorkerSession session = filled(NearUse.NEAR_USE_UNSPECIFIED, HeadClass.HEAD_CLASS_STREAMED);
     tier.attendNs = 10_000_000;
     assertThat(step(session, gaussian(Q_ROW)).near()).isZero();
-    for (int i = 0; i < 5; i++) {
-      assertThat(step(session, gaussian(Q_ROW)).near()).isPositive();
+    int near = 0;
+    for (int i = 0; i < 20; i++) {
+      near += step(session, gaussian(Q_ROW)).near() > 0 ? 1 : 0;
     }
+    // The others are checks.
+    assertThat(near).isGreaterThan(10);
     session.close();
   }
 
