@@ -6,7 +6,9 @@ import static org.assertj.core.api.Assertions.assertThat;
 
 import com.google.protobuf.ByteString;
 import io.grpc.Status;
+import io.kvtier.v1.AheadUse;
 import io.kvtier.v1.CurvePoint;
+import io.kvtier.v1.HeadPlan;
 import io.kvtier.v1.HeadProfile;
 import io.kvtier.v1.MakePlanRequest;
 import io.kvtier.v1.ModelProfile;
@@ -55,7 +57,8 @@ final class ProfileGrpcTest {
               .setKvHead(i % 2)
               .addCurve(CurvePoint.newBuilder().setK(16).setResidual(.5f))
               .addCurve(CurvePoint.newBuilder().setK(needed).setResidual(.01f))
-              .addCurve(CurvePoint.newBuilder().setK(2 * needed).setResidual(0)));
+              .addCurve(CurvePoint.newBuilder().setK(2 * needed).setResidual(0))
+              .setOverlap(.2f * (i + 1)));
     }
     return cluster.cluster().makePlan(request.build());
   }
@@ -104,6 +107,24 @@ final class ProfileGrpcTest {
     assertThat(needed(planOfNew(16 * TOKENS, 0, 0))).isEqualTo(16 * 512);
     // Neither has been taken in.
     assertThat(profiles(0)).extracting(ModelProfile::getSessions).containsExactly(1);
+  }
+
+  @Test
+  void whatRecursIsToldWithTheProfileAndPlannedBy() {
+    Plan told = planOfNew(TOKENS, MANY, 512);
+    Plan quiet = planOfNew(TOKENS, 0, 0);
+    for (Plan plan : List.of(told, quiet)) {
+      assertThat(plan.getHeadsList())
+          .extracting(HeadPlan::getAhead)
+          .containsExactly(
+              AheadUse.AHEAD_USE_NOTHING,
+              AheadUse.AHEAD_USE_NOTHING,
+              AheadUse.AHEAD_USE_NOTHING,
+              AheadUse.AHEAD_USE_LAST);
+      assertThat(plan.getHeads(3).getReason())
+          .endsWith("80 % were chosen the query before: fetched ahead");
+    }
+    assertThat(profiles(TOKENS).getFirst().getHeads(3).getOverlap()).isEqualTo(.8f);
   }
 
   /** What the first sessions told gives way to what the later ones tell. */

@@ -126,6 +126,7 @@ final class WrongCluster {
     calls.add(refused("plan: no id", INVALID_OR_MISSING, makePlan(r -> r.clearSessionId())));
     calls.add(
         outOfOrder("plan: stale epoch", makePlan(r -> r.setEpoch(r.getEpoch() - 1)), "epoch"));
+    calls.add(invalid("plan: overlap above 1", head(h -> h.setOverlap(1.5f)), "overlap", "1.5"));
     calls.add(invalid("plan: 0 tokens", makePlan(r -> r.setTokens(0)), "tokens", "0"));
     calls.add(
         invalid(

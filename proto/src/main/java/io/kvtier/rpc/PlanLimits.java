@@ -3,6 +3,7 @@ package io.kvtier.rpc;
 import static io.kvtier.KvtierException.requireInRange;
 
 import io.kvtier.KvtierException;
+import io.kvtier.v1.AheadUse;
 import io.kvtier.v1.Geometry;
 import io.kvtier.v1.HeadClass;
 import io.kvtier.v1.HeadPlan;
@@ -11,6 +12,12 @@ import io.kvtier.v1.Plan;
 
 /** What a plan made by hand may be (types.proto). */
 public final class PlanLimits {
+  /**
+   * Where so much of what a query chooses was chosen by the query before, that is worth fetching
+   * ahead: what is moved for nothing is less than half of what a step needs.
+   */
+  public static final float OVERLAP_AHEAD_MIN = .7f;
+
   private static final int REASON_LENGTH_MAX = 1024;
   private static final int PLANES_MAX = 2;
 
@@ -73,6 +80,13 @@ public final class PlanLimits {
   private static void check(String name, HeadPlan head) {
     requireFraction(name + ".residual_mass", head.getResidualMass());
     requireFraction(name + ".predicted_residual", head.getPredictedResidual());
+    requireFraction(name + ".overlap", head.getOverlap());
+    if (head.getAhead() == AheadUse.UNRECOGNIZED) {
+      throw KvtierException.invalid(
+          "%s.ahead is %d; it must be 0 (by measured overlap), AHEAD_USE_NOTHING (1) or"
+              + " AHEAD_USE_LAST (2)",
+          name, head.getAheadValue());
+    }
     requireInRange(
         "length of " + name + ".reason", head.getReason().length(), 0, REASON_LENGTH_MAX);
     if (head.getHeadClass() == HeadClass.HEAD_CLASS_SPARSE) {
@@ -96,15 +110,17 @@ public final class PlanLimits {
   private static void requireNoChoice(String name, String headClass, HeadPlan head) {
     if (head.getDominantTokensMax() != 0
         || head.getResidualMass() != 0
-        || head.getSketchPlanes() != 0) {
+        || head.getSketchPlanes() != 0
+        || head.getAheadValue() != 0) {
       throw KvtierException.invalid(
-          "%s is %s with dominant_tokens_max %s, residual_mass %s and sketch_planes %s; all must"
-              + " be 0",
+          "%s is %s with dominant_tokens_max %s, residual_mass %s, sketch_planes %s and ahead %d;"
+              + " all must be 0",
           name,
           headClass,
           Integer.toUnsignedString(head.getDominantTokensMax()),
           head.getResidualMass(),
-          Integer.toUnsignedString(head.getSketchPlanes()));
+          Integer.toUnsignedString(head.getSketchPlanes()),
+          head.getAheadValue());
     }
   }
 

@@ -72,6 +72,9 @@ final class ProfileReplies {
       head.addCurve(
           CurvePoint.newBuilder().setK(curve.k(point)).setResidual(curve.residual(point)));
     }
+    if (curve.overlap() != ResidualCurve.UNMEASURED) {
+      head.setOverlap(curve.overlap());
+    }
     return head.build();
   }
 }

@@ -32,7 +32,8 @@ public final class Curves {
       HeadProfile profile = profiles.get(i);
       String name = "heads[" + i + "]";
       PlanLimits.requirePlace(name, profile.getLayer(), profile.getKvHead(), i, geometry);
-      curves.add(curve(name + ".curve", profile.getCurveList(), tokens));
+      ResidualCurve curve = curve(name + ".curve", profile.getCurveList(), tokens);
+      curves.add(profile.hasOverlap() ? curve.withOverlap(name, profile.getOverlap()) : curve);
     }
     return curves;
   }

@@ -5,6 +5,8 @@ import io.kvtier.coordinator.plan.HeadCosts.Option;
 import io.kvtier.page.PageLayout;
 import io.kvtier.page.Residence;
 import io.kvtier.rpc.GeometryLimits;
+import io.kvtier.rpc.PlanLimits;
+import io.kvtier.v1.AheadUse;
 import io.kvtier.v1.Geometry;
 import io.kvtier.v1.HeadClass;
 import io.kvtier.v1.HeadPlan;
@@ -55,8 +57,18 @@ public final class Planner {
    * @param needed tokens for the residual target, or {@link #NO_PROFILE}
    * @param cap dominant tokens at most
    * @param predicted residual at {@code cap}; 0 without a profile
+   * @param overlap of successive queries' choices, or {@link ResidualCurve#UNMEASURED}
    */
-  private record Head(int needed, int cap, double predicted, HeadCosts costs) {}
+  private record Head(int needed, int cap, double predicted, float overlap, HeadCosts costs) {
+    AheadUse ahead() {
+      if (overlap == ResidualCurve.UNMEASURED) {
+        return AheadUse.AHEAD_USE_UNSPECIFIED;
+      }
+      return overlap >= PlanLimits.OVERLAP_AHEAD_MIN
+          ? AheadUse.AHEAD_USE_LAST
+          : AheadUse.AHEAD_USE_NOTHING;
+    }
+  }
 
   /** A step of one head to the next residence that is worth its bytes. */
   private record Upgrade(int head, int to, double gain, long bytes) {}
@@ -106,13 +118,14 @@ public final class Planner {
         Math.min(tokens, Math.max(DOMINANT_TOKENS_CAP_MIN, tokens / DOMINANT_TOKENS_CAP_SHARE));
     if (inputs.curves().isEmpty()) {
       int needed = Math.max(DOMINANT_TOKENS_MIN, tokens / NEEDED_SHARE);
-      return new Head(NO_PROFILE, capMin, 0, new HeadCosts(inputs, needed));
+      return new Head(
+          NO_PROFILE, capMin, 0, ResidualCurve.UNMEASURED, new HeadCosts(inputs, needed));
     }
     ResidualCurve curve = inputs.curves().get(index);
     int needed = curve.tokensFor(RESIDUAL_MASS);
     int cap = Math.clamp((long) DOMINANT_TOKENS_MARGIN * needed, capMin, tokens);
     HeadCosts costs = new HeadCosts(inputs, Math.max(DOMINANT_TOKENS_MIN, needed));
-    return new Head(needed, cap, curve.residualAt(cap), costs);
+    return new Head(needed, cap, curve.residualAt(cap), curve.overlap(), costs);
   }
 
   /** Spends bytes on upgrades, best gain a byte first; ties go by place. */
@@ -170,8 +183,23 @@ public final class Planner {
               .setDominantTokensMax(head.cap)
               .setResidualMass(RESIDUAL_MASS)
               .setPredictedResidual((float) head.predicted)
+              .setAhead(head.ahead())
+              .setOverlap(Math.max(0, head.overlap))
               .build();
     };
+  }
+
+  /** Why rows of a head that chooses are fetched ahead of a query, or not. */
+  private static String ahead(Head head, Option chosen) {
+    if (!Residence.SKETCHED.contains(chosen.residence()) || head.overlap < 0) {
+      return "";
+    }
+    boolean last = head.ahead() == AheadUse.AHEAD_USE_LAST;
+    return String.format(
+        Locale.ROOT,
+        "; %.0f %% were chosen the query before: %s",
+        100 * head.overlap,
+        last ? "fetched ahead" : "not fetched ahead");
   }
 
   private static String reason(PlanInputs inputs, Head head, Option chosen) {
@@ -203,6 +231,6 @@ public final class Planner {
                   ? "nothing outside the window yet"
                   : "no bytes left for a sketch: all pages fetched every step";
         };
-    return need + ": " + what;
+    return need + ": " + what + ahead(head, chosen);
   }
 }

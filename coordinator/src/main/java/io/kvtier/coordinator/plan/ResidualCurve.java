@@ -16,12 +16,39 @@ public final class ResidualCurve {
   /** Most measured points a curve has. */
   public static final int POINTS_MAX = 32;
 
+  /** No overlap has been measured. */
+  public static final float UNMEASURED = -1;
+
   private final int[] k;
   private final double[] residual;
+  private final float overlap;
 
-  private ResidualCurve(int[] k, double[] residual) {
+  private ResidualCurve(int[] k, double[] residual, float overlap) {
     this.k = k;
     this.residual = residual;
+    this.overlap = overlap;
+  }
+
+  /**
+   * The curve of a head of which more is known.
+   *
+   * @param share of a query's chosen tokens that the query before chose too, 0..1
+   * @throws KvtierException INVALID with name, value and bound
+   */
+  public ResidualCurve withOverlap(String name, float share) {
+    // Written so that NaN is refused too.
+    if (!(share >= 0 && share <= 1)) {
+      throw KvtierException.invalid("overlap of %s is %s; it must be 0..1", name, share);
+    }
+    return new ResidualCurve(k, residual, share);
+  }
+
+  /**
+   * The share of a query's chosen tokens that the query before chose too, 0..1; {@link
+   * #UNMEASURED}.
+   */
+  public float overlap() {
+    return overlap;
   }
 
   /**
@@ -58,7 +85,8 @@ public final class ResidualCurve {
     }
     k[points] = tokens;
     residual[points] = 0;
-    return new ResidualCurve(Arrays.copyOf(k, points + 1), Arrays.copyOf(residual, points + 1));
+    return new ResidualCurve(
+        Arrays.copyOf(k, points + 1), Arrays.copyOf(residual, points + 1), UNMEASURED);
   }
 
   /** The least measured k; the context's tokens where all points lie beyond them. */

@@ -7,11 +7,12 @@ import java.util.Arrays;
 import java.util.List;
 
 /**
- * The curves E(k) of a model's heads, averaged over sessions. A curve is kept over shares of the
- * context, k / tokens = 2^-16, 2^-15 .. 1/2, and scaled to a session's context by them: on real
- * text from 1k to 16k tokens the mass beyond a sixteenth of the tokens stays within a factor of 1.5
- * for the heads that need many, while that beyond 64 tokens grows twelvefold. Heads that need few
- * are predicted to need somewhat more than they do when a context is longer than those seen.
+ * The curves E(k) of a model's heads, and how alike successive queries' choices are, averaged over
+ * sessions. A curve is kept over shares of the context, k / tokens = 2^-16, 2^-15 .. 1/2, and
+ * scaled to a session's context by them: on real text from 1k to 16k tokens the mass beyond a
+ * sixteenth of the tokens stays within a factor of 1.5 for the heads that need many, while that
+ * beyond 64 tokens grows twelvefold. Heads that need few are predicted to need somewhat more than
+ * they do when a context is longer than those seen.
  *
  * <p>The average is plain over the first sessions and exponential from then on, so that what a
  * model is used for may change. A share counts from the sessions that measured it: shares of a
@@ -28,11 +29,18 @@ final class ModelProfile {
 
   private final float[][] residuals;
   private final int[] samples = new int[SHARES];
+
+  /** Shares of tokens that the query before chose too, and how many sessions measured them. */
+  private final float[] overlaps;
+
+  private final int[] overlapSamples;
   private int sessions;
 
   /** A profile that has seen nothing. */
   ModelProfile(int heads) {
     this.residuals = new float[heads][SHARES];
+    this.overlaps = new float[heads];
+    this.overlapSamples = new int[heads];
   }
 
   /** One of a snapshot. */
@@ -46,6 +54,10 @@ final class ModelProfile {
     }
     for (int s = 0; s < SHARES; s++) {
       profile.samples[s] = record.getSamples(s);
+    }
+    for (int head = 0; head < record.getOverlapsCount(); head++) {
+      profile.overlaps[head] = record.getOverlaps(head);
+      profile.overlapSamples[head] = record.getOverlapSamples(head);
     }
     profile.sessions = record.getSessions();
     return profile;
@@ -62,12 +74,16 @@ final class ModelProfile {
         record.addResiduals(residual);
       }
     }
+    for (int head = 0; head < overlaps.length; head++) {
+      record.addOverlaps(overlaps[head]).addOverlapSamples(overlapSamples[head]);
+    }
     return record;
   }
 
   /** Bytes that a profile of so many heads takes. */
   static long bytes(int heads) {
-    return OVERHEAD_BYTES + (long) heads * (SHARES * Float.BYTES + Long.BYTES * 3L);
+    return OVERHEAD_BYTES
+        + (long) heads * ((SHARES + 1) * Float.BYTES + Integer.BYTES + Long.BYTES * 3L);
   }
 
   private static double share(int index) {
@@ -82,6 +98,7 @@ final class ModelProfile {
    */
   void merge(int tokens, List<ResidualCurve> curves) {
     sessions++;
+    mergeOverlaps(curves);
     int measuredFrom = 1;
     for (ResidualCurve curve : curves) {
       measuredFrom = Math.max(measuredFrom, curve.firstMeasured());
@@ -96,6 +113,17 @@ final class ModelProfile {
       for (int head = 0; head < residuals.length; head++) {
         double measured = curves.get(head).residualAt(k);
         residuals[head][s] += (float) (weight * (measured - residuals[head][s]));
+      }
+    }
+  }
+
+  private void mergeOverlaps(List<ResidualCurve> curves) {
+    for (int head = 0; head < overlaps.length; head++) {
+      float measured = curves.get(head).overlap();
+      if (measured != ResidualCurve.UNMEASURED) {
+        overlapSamples[head]++;
+        double weight = Math.max(WEIGHT_MIN, 1.0 / overlapSamples[head]);
+        overlaps[head] += (float) (weight * (measured - overlaps[head]));
       }
     }
   }
@@ -124,7 +152,12 @@ final class ModelProfile {
       for (int i = 0; i < points; i++) {
         measured[i] = Math.clamp(residuals[head][shareOf[i]], 0, 1);
       }
-      curves.add(ResidualCurve.of("profile of head " + head, ks, measured, tokens));
+      String name = "profile of head " + head;
+      ResidualCurve curve = ResidualCurve.of(name, ks, measured, tokens);
+      curves.add(
+          overlapSamples[head] == 0
+              ? curve
+              : curve.withOverlap(name, Math.clamp(overlaps[head], 0, 1)));
     }
     return curves;
   }

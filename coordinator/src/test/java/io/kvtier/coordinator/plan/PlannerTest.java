@@ -7,6 +7,7 @@ import io.kvtier.KvtierException;
 import io.kvtier.page.Residence;
 import io.kvtier.rpc.GeometryLimits;
 import io.kvtier.rpc.PlanLimits;
+import io.kvtier.v1.AheadUse;
 import io.kvtier.v1.Geometry;
 import io.kvtier.v1.HeadClass;
 import io.kvtier.v1.HeadPlan;
@@ -50,6 +51,40 @@ final class PlannerTest {
       assertThat(head.getDeviceBytes()).isEqualTo(inputs.headBytes(Residence.TWO_PLANES));
       assertThat(head.getFetchBytes()).isPositive();
     }
+  }
+
+  /** What a head's queries chose alike says whether rows come ahead, and the reason says so. */
+  @Test
+  void overlapDecidesWhatIsFetchedAhead() {
+    List<ResidualCurve> curves =
+        List.of(
+            NARROW.withOverlap("a", .69f),
+            NARROW.withOverlap("b", .7f),
+            NARROW,
+            NARROW.withOverlap("d", 0));
+    PlanInputs inputs = inputs(0, curves);
+    long allSketched = FIXED + 4 * inputs.headBytes(Residence.TWO_PLANES);
+    Plan plan = plan(FIXED + (allSketched - FIXED) * 21 / 20 + 100, curves);
+    assertThat(plan.getHeadsList())
+        .extracting(HeadPlan::getAhead)
+        .containsExactly(
+            AheadUse.AHEAD_USE_NOTHING,
+            AheadUse.AHEAD_USE_LAST,
+            AheadUse.AHEAD_USE_UNSPECIFIED,
+            AheadUse.AHEAD_USE_NOTHING);
+    assertThat(plan.getHeads(0).getReason())
+        .endsWith("69 % were chosen the query before: not fetched ahead");
+    assertThat(plan.getHeads(1).getReason())
+        .endsWith("70 % were chosen the query before: fetched ahead");
+    assertThat(plan.getHeads(1).getOverlap()).isEqualTo(.7f);
+    assertThat(plan.getHeads(2).getReason()).doesNotContain("query before");
+    PlanLimits.check(plan, TWO_BY_TWO);
+    Plan streamed = plan(FIXED + 1, curves);
+    assertThat(streamed.getHeads(1).getAhead()).isEqualTo(AheadUse.AHEAD_USE_UNSPECIFIED);
+    PlanLimits.check(streamed, TWO_BY_TWO);
+    assertThatThrownBy(() -> NARROW.withOverlap("n", Float.NaN))
+        .isInstanceOf(KvtierException.class)
+        .hasMessage("overlap of n is NaN; it must be 0..1");
   }
 
   /** From the fewest bytes on: streamed, then one plane, then two. */

@@ -74,6 +74,30 @@ final class ProfileTableTest {
     assertThat(residualAt(64, TOKENS)).isEqualTo(.4 * 7 / 8, within(1e-4));
   }
 
+  /** Sessions that did not measure it leave the overlap as it is; a snapshot keeps it. */
+  @Test
+  void overlapsAreAveragedOverTheSessionsThatMeasuredThem() {
+    ModelKey key = key(1);
+    merge(key, .2, TOKENS);
+    assertThat(overlap(table)).isEqualTo(ResidualCurve.UNMEASURED);
+    for (float share : new float[] {.6f, .8f}) {
+      table.merge(key, TOKENS, List.of(ofShares(.2, TOKENS).withOverlap("c", share)));
+      merge(key, .2, TOKENS);
+    }
+    assertThat(overlap(table)).isEqualTo(.7f, within(1e-6f));
+    ProfileTable other = new ProfileTable(ProfileLimits.defaults());
+    table.records().forEach(other::restore);
+    assertThat(overlap(other)).isEqualTo(overlap(table));
+    for (int session = 0; session < 100; session++) {
+      other.merge(key, TOKENS, List.of(ofShares(.2, TOKENS).withOverlap("c", .1f)));
+    }
+    assertThat(overlap(other)).isEqualTo(.1f, within(1e-4f));
+  }
+
+  private static float overlap(ProfileTable of) {
+    return of.at(key(1), TOKENS).curves().getFirst().overlap();
+  }
+
   @Test
   void aLongerContextIsTakenToNeedAsManyMoreTokens() {
     merge(key(1), .2, TOKENS);

@@ -51,7 +51,8 @@ record KnownProfile(int sessions, List<ResidualCurve> curves) {
       residual[i] = head.getCurve(i).getResidual();
     }
     String name = "layer %d, head %d".formatted(head.getLayer(), head.getKvHead());
-    return ResidualCurve.of(name, k, residual, tokens);
+    ResidualCurve curve = ResidualCurve.of(name, k, residual, tokens);
+    return head.hasOverlap() ? curve.withOverlap(name, head.getOverlap()) : curve;
   }
 
   PlanInputs applyTo(PlanInputs inputs) {

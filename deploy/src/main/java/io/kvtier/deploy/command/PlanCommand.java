@@ -198,6 +198,7 @@ public final class PlanCommand implements Callable<Integer> {
             number("bits", row -> String.valueOf(row.bits())),
             number("sketch planes", row -> orDash(row.sketchPlanes())),
             number("tokens at most", row -> orDash(row.dominantTokens())),
+            text("ahead", row -> row.ahead().isEmpty() ? "-" : row.ahead()),
             number("device bytes", row -> String.format(Locale.ROOT, "%,d", row.deviceBytes())),
             number("fetched a token", row -> String.format(Locale.ROOT, "%,d", row.fetchBytes())),
             number("ms", row -> String.format(Locale.ROOT, "%.3f", row.fetchMs())),
@@ -209,7 +210,7 @@ public final class PlanCommand implements Callable<Integer> {
   }
 
   private static ColumnData<PlanRow> text(String header, Function<PlanRow, String> value) {
-    return new Column().header(header).dataAlign(HorizontalAlign.LEFT).maxWidth(100).with(value);
+    return new Column().header(header).dataAlign(HorizontalAlign.LEFT).maxWidth(160).with(value);
   }
 
   private static ColumnData<PlanRow> number(String header, Function<PlanRow, String> value) {

@@ -47,6 +47,8 @@ public final class ModelProfile {
     List<ResidualCurve> curves = new ArrayList<>();
     for (int layer = 0; layer < config.layers(); layer++) {
       float[][] residuals = new float[config.kvHeads()][k.length];
+      Overlap[] overlaps = new Overlap[config.kvHeads()];
+      Arrays.setAll(overlaps, head -> new Overlap());
       for (int i = 0; i < prefill.windowTokens(); i++) {
         int visible = ids.length - prefill.windowTokens() + i + 1;
         float[] query =
@@ -55,10 +57,14 @@ public final class ModelProfile {
         float[][] ofHeads = masses.of(cache, layer, visible, query);
         for (int head = 0; head < config.kvHeads(); head++) {
           add(residuals[head], ofHeads[head], k, prefill.windowTokens());
+          overlaps[head].add(ofHeads[head], ids.length - WINDOW);
         }
       }
       for (int head = 0; head < config.kvHeads(); head++) {
-        curves.add(ResidualCurve.of("layer " + layer, k, residuals[head], tokens));
+        String name = "layer " + layer;
+        curves.add(
+            ResidualCurve.of(name, k, residuals[head], tokens)
+                .withOverlap(name, overlaps[head].share()));
       }
     }
     return curves;

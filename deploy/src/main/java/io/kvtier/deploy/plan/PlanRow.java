@@ -13,6 +13,8 @@ import java.util.Locale;
  * @param bits of the codes that are attended to
  * @param sketchPlanes resident key planes of a head that chooses
  * @param dominantTokens most tokens chosen a step; 0: all are attended to
+ * @param ahead what is fetched ahead of a query without a hint: "last", what the last query chose;
+ *     "nothing"; "measured", as the worker measures; empty: there is nothing to choose
  * @param fetchMs predicted time of a step's fetch, before anything hides it
  */
 public record PlanRow(
@@ -22,6 +24,7 @@ public record PlanRow(
     int bits,
     int sketchPlanes,
     int dominantTokens,
+    String ahead,
     long deviceBytes,
     long fetchBytes,
     double fetchMs,
@@ -45,10 +48,22 @@ public record PlanRow(
         head.getBits() == 0 ? bits : head.getBits(),
         head.getSketchPlanes(),
         head.getDominantTokensMax(),
+        ahead(head),
         head.getDeviceBytes(),
         head.getFetchBytes(),
         head.getFetchBytes() / bandwidth * 1e3,
         head.getReason());
+  }
+
+  private static String ahead(HeadPlan head) {
+    if (head.getHeadClass() != HeadClass.HEAD_CLASS_SPARSE) {
+      return "";
+    }
+    return switch (head.getAhead()) {
+      case AHEAD_USE_LAST -> "last";
+      case AHEAD_USE_NOTHING -> "nothing";
+      default -> "measured";
+    };
   }
 
   private static String name(HeadClass headClass) {

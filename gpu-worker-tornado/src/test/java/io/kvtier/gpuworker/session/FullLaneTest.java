@@ -143,9 +143,9 @@ class FullLaneTest {
         float[] rows = gaussian(random, 64 * KV_ROW);
         float[] queries = gaussian(random, 64 * Q_ROW);
         float[] demoted = step(session, layer, position, queries, rows);
-        List<List<HeadPolicy>> policies = session.policies();
-        if (!policies.equals(other.policies())) {
-          other.adopt(session.info().getPlan(), policies);
+        List<List<HeadPolicy>> policies = session.planning().policies();
+        if (!policies.equals(other.planning().policies())) {
+          other.planning().adopt(session.info().getPlan(), policies);
         }
         policies.get(layer).forEach(policy -> seen.add(policy.residence()));
         float[] expected = step(other, layer, position, queries, rows);

@@ -2,11 +2,12 @@ package io.kvtier.gpuworker.core;
 
 /**
  * Decides, step by step, whether pages are fetched or attended to where they are, by what either
- * took of late: min(round trip + scan, round trip + bytes / bandwidth), each learnt from the calls
- * themselves ({@link LinearCost}). Now and then both are done, so that neither figure grows old and
- * each partial from elsewhere may be the one that is checked. Where the tier refuses to attend,
- * pages are fetched for a while, longer with each refusal in a row; a wrong partial ends attending
- * near for good. A pure function of what it is told. Safe for any number of threads.
+ * took of late of a step's time, beside its other work: min(round trip + scan, round trip + bytes /
+ * bandwidth), each learnt from the steps themselves ({@link LinearCost}). Now and then, and at
+ * first more often, both are done, so that neither figure grows old and each partial from elsewhere
+ * may be the one that is checked. Where the tier refuses to attend, pages are fetched for a while,
+ * longer with each refusal in a row; a wrong partial ends attending near for good. A pure function
+ * of what it is told. Safe for any number of threads.
  */
 public final class FetchOrAttend {
   /** What is done with a layer's pages in a step. */
@@ -49,6 +50,10 @@ public final class FetchOrAttend {
   private final LinearCost attending = new LinearCost(ROUND_TRIP_NS, ATTEND_NS_PER_PAGE);
   private Rule rule = Rule.MEASURED;
   private int sinceCheck;
+
+  /** Decisions from the last check to the next; grows, since first calls find everything cold. */
+  private int checkAfter = 1;
+
   private int refusedFor;
   private int refusals;
   private boolean ended;
@@ -77,13 +82,20 @@ public final class FetchOrAttend {
     boolean farApart =
         Math.max(fetchNs, attendNs) > CHECK_RARELY * Math.max(1, Math.min(fetchNs, attendNs));
     sinceCheck++;
-    if (!fetching.observed()
-        || !attending.observed()
-        || sinceCheck >= CHECK_EVERY * (farApart ? CHECK_RARELY : 1)) {
+    if (!fetching.observed() || !attending.observed() || isCheck(farApart)) {
       sinceCheck = 0;
       return Course.BOTH;
     }
     return rule == Rule.ALWAYS || attendNs < fetchNs ? Course.ATTEND : Course.FETCH;
+  }
+
+  private boolean isCheck(boolean farApart) {
+    if (rule == Rule.MEASURED && checkAfter < CHECK_EVERY) {
+      boolean due = sinceCheck >= checkAfter;
+      checkAfter *= due ? 2 : 1;
+      return due;
+    }
+    return sinceCheck >= CHECK_EVERY * (farApart ? CHECK_RARELY : 1);
   }
 
   /**
@@ -97,12 +109,15 @@ public final class FetchOrAttend {
     return Math.max(PATIENCE_LEAST_NS, (long) (PATIENCE * expectedNs));
   }
 
-  /** Fetching so many bytes and attending to them took so long. */
+  /** A step took so much longer for fetching so many bytes and attending to them. */
   public synchronized void fetched(long bytes, long ns) {
     fetching.observe(bytes, ns);
   }
 
-  /** The tier attended to so many (page, KV head) pairs, and the answer took so long. */
+  /**
+   * The tier attended to so many (page, KV head) pairs, and the step waited so long for the answer
+   * once its own work was done.
+   */
   public synchronized void attended(long pages, long ns) {
     attending.observe(pages, ns);
     refusals = 0;

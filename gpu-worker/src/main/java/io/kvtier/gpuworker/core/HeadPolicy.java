@@ -14,9 +14,10 @@ import io.kvtier.page.Residence;
  * @param tokensMax most dominant tokens a step
  * @param residualMass attention mass, 0..1, that may be left to the estimate
  * @param bits of a dense head's codes in TailorKV mode, 1..8; elsewhere pages say
+ * @param ahead what is fetched ahead of a query without a hint
  */
 public record HeadPolicy(
-    Residence residence, int tokensMin, int tokensMax, float residualMass, int bits) {
+    Residence residence, int tokensMin, int tokensMax, float residualMass, int bits, Ahead ahead) {
   private static final int PAGE_BITS = 4;
 
   /** Every token is attended, from resident codes. */
@@ -54,16 +55,21 @@ public record HeadPolicy(
 
   /** A head whose codes are those of its pages. */
   public HeadPolicy(Residence residence, int tokensMin, int tokensMax, float residualMass) {
-    this(residence, tokensMin, tokensMax, residualMass, PAGE_BITS);
+    this(residence, tokensMin, tokensMax, residualMass, PAGE_BITS, Ahead.MEASURED);
   }
 
   /** The same with codes of other bits. */
   public HeadPolicy withBits(int other) {
-    return new HeadPolicy(residence, tokensMin, tokensMax, residualMass, other);
+    return new HeadPolicy(residence, tokensMin, tokensMax, residualMass, other, ahead);
   }
 
   /** The same choice of tokens from another sketch. */
   public HeadPolicy withResidence(Residence other) {
-    return new HeadPolicy(other, tokensMin, tokensMax, residualMass, bits);
+    return new HeadPolicy(other, tokensMin, tokensMax, residualMass, bits, ahead);
+  }
+
+  /** The same with something else fetched ahead. */
+  public HeadPolicy withAhead(Ahead other) {
+    return new HeadPolicy(residence, tokensMin, tokensMax, residualMass, bits, other);
   }
 }

@@ -16,6 +16,12 @@ final class LinearCost {
    */
   private static final int SURPRISE = 3;
 
+  /** What all before an observation that took so much less than expected weighs beside it. */
+  private static final double KEEP_SLOWER = .1;
+
+  /** Where next to nothing was expected, so much is believed at once. */
+  private static final double SURPRISE_LEAST_NS = 100_000;
+
   /** What the prior's two points weigh, always. */
   private static final double PRIOR = .02;
 
@@ -36,13 +42,20 @@ final class LinearCost {
 
   /** So many units took so long. */
   void observe(long count, long took) {
-    double ns = any ? Math.min((double) took, SURPRISE * Math.max(1, expectedNs(count))) : took;
+    double ns = any ? Math.min((double) took, surprise(expectedNs(count))) : took;
+    // A first call that found everything cold, say: nothing takes less time than it takes by
+    // chance.
+    double keep = any && SURPRISE * ns < expectedNs(count) ? KEEP_SLOWER : KEEP;
     any = true;
-    weight = KEEP * weight + 1;
-    units = KEEP * units + count;
-    times = KEEP * times + ns;
-    unitSquares = KEEP * unitSquares + (double) count * count;
-    products = KEEP * products + count * ns;
+    weight = keep * weight + 1;
+    units = keep * units + count;
+    times = keep * times + ns;
+    unitSquares = keep * unitSquares + (double) count * count;
+    products = keep * products + count * ns;
+  }
+
+  private static double surprise(double expectedNs) {
+    return Math.max(SURPRISE_LEAST_NS, SURPRISE * expectedNs);
   }
 
   boolean observed() {

@@ -8,7 +8,9 @@ import java.util.Arrays;
  * is known to 1/16 of an octave, 4.4 %); smaller masses share the lowest bucket. One thread.
  */
 public final class MassHistogram {
-  private static final int SUB_BITS = 4;
+  /** Buckets an octave, as a power of two. */
+  static final int SUB_BITS = 4;
+
   private static final int OCTAVES = 40;
   private static final int SHIFT = 23 - SUB_BITS;
   private static final int LOWEST = (127 - OCTAVES) << SUB_BITS;

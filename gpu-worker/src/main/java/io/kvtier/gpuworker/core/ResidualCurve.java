@@ -8,9 +8,13 @@ package io.kvtier.gpuworker.core;
 public final class ResidualCurve {
   private static final int SMALLEST_K = 16;
 
+  /** No overlap has been measured. */
+  public static final float UNMEASURED = -1;
+
   private final int[] ks;
   private final double[] sums;
   private int samples;
+  private float overlap = UNMEASURED;
 
   /** A curve over k = 16, 32, 64, ... up to at least {@code tokens}. */
   public ResidualCurve(int tokens) {
@@ -36,6 +40,16 @@ public final class ResidualCurve {
   /** Queries, each of one q head, that were added. */
   public int samples() {
     return samples;
+  }
+
+  /** Notes what share of a query's chosen tokens the query before chose too, 0..1. */
+  public void overlap(float share) {
+    overlap = share;
+  }
+
+  /** That share; {@link #UNMEASURED}. */
+  public float overlap() {
+    return overlap;
   }
 
   public int points() {

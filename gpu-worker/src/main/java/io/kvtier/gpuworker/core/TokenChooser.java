@@ -5,7 +5,9 @@ package io.kvtier.gpuworker.core;
  * is within what the policy leaves to the estimate, within its bounds. A fixed number is unsafe:
  * the number needed for the same residual varies a thousandfold between steps of one head. Two
  * passes over the candidates, no sort; ties at the threshold go to the earlier position, so the
- * choice is deterministic. One thread.
+ * choice is deterministic. It asks for few of the tokens to begin with, those that come near what
+ * its last choice took, and for more where they are not enough: that changes its work and never its
+ * choice. One thread.
  */
 public final class TokenChooser {
   /**
@@ -15,7 +17,43 @@ public final class TokenChooser {
    */
   private static final float NEGLIGIBLE = .1f;
 
+  /** The choice needs tokens of smaller mass than were offered. */
+  public static final int MORE = -1;
+
+  /** Tokens are asked for down to a quarter of the smallest mass that was chosen last. */
+  private static final int MARGIN_BUCKETS = 2 << MassHistogram.SUB_BITS;
+
   private final MassHistogram histogram = new MassHistogram();
+
+  /** Of the last choice: the bucket of the smallest mass chosen. */
+  private int lastBucket;
+
+  /**
+   * The mass below which tokens need not be offered at first.
+   *
+   * @param tokens of which the choice is made
+   */
+  public float floor(HeadPolicy policy, int tokens) {
+    int guess = Math.max(0, lastBucket - MARGIN_BUCKETS);
+    return MassHistogram.lowest(Math.max(guess, spared(policy, tokens)));
+  }
+
+  /**
+   * The mass below which tokens need not be offered, where those down to {@code floor} were not
+   * enough.
+   */
+  public float lowerFloor(HeadPolicy policy, int tokens, float floor) {
+    float spared = MassHistogram.lowest(spared(policy, tokens));
+    return spared < floor ? spared : 0;
+  }
+
+  /**
+   * The bucket below which all tokens together are within what may be left: only fewer than the
+   * policy's least can need any of them.
+   */
+  private static int spared(HeadPolicy policy, int tokens) {
+    return MassHistogram.bucketOf(policy.residualMass() / Math.max(1, tokens));
+  }
 
   /**
    * Chooses by mass.
@@ -23,12 +61,15 @@ public final class TokenChooser {
    * @param candidates at least the policy's most of largest mass, of all tokens; a mass is the
    *     estimated share of the attention, pooled over the group
    * @param total mass of all tokens, candidates or not
+   * @param floor tokens of smaller mass were not offered, as {@link #floor} and {@link #lowerFloor}
+   *     allow
    * @param chosen receives the candidates' indices chosen, rising; at least {@code min(candidates,
    *     policy.tokensMax())} long
    * @return how many were chosen: 0 if what lies on all tokens is negligible, else at least the
-   *     policy's least
+   *     policy's least; {@link #MORE}: tokens below the floor are needed too
    */
-  public int choose(HeadPolicy policy, Candidates candidates, double total, int[] chosen) {
+  public int choose(
+      HeadPolicy policy, Candidates candidates, double total, float floor, int[] chosen) {
     if (total <= policy.residualMass() * NEGLIGIBLE) {
       return 0;
     }
@@ -37,15 +78,20 @@ public final class TokenChooser {
       histogram.add(candidates.masses[i]);
     }
     int bucket = MassHistogram.BUCKETS;
+    int offered = floor > 0 ? MassHistogram.bucketOf(floor) : 0;
     int count = 0;
     double residual = total;
     while (bucket > 0
         && (count < policy.tokensMin() || residual > policy.residualMass())
         && count < policy.tokensMax()) {
+      if (bucket == offered) {
+        return MORE;
+      }
       bucket--;
       count += histogram.count(bucket);
       residual -= histogram.mass(bucket);
     }
+    lastBucket = bucket;
     return collect(policy, candidates, bucket, count, chosen);
   }
 

@@ -60,11 +60,16 @@ final class CpuPass implements LayerPass {
 
   /** Does something for every head and range. */
   private void forRanges(int ranges, Work work) {
-    forRanges(0, heads.length, ranges, work);
+    forRanges(0, heads.length, ranges, work, Team::nothing);
   }
 
   /** Does something for some heads and every range. */
   private void forRanges(int from, int to, int ranges, Work work) {
+    forRanges(from, to, ranges, work, Team::nothing);
+  }
+
+  /** The same; the caller does something else first. */
+  private void forRanges(int from, int to, int ranges, Work work, Runnable first) {
     int tasks = (to - from) * ranges;
     Team.Task task =
         i -> {
@@ -74,11 +79,12 @@ final class CpuPass implements LayerPass {
           workshop.giveBack(shape, tools);
         };
     if ((to - from) * layer.pages() < SHARED_PAGES_MIN) {
+      first.run();
       for (int i = 0; i < tasks; i++) {
         task.run(i);
       }
     } else {
-      workshop.team().run(tasks, task);
+      workshop.team().run(tasks, task, first);
     }
   }
 
@@ -142,11 +148,17 @@ final class CpuPass implements LayerPass {
 
   @Override
   public void choosePart(int part) {
+    choosePart(part, Team::nothing);
+  }
+
+  @Override
+  public void choosePart(int part, Runnable beside) {
     PassMemory[] memories = requireMemory();
     int from = partFrom(part);
     int to = partFrom(part + 1);
     int ranges = ranges(layer.pages());
     if (ranges <= 1) {
+      beside.run();
       forRanges(
           from,
           to,
@@ -160,11 +172,14 @@ final class CpuPass implements LayerPass {
             }
           });
     } else if (Arrays.stream(heads, from, to).anyMatch(HeadPass::sketched)) {
-      chooseInRanges(from, to, ranges, memories);
+      chooseInRanges(from, to, ranges, memories, beside);
+    } else {
+      beside.run();
     }
   }
 
-  private void chooseInRanges(int from, int to, int ranges, PassMemory[] memories) {
+  private void chooseInRanges(
+      int from, int to, int ranges, PassMemory[] memories, Runnable beside) {
     forRanges(
         from,
         to,
@@ -173,7 +188,8 @@ final class CpuPass implements LayerPass {
           if (head.sketched()) {
             head.scan.scan(range, memories[index], tools);
           }
-        });
+        },
+        beside);
     for (int head = from; head < to; head++) {
       if (heads[head].sketched()) {
         heads[head].scan.share(memories[head]);
@@ -303,19 +319,24 @@ final class CpuPass implements LayerPass {
 
   @Override
   public void attendResident() {
-    if (residentDone) {
+    attendResident(Team::nothing);
+  }
+
+  @Override
+  public void attendResident(Runnable beside) {
+    int ranges = ranges(layer.pages());
+    if (residentDone || ranges == 0) {
+      beside.run();
       return;
     }
     residentDone = true;
     PassMemory[] memories = requireMemory();
-    int ranges = ranges(layer.pages());
-    if (ranges == 0) {
-      return;
-    }
     for (int head = 0; head < heads.length; head++) {
       heads[head].coded.reserveSums(ranges);
     }
     forRanges(
+        0,
+        heads.length,
         ranges,
         (head, index, range, tools) -> {
           if (head.dense()) {
@@ -324,7 +345,8 @@ final class CpuPass implements LayerPass {
             head.scan.leaveChosenOut(range, memories[index], tools);
             head.coded.estimateRest(range, memories[index], tools);
           }
-        });
+        },
+        beside);
   }
 
   @Override
@@ -337,9 +359,7 @@ final class CpuPass implements LayerPass {
                 .formatted(head, heads[head].attendedCount(), heads[head].chosenCount()));
       }
     }
-    forHeads(
-        ranges(layer.pages()) > 1,
-        (head, index, range, tools) -> head.merge(output, outputAt, lse, lseAt, tools));
+    forRanges(1, (head, index, range, tools) -> head.merge(output, outputAt, lse, lseAt, tools));
     release();
   }
 

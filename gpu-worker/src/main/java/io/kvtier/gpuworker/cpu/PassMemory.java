@@ -34,12 +34,18 @@ final class PassMemory {
   /** {@code [ranges]}. */
   Candidates[] candidates = new Candidates[0];
 
-  /** The largest {@link Candidates#floorOfAll} of any range, as bits: masses are not negative. */
+  /** No token of smaller mass is collected. */
+  float floor;
+
+  /**
+   * The same, or the largest {@link Candidates#floorOfAll} of any range, as bits: masses are not
+   * negative.
+   */
   final AtomicInteger floorBits = new AtomicInteger();
 
   /** Makes ready for so many pages. */
   void reserve(int pages, int ranges, int group) {
-    floorBits.set(0);
+    collectFrom(0);
     if (pageTotals.length < pages * group) {
       int room = pages + pages / 4;
       weights = new short[room * group * TOKENS];
@@ -55,5 +61,11 @@ final class PassMemory {
         candidates[range] = new Candidates();
       }
     }
+  }
+
+  /** Has tokens below a floor left out, for all ranges. */
+  void collectFrom(float least) {
+    floor = least;
+    floorBits.set(Float.floatToRawIntBits(least));
   }
 }

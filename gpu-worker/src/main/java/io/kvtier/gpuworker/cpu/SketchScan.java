@@ -188,9 +188,10 @@ final class SketchScan {
     }
   }
 
-  /** Finds what a weight of each range is worth. */
+  /** Finds what a weight of each range is worth, and which tokens are worth collecting. */
   void share(PassMemory memory) {
     int ranges = CpuPass.ranges(layer.pages());
+    memory.collectFrom(chooser.floor(policy, layer.pages() * TOKENS));
     for (int g = 0; g < group; g++) {
       float max = partials[g].lse();
       for (int range = 0; range < ranges; range++) {
@@ -249,27 +250,40 @@ final class SketchScan {
     memory.floorBits.accumulateAndGet(bits, Math::max);
   }
 
-  /** Chooses among all ranges' candidates. */
+  /** Chooses among all ranges' candidates; collects more where they are not enough. */
   void choose(PassMemory memory) {
     int ranges = CpuPass.ranges(layer.pages());
     double mass = 0;
     for (int slot = 0; slot < ranges * group; slot++) {
       mass += memory.rangeTotals[slot] * memory.shares[slot];
     }
+    chosenCount = chooseOf(ranges, mass, memory);
+    while (chosenCount == TokenChooser.MORE) {
+      memory.collectFrom(chooser.lowerFloor(policy, layer.pages() * TOKENS, memory.floor));
+      for (int range = 0; range < ranges; range++) {
+        collect(range, memory);
+      }
+      chosenCount = chooseOf(ranges, mass, memory);
+    }
+    Candidates all = memory.candidates[0];
+    for (int i = 0; i < chosenCount; i++) {
+      chosenMasses[i] = all.masses[chosen[i]];
+      chosen[i] = all.positions[chosen[i]];
+    }
+  }
+
+  private int chooseOf(int ranges, double mass, PassMemory memory) {
     Candidates all = memory.candidates[0];
     for (int range = 1; range < ranges; range++) {
       all.addAll(memory.candidates[range]);
     }
     if (chosen.length < all.count) {
-      chosen = new int[all.count];
-      chosenMasses = new float[all.count];
+      int room = all.count + all.count / 4;
+      chosen = new int[room];
+      chosenMasses = new float[room];
     }
     candidateCount = all.count;
-    chosenCount = chooser.choose(policy, all, mass, chosen);
-    for (int i = 0; i < chosenCount; i++) {
-      chosenMasses[i] = all.masses[chosen[i]];
-      chosen[i] = all.positions[chosen[i]];
-    }
+    return chooser.choose(policy, all, mass, memory.floor, chosen);
   }
 
   int chosenCount() {

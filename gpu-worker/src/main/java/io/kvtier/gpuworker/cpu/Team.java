@@ -83,14 +83,26 @@ final class Team implements AutoCloseable {
     }
   }
 
+  /** What a caller does first that has nothing to do. */
+  static void nothing() {}
+
   int threads() {
     return threads;
   }
 
   /** Runs tasks 0..count-1, each once; throws what the first that failed has thrown. */
   void run(int count, Task task) {
-    int wanted = Math.min(threads, count) - 1;
+    run(count, task, Team::nothing, Math.min(threads, count) - 1);
+  }
+
+  /** The same, but that the caller does something else first. */
+  void run(int count, Task task, Runnable first) {
+    run(count, task, first, Math.min(threads - 1, count));
+  }
+
+  private void run(int count, Task task, Runnable first, int wanted) {
     if (wanted <= 0) {
+      first.run();
       for (int i = 0; i < count; i++) {
         task.run(i);
       }
@@ -100,6 +112,7 @@ final class Team implements AutoCloseable {
     for (int i = 0; i < wanted; i++) {
       helpers.execute(call);
     }
+    call.attempt(first);
     call.run();
     call.await();
   }
@@ -116,6 +129,15 @@ final class Team implements AutoCloseable {
       this.count = count;
       this.task = task;
       this.left = new CountDownLatch(count);
+    }
+
+    /** Does something of the caller's; if that fails, so does the call. */
+    void attempt(Runnable first) {
+      try {
+        first.run();
+      } catch (RuntimeException | Error e) {
+        failure.compareAndSet(null, e);
+      }
     }
 
     @Override

@@ -16,6 +16,15 @@ public interface CodesTaker {
   /** Makes a part's choice, if that is still to be made; parts come in order, each once. */
   default void choosePart(int part) {}
 
+  /**
+   * The same, while this thread does something that has to do with earlier parts alone; other
+   * threads, if the device has such, begin without it.
+   */
+  default void choosePart(int part, Runnable beside) {
+    beside.run();
+    choosePart(part);
+  }
+
   /** The part that a KV head's choice is made in. */
   default int partOf(int kvHead) {
     return 0;
@@ -65,4 +74,10 @@ public interface CodesTaker {
 
   /** Does what needs nothing else: the time to do it is while a fetch is under way. */
   void attendResident();
+
+  /** The same, while this thread does something that leaves resident state alone. */
+  default void attendResident(Runnable beside) {
+    beside.run();
+    attendResident();
+  }
 }

@@ -56,6 +56,9 @@ public final class CoordinatorPlans implements PlanMaker, AutoCloseable {
       profile.addCurve(
           CurvePoint.newBuilder().setK(curve.k(point)).setResidual(curve.residual(point)));
     }
+    if (curve.overlap() != ResidualCurve.UNMEASURED) {
+      profile.setOverlap(curve.overlap());
+    }
     return profile.build();
   }
 

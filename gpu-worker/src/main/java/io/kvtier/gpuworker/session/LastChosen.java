@@ -1,26 +1,26 @@
 package io.kvtier.gpuworker.session;
 
+import io.kvtier.gpuworker.core.HeadPolicy;
 import io.kvtier.gpuworker.device.CodesTaker;
+import io.kvtier.rpc.PlanLimits;
 import java.util.Arrays;
+import java.util.List;
 
 /**
  * The tokens that each head of a layer chose for its last query, and what share of a query's tokens
  * the query before had chosen too, as it was of late. Heads differ much in that, and models: where
- * successive queries are much alike a head's next tokens are mostly its last ones. Guarded by the
- * layer, but for {@link #isWorthFetching}.
+ * successive queries are much alike a head's next tokens are mostly its last ones. A plan may say
+ * beforehand which heads' are. Guarded by the layer, but for {@link #isWorthFetching}.
  */
 final class LastChosen {
-  /**
-   * A head whose share is at least this recurs. What is fetched ahead and not needed is moved for
-   * nothing: less than half as much again then as a step that fetches all by itself.
-   */
-  static final float RECURRING = .7f;
-
   /** Queries before shares are trusted. */
   private static final int QUERIES_MIN = 4;
 
   /** What the newest query weighs in a share, once there are some. */
   private static final float NEWEST = .1f;
+
+  /** One a KV head. */
+  private List<HeadPolicy> policies = List.of();
 
   /** {@code [kvHeads][]}, rising; the first {@code counts[head]} are valid. */
   private int[][] positions = {};
@@ -35,8 +35,9 @@ final class LastChosen {
 
   private volatile boolean worthFetching;
 
-  /** Heads may choose otherwise from now on. */
-  void forget() {
+  /** Heads choose by other policies from now on. */
+  void follow(List<HeadPolicy> others) {
+    policies = others;
     counts = new int[0];
     worthFetching = false;
   }
@@ -56,6 +57,7 @@ final class LastChosen {
       compared = 0;
     }
     float weight = Math.max(NEWEST, 1f / (compared + 1));
+    compared += compares ? 1 : 0;
     boolean any = false;
     for (int head = 0; head < heads; head++) {
       int count = taker.rowSections(head) == 0 ? 0 : taker.chosenCount(head);
@@ -66,8 +68,7 @@ final class LastChosen {
       take(taker, head, count);
       any |= recurs(head);
     }
-    compared += compares ? 1 : 0;
-    worthFetching = lost > 0 && any && compared >= QUERIES_MIN;
+    worthFetching = lost > 0 && any;
   }
 
   /** How many of a head's chosen tokens the query before chose too. */
@@ -102,9 +103,21 @@ final class LastChosen {
     return worthFetching;
   }
 
-  /** Whether a head mostly chooses what it chose before. */
+  /** Whether a head mostly chooses what it chose before, by its plan or as it is measured. */
   boolean recurs(int head) {
-    return head < counts.length && counts[head] > 0 && shares[head] >= RECURRING;
+    if (head >= counts.length || counts[head] == 0) {
+      return false;
+    }
+    return switch (policies.get(head).ahead()) {
+      case NOTHING -> false;
+      case LAST -> true;
+      case MEASURED -> compared >= QUERIES_MIN && shares[head] >= PlanLimits.OVERLAP_AHEAD_MIN;
+    };
+  }
+
+  /** Queries that were compared with the one before. */
+  int compared() {
+    return compared;
   }
 
   /** The share of a head's tokens that it had chosen the time before, 0..1, of late. */

@@ -113,19 +113,17 @@ final class NearAttention {
   }
 
   private Optional<Attended> ask(NearPart part, List<PageKey> keys) {
-    long startNs = System.nanoTime();
     Optional<Attended> answer = tier.attend(keys, part.queries, part.tokens);
-    if (answer.isPresent()) {
-      bytesMoved.addAndGet(answer.get().bytesMoved());
-      if (part.isWhole(answer.get())) {
-        choice.attended(part.pairs(), System.nanoTime() - startNs);
-      }
-    }
+    answer.ifPresent(attended -> bytesMoved.addAndGet(attended.bytesMoved()));
     return answer;
   }
 
-  /** The answer, if it is of all pages, and of the bits of one sum where that is asked. */
-  @Nullable Attended checked(NearPart part, Optional<Attended> answer) {
+  /**
+   * The answer, if it is of all pages, and of the bits of one sum where that is asked.
+   *
+   * @param waitedNs what the step waited for it beside its own work: as a fetch is charged
+   */
+  @Nullable Attended checked(NearPart part, Optional<Attended> answer, long waitedNs) {
     if (answer.isEmpty() || (answer.get().parts() > 1 && !anyBits)) {
       choice.end();
       return null;
@@ -136,6 +134,7 @@ final class NearAttention {
               .formatted(answer.get().tokens(), answer.get().misses().size()));
       return null;
     }
+    choice.attended(part.pairs(), waitedNs);
     return answer.get();
   }
 

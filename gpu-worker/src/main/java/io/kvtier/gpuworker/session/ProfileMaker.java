@@ -1,10 +1,16 @@
 package io.kvtier.gpuworker.session;
 
+import static io.kvtier.page.PageLayout.TOKENS;
+
+import io.kvtier.gpuworker.core.HeadPolicy;
 import io.kvtier.gpuworker.core.MassHistogram;
 import io.kvtier.gpuworker.core.ResidualCurve;
+import io.kvtier.gpuworker.device.LayerPass;
 import io.kvtier.gpuworker.device.LayerShape;
 import io.kvtier.page.Residence;
+import java.util.ArrayList;
 import java.util.Arrays;
+import java.util.Collections;
 import java.util.List;
 
 /**
@@ -12,6 +18,12 @@ import java.util.List;
  * the device gets it for as long as its own curve takes. One thread.
  */
 final class ProfileMaker {
+  /** Queries whose choices are compared: a quarter of those that a prompt ends with. */
+  private static final int OVERLAP_QUERIES = 8;
+
+  private static final int CHOSEN_MIN = 64;
+  private static final float RESIDUAL_MASS = .01f;
+
   private final LayerShape shape;
   private final PlanSwitch switcher;
 
@@ -67,6 +79,37 @@ final class ProfileMaker {
         curve.add(histogram);
       }
     }
+    if (layer.device.placesHeads()) {
+      measureOverlap(layer, head, window, curve);
+    }
     return curve;
+  }
+
+  /** Chooses for the last queries as a plan would, of this head alone. */
+  private void measureOverlap(SessionLayer layer, int head, int window, ResidualCurve curve) {
+    int most = Math.max(1, layer.device.pages() * TOKENS);
+    List<HeadPolicy> policies =
+        new ArrayList<>(Collections.nCopies(shape.kvHeads(), HeadPolicy.STREAMED));
+    policies.set(
+        head,
+        new HeadPolicy(
+            layer.device.residence(head) == Residence.ONE_PLANE
+                ? Residence.ONE_PLANE
+                : Residence.TWO_PLANES,
+            Math.min(CHOSEN_MIN, most),
+            most,
+            RESIDUAL_MASS * Sessions.residualAim(Residence.TWO_PLANES)));
+    LayerPass pass = layer.device.newPass(policies);
+    LastChosen last = new LastChosen();
+    last.follow(policies);
+    int queryLength = shape.qHeads() * shape.headDim();
+    for (int i = Math.max(0, window - OVERLAP_QUERIES); i < window; i++) {
+      pass.choose(layer.queries, i * queryLength, new float[0], new float[0], 0);
+      last.note(pass, shape.kvHeads(), 0);
+      pass.release();
+    }
+    if (last.compared() > 0) {
+      curve.overlap(last.share(head));
+    }
   }
 }

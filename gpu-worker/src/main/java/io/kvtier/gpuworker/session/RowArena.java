@@ -55,7 +55,10 @@ final class RowArena {
    */
   private int[] marks = new int[0];
 
-  /** Rows by the hash of their keys, one more than their index; 0: none. */
+  /**
+   * Rows by the hash of their keys: one more than their index, and above the bits that are needed
+   * for that what is left of the hash, so that few searches look at keys in vain; 0: none.
+   */
   private int[] table = new int[0];
 
   private int firstFree = ABSENT;
@@ -261,14 +264,42 @@ final class RowArena {
     if (table.length == 0) {
       return ABSENT;
     }
+    int hash = hashOf(key);
     int mask = table.length - 1;
-    for (int at = slotOf(key); table[at] != 0; at = (at + 1) & mask) {
-      int row = table[at] - 1;
-      if (keys[row] == key) {
+    for (int at = hash & mask; table[at] != 0; at = (at + 1) & mask) {
+      int row = (table[at] & mask) - 1;
+      if (((table[at] ^ hash) & ~mask) == 0 && keys[row] == key) {
         return row;
       }
     }
     return ABSENT;
+  }
+
+  /**
+   * The rows of many keys, as {@link #find} gives them: what one search waits for in memory the
+   * others wait for at the same time.
+   *
+   * @param rows receives a row for each of {@code count} keys
+   */
+  void findAll(int[] wanted, int count, int[] rows) {
+    if (table.length == 0) {
+      Arrays.fill(rows, 0, count, ABSENT);
+      return;
+    }
+    int mask = table.length - 1;
+    for (int i = 0; i < count; i++) {
+      int hash = hashOf(wanted[i]);
+      int at = hash & mask;
+      while (table[at] != 0 && ((table[at] ^ hash) & ~mask) != 0) {
+        at = (at + 1) & mask;
+      }
+      rows[i] = (table[at] & mask) - 1;
+    }
+    for (int i = 0; i < count; i++) {
+      if (rows[i] != ABSENT && keys[rows[i]] != wanted[i]) {
+        rows[i] = find(wanted[i]);
+      }
+    }
   }
 
   /** Whether a row's bytes are still to come. */
@@ -363,25 +394,30 @@ final class RowArena {
 
   // ---- the table
 
-  private int slotOf(int key) {
+  private static int hashOf(int key) {
     int hash = key * 0x9E3779B9;
-    return (hash ^ hash >>> 15) & (table.length - 1);
+    return hash ^ hash >>> 15;
+  }
+
+  private int slotOf(int key) {
+    return hashOf(key) & (table.length - 1);
   }
 
   private void insert(int row) {
+    int hash = hashOf(keys[row]);
     int mask = table.length - 1;
-    int at = slotOf(keys[row]);
+    int at = hash & mask;
     while (table[at] != 0) {
       at = (at + 1) & mask;
     }
-    table[at] = row + 1;
+    table[at] = (hash & ~mask) | (row + 1);
   }
 
   /** Moves later entries of the run forward, so that no search ends early (Knuth, 6.4, R). */
   private void remove(int row) {
     int mask = table.length - 1;
     int gap = slotOf(keys[row]);
-    while (table[gap] != row + 1) {
+    while ((table[gap] & mask) != row + 1) {
       gap = (gap + 1) & mask;
     }
     int at = gap;
@@ -390,7 +426,7 @@ final class RowArena {
       if (table[at] == 0) {
         break;
       }
-      int home = slotOf(keys[table[at] - 1]);
+      int home = slotOf(keys[(table[at] & mask) - 1]);
       if (((at - home) & mask) >= ((at - gap) & mask)) {
         table[gap] = table[at];
         gap = at;

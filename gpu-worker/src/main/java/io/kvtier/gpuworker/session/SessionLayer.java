@@ -26,6 +26,8 @@ final class SessionLayer {
   /** Rows that stay for later steps. */
   final RowArena rows;
 
+  final RowLookup lookup = new RowLookup();
+
   /** What the last query chose. */
   final LastChosen last = new LastChosen();
 
@@ -57,7 +59,7 @@ final class SessionLayer {
   private final LayerShape shape;
 
   /** Takes the page that a step has left; null: none is left. */
-  private @Nullable TierSink left;
+  private volatile @Nullable TierSink left;
 
   private @Nullable LayerPass pass;
   private @Nullable LayerPass hintPass;
@@ -97,7 +99,7 @@ final class SessionLayer {
     left = sink;
   }
 
-  /** Whether a page is left; for who is in the layer. */
+  /** Whether a page is left; of any thread, but sure only for who is in the layer. */
   boolean hasLeft() {
     return left != null;
   }
@@ -200,6 +202,6 @@ final class SessionLayer {
     this.sketchedHeads = HotSet.sketchedHeads(policies);
     rows.reset(sketchedHeads == 0 ? 0 : shape.rowForm().bytes());
     prefetch = null;
-    last.forget();
+    last.follow(policies);
   }
 }

@@ -39,6 +39,15 @@ final class SessionLayers {
         : device.newLayer(layer, shape);
   }
 
+  /** Bytes of pages that are full and not encoded yet. */
+  long leftBytes() {
+    long bytes = 0;
+    for (SessionLayer layer : layers) {
+      bytes += layer.hasLeft() ? shape.layout().pageLength() : 0;
+    }
+    return bytes;
+  }
+
   /** All of them; not to be written to. */
   SessionLayer[] all() {
     return layers;

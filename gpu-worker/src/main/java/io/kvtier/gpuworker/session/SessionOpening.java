@@ -28,7 +28,7 @@ public final class SessionOpening {
         info.hasPlan() ? PlanSwitch.policiesOf(info.getPlan(), info.getGeometry()) : List.of();
     WorkerSession session = withPrefix(info, prefix, host);
     if (info.hasPlan()) {
-      session.adopt(info.getPlan(), policies);
+      session.planning().adopt(info.getPlan(), policies);
     }
     return session;
   }
@@ -51,7 +51,7 @@ public final class SessionOpening {
         StoredPages stored = new StoredPages(info, prefix, session.shape());
         session.resume(stored.longest(host.tier()));
         if (info.hasPlan()) {
-          session.adoptWithinBudget(info.getPlan(), policies);
+          session.planning().adoptWithinBudget(info.getPlan(), policies);
         }
         return session;
       } catch (KvtierException e) {

@@ -5,6 +5,7 @@ import static io.kvtier.KvtierException.invalid;
 import io.kvtier.KvtierException;
 import io.kvtier.KvtierException.Code;
 import io.kvtier.TenantName;
+import io.kvtier.gpuworker.core.Ahead;
 import io.kvtier.gpuworker.core.HeadPolicy;
 import io.kvtier.gpuworker.device.LayerShape;
 import io.kvtier.page.Codec;
@@ -13,6 +14,7 @@ import io.kvtier.page.PageLayout;
 import io.kvtier.page.Residence;
 import io.kvtier.rpc.GeometryLimits;
 import io.kvtier.rpc.Tensors;
+import io.kvtier.v1.AheadUse;
 import io.kvtier.v1.Geometry;
 import io.kvtier.v1.HeadClass;
 import io.kvtier.v1.HeadPlan;
@@ -127,9 +129,18 @@ final class Sessions {
     }
     Residence residence = head.getSketchPlanes() == 1 ? Residence.ONE_PLANE : Residence.TWO_PLANES;
     return new HeadPolicy(
-        residence,
-        Math.min(plan.getDominantTokensMin(), head.getDominantTokensMax()),
-        head.getDominantTokensMax(),
-        head.getResidualMass() * residualAim(residence));
+            residence,
+            Math.min(plan.getDominantTokensMin(), head.getDominantTokensMax()),
+            head.getDominantTokensMax(),
+            head.getResidualMass() * residualAim(residence))
+        .withAhead(aheadOf(head.getAhead()));
+  }
+
+  private static Ahead aheadOf(AheadUse use) {
+    return switch (use) {
+      case AHEAD_USE_NOTHING -> Ahead.NOTHING;
+      case AHEAD_USE_LAST -> Ahead.LAST;
+      case AHEAD_USE_UNSPECIFIED, UNRECOGNIZED -> Ahead.MEASURED;
+    };
   }
 }

@@ -64,7 +64,8 @@ final class StepNear {
     }
     long startNs = System.nanoTime();
     try {
-      answer = near.checked(part, call.get(patienceNs, TimeUnit.NANOSECONDS));
+      Optional<Attended> told = call.get(patienceNs, TimeUnit.NANOSECONDS);
+      answer = near.checked(part, told, System.nanoTime() - startNs);
     } catch (TimeoutException e) {
       near.refused("no answer within %d ms".formatted(patienceNs / 1_000_000));
     } catch (ExecutionException e) {

@@ -88,23 +88,18 @@ final class StepRows {
     arena.fit();
     int gone;
     try {
-      int parts = taker.parts();
       List<RowRound> rounds = new ArrayList<>();
-      give(
-          rounds,
-          () -> {
-            for (int part = 0; part < parts; part++) {
-              long startNs = System.nanoTime();
-              taker.choosePart(part);
-              chooseNs += System.nanoTime() - startNs;
-              start(rounds, part, stagingBytes / parts);
-            }
-          });
+      give(rounds, () -> chooseAll(rounds));
       while (isLeft()) {
         first = false;
         coming.clear();
         List<RowRound> more = new ArrayList<>();
-        give(more, () -> start(more, ALL, stagingBytes));
+        give(
+            more,
+            () -> {
+              start(more, ALL, stagingBytes);
+              taker.attendResident();
+            });
       }
     } finally {
       long most = arena.bytes();
@@ -112,6 +107,24 @@ final class StepRows {
       stagedBytes += most - arena.bytes();
     }
     target.last.note(taker, target.policies.size(), gone + unkept);
+  }
+
+  /**
+   * Chooses part by part; a part's rows are looked for while the next one is chosen, the last
+   * part's while resident tokens are attended to.
+   */
+  private void chooseAll(List<RowRound> rounds) {
+    int parts = taker.parts();
+    int bytes = stagingBytes / parts;
+    Runnable beside = () -> {};
+    for (int part = 0; part < parts; part++) {
+      long startNs = System.nanoTime();
+      taker.choosePart(part, beside);
+      chooseNs += System.nanoTime() - startNs;
+      int chosen = part;
+      beside = () -> start(rounds, chosen, bytes);
+    }
+    taker.attendResident(beside);
   }
 
   private boolean isLeft() {
@@ -131,24 +144,29 @@ final class StepRows {
       if (taker.rowSections(head) == 0 || (part != ALL && taker.partOf(head) != part)) {
         continue;
       }
-      int count = taker.chosenCount(head);
-      for (int i = taker.attendedCount(head); i < count; i++) {
-        int position = taker.chosenPosition(head, i);
-        int row = arena.find(RowArena.key(head, position));
-        if (row == RowArena.ABSENT) {
-          round.batch.add(position, head, i);
-        } else if (!arena.isPending(row)) {
-          give(head, i, row, first);
-        } else if (isAwaited()) {
-          arena.keep(row);
-          coming.addLong((long) head << Integer.SIZE | i);
-        } else {
-          round.batch.add(position, head, i);
-        }
-      }
+      start(round, head);
     }
     round.findPlaces();
     round.start(fetcher, keys, taker, executor);
+  }
+
+  private void start(RowRound round, int head) {
+    int from = taker.attendedCount(head);
+    int count = taker.chosenCount(head) - from;
+    target.lookup.find(arena, taker, head, from, count);
+    for (int i = 0; i < count; i++) {
+      int row = target.lookup.row(i);
+      if (row == RowArena.ABSENT) {
+        round.batch.add(taker.chosenPosition(head, from + i), head, from + i);
+      } else if (!arena.isPending(row)) {
+        give(head, from + i, row, first);
+      } else if (isAwaited()) {
+        arena.keep(row);
+        coming.addLong((long) head << Integer.SIZE | (from + i));
+      } else {
+        round.batch.add(taker.chosenPosition(head, from + i), head, from + i);
+      }
+    }
   }
 
   /** Whether what a prefetch is bringing is worth waiting for. */
@@ -171,7 +189,6 @@ final class StepRows {
   private void give(List<RowRound> rounds, Runnable starts) {
     try {
       starts.run();
-      taker.attendResident();
       taker.attendRows();
       if (!coming.isEmpty()) {
         awaitPrefetch();

@@ -1,12 +1,10 @@
 package io.kvtier.gpuworker.session;
 
 import static io.kvtier.KvtierException.invalid;
-import static io.kvtier.KvtierException.precondition;
 import static io.kvtier.KvtierException.requireInRange;
 import static io.kvtier.page.PageLayout.TOKENS;
 
 import io.kvtier.KvtierException;
-import io.kvtier.gpuworker.core.HeadPolicy;
 import io.kvtier.gpuworker.device.DeviceLayer;
 import io.kvtier.gpuworker.device.DeviceMemory;
 import io.kvtier.gpuworker.device.LayerShape;
@@ -20,7 +18,6 @@ import java.util.UUID;
 import java.util.function.Supplier;
 import java.util.logging.Level;
 import java.util.logging.Logger;
-import java.util.stream.Stream;
 import org.jspecify.annotations.Nullable;
 
 /**
@@ -43,15 +40,13 @@ public final class WorkerSession {
   private final StepFetches fetches;
   private final HotSet hotSet;
   private final Prefetcher prefetcher;
-  private final PlanSwitch switcher;
-  private final DeviceBudget budget;
+  private final SessionPlanning planning;
   private final LayerGrowth growth;
   private final DecodeSteps steps;
   private final SessionLife life;
   private final PageRepair repair;
   private final MissingPages missing;
   private final int sharedPages;
-  private volatile @Nullable Plan plan;
 
   /** A session without tokens, whose prompt's pages are named by a chain. */
   static WorkerSession empty(Session info, PrefixChain chain, SessionHost host) {
@@ -140,8 +135,10 @@ public final class WorkerSession {
             timeoutNs);
     this.prefetcher =
         new Prefetcher(shape, rowFetcher, host.background(), info.getDeviceBytesMax());
-    this.switcher = new PlanSwitch(shape, memory, codesFetcher);
-    this.budget = new DeviceBudget(info, shape, memory, hotSet, switcher, this::deviceBytes);
+    PlanSwitch switcher = new PlanSwitch(shape, memory, codesFetcher);
+    DeviceBudget budget =
+        new DeviceBudget(info, shape, memory, hotSet, switcher, this::deviceBytes);
+    this.planning = new SessionPlanning(shape, layers, switcher, budget, hotSet, fetches.near());
     this.growth = new LayerGrowth(id, info, shape, chain, writeBehind, budget);
     LayerStep layerStep =
         new LayerStep(shape, fetches, hotSet::isUsed, info.getDeviceBytesMax(), this::deviceBytes);
@@ -246,41 +243,12 @@ public final class WorkerSession {
           if (!ahead) {
             writeBehind.flush();
           }
-          Plan made =
-              info.hasPlan()
-                  ? info.getPlan()
-                  : planMaker.makePlan(
-                      info,
-                      tokens,
-                      new ProfileMaker(shape, switcher).curves(layers.all(), tokens),
-                      budget.fixedBytes(tokens),
-                      shape.pages(tokens));
-          List<List<HeadPolicy>> policies = PlanSwitch.policiesOf(made, info.getGeometry());
-          if (info.hasPlan()) {
-            // Whoever made it by hand may not have known the prompt's length.
-            adoptWithinBudget(made, policies);
-          } else {
-            adopt(made, policies);
-          }
-          return made;
+          return planning.make(info, tokens, planMaker);
         }));
   }
 
-  /** Brings all layers under a plan, or changes nothing. */
-  void adopt(Plan made, List<List<HeadPolicy>> policies) {
-    layers.whileStill(() -> {
-      switcher.apply(layers.all(), policies);
-      hotSet.resize(made.getHotSetBytes());
-      fetches.near().follow(made.getNear());
-      plan = made;
-      return made;
-    });
-  }
-
-  /** The same, where the session may have outgrown the plan. */
-  void adoptWithinBudget(Plan made, List<List<HeadPolicy>> policies) {
-    adopt(made, budget.fitting(layers.all(), policies));
-    budget.fitHotSet(layers.all());
+  SessionPlanning planning() {
+    return planning;
   }
 
   // ---- decode
@@ -304,7 +272,7 @@ public final class WorkerSession {
    */
   public StepResult step(TokenStep step) {
     return whileOpen(() -> {
-      requirePlanned();
+      planning.require(info);
       int layer = step.layer();
       SessionLayer target = layers.get(layer);
       if (layer + 1 < layers.count()) {
@@ -344,7 +312,7 @@ public final class WorkerSession {
   public List<SessionReader.HeadRows> gather(
       int layer, float[] query, int tokensMax, boolean asPlanned) {
     return whileOpen(() -> {
-      requirePlanned();
+      planning.require(info);
       return reader().gather(layer, layers.get(layer), query, tokensMax, asPlanned);
     });
   }
@@ -391,11 +359,11 @@ public final class WorkerSession {
       fork.abandon();
       throw e;
     }
-    Plan inherited = plan;
+    Plan inherited = planning.plan();
     if (inherited != null) {
       // The child's layers hold the parent's codes of dense heads already: nothing is fetched,
       // nothing can fail.
-      fork.adopt(inherited, policies());
+      fork.planning.adopt(inherited, planning.policies());
     }
     return fork;
   }
@@ -494,9 +462,9 @@ public final class WorkerSession {
     return writeBehind.durablePages(layer) * TOKENS;
   }
 
-  /** Bytes of pages that wait to be stored. */
+  /** Bytes of pages that wait to be stored, those that wait to be encoded included. */
   long pendingBytes() {
-    return writeBehind.pendingBytes();
+    return layers.leftBytes() + writeBehind.pendingBytes();
   }
 
   /** The session's bytes. */
@@ -507,18 +475,6 @@ public final class WorkerSession {
   /** Bytes the session holds on the device now. */
   public long deviceBytes() {
     return hotSet.bytes() + layers.residentBytes();
-  }
-
-  /** What the heads are under now: the plan, and what growth made of it. No layer moves. */
-  List<List<HeadPolicy>> policies() {
-    return Stream.of(layers.all()).map(layer -> layer.policies).toList();
-  }
-
-  private void requirePlanned() {
-    if (plan == null) {
-      throw precondition(
-          "session %s has no plan yet; finish its prefill first", info.getSessionId());
-    }
   }
 
   private <T> T whileOpen(Supplier<T> call) {

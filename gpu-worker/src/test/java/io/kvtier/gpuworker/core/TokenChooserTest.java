@@ -10,7 +10,7 @@ class TokenChooserTest {
   /** Offers every token as the kernels do, and turns the choice into positions. */
   private static int choose(HeadPolicy policy, float[] masses, int tokens, int[] chosen) {
     Candidates candidates = collect(policy.tokensMax(), masses, 0, tokens);
-    int count = new TokenChooser().choose(policy, candidates, total(masses), chosen);
+    int count = new TokenChooser().choose(policy, candidates, total(masses), 0, chosen);
     for (int i = 0; i < count; i++) {
       chosen[i] = candidates.positions[chosen[i]];
     }
@@ -54,13 +54,57 @@ class TokenChooserTest {
       assertThat(few.count).as("seed " + seed).isLessThanOrEqualTo(2 * max);
       int[] expected = new int[tokens];
       int[] actual = new int[tokens];
-      int count = new TokenChooser().choose(policy, all, 1, expected);
-      assertThat(new TokenChooser().choose(policy, few, 1, actual)).isEqualTo(count);
+      int count = new TokenChooser().choose(policy, all, 1, 0, expected);
+      assertThat(new TokenChooser().choose(policy, few, 1, 0, actual)).isEqualTo(count);
       for (int i = 0; i < count; i++) {
         assertThat(few.positions[actual[i]])
             .as("seed " + seed)
             .isEqualTo(all.positions[expected[i]]);
       }
+    }
+  }
+
+  /**
+   * A chooser that asks for few tokens makes the choice that all tokens give, however its steps
+   * differ, and where they are alike few tokens are enough.
+   */
+  @Test
+  void aFloorLeavesTheChoiceAndSparesMostTokens() {
+    for (long seed = 0; seed < 20; seed++) {
+      SplittableRandom random = new SplittableRandom(seed);
+      TokenChooser chooser = new TokenChooser();
+      int tokens = 5_000 + random.nextInt(20_000);
+      int alike = 1 + random.nextInt(6);
+      HeadPolicy policy = HeadPolicy.sparse(1 + random.nextInt(200), tokens, .003f);
+      for (int step = 0; step < 12; step++) {
+        boolean other = step % 4 == 3;
+        float[] masses = masses(random, tokens, other ? 1 + random.nextInt(9) : alike);
+        int[] expected = new int[tokens];
+        int[] actual = new int[tokens];
+        int count = choose(policy, masses, tokens, expected);
+        int offered = choose(chooser, policy, masses, actual);
+        assertThat(actual).as("seed " + seed + ", step " + step).isEqualTo(expected);
+        if (step % 4 > 0 && !other) {
+          assertThat(offered).as("seed " + seed).isLessThan(Math.max(200, 8 * count));
+        }
+      }
+    }
+  }
+
+  /** As a scan offers tokens; how many it offered. */
+  private static int choose(TokenChooser chooser, HeadPolicy policy, float[] masses, int[] chosen) {
+    float floor = chooser.floor(policy, masses.length);
+    while (true) {
+      Candidates candidates = collect(policy.tokensMax(), floor, masses, 0, masses.length);
+      int count = chooser.choose(policy, candidates, total(masses), floor, chosen);
+      if (count != TokenChooser.MORE) {
+        for (int i = 0; i < count; i++) {
+          chosen[i] = candidates.positions[chosen[i]];
+        }
+        return candidates.count;
+      }
+      assertThat(floor).as("all tokens are enough").isPositive();
+      floor = chooser.lowerFloor(policy, masses.length, floor);
     }
   }
 

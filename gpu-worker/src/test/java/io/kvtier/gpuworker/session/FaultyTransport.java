@@ -78,6 +78,9 @@ final class FaultyTransport implements PageTransport {
   /** Partials that its answers are merged of. */
   volatile int parts = 1;
 
+  /** Nanoseconds that an answer to who asks to attend takes at least. */
+  volatile long attendNs;
+
   /** Whether it attends to pages at all. */
   volatile boolean attends;
 
@@ -178,6 +181,9 @@ final class FaultyTransport implements PageTransport {
   public Optional<NearPages.Attended> attend(
       List<PageKey> keys, NearPages.Queries queries, long[] tokens) {
     attendCalls.incrementAndGet();
+    for (long startNs = System.nanoTime(); System.nanoTime() - startNs < attendNs; ) {
+      Thread.onSpinWait();
+    }
     mayFail();
     if (!attends) {
       return Optional.empty();

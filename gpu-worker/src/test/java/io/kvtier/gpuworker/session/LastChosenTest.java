@@ -2,6 +2,8 @@ package io.kvtier.gpuworker.session;
 
 import static org.assertj.core.api.Assertions.assertThat;
 
+import io.kvtier.gpuworker.core.ResidualCurve;
+import io.kvtier.v1.AheadUse;
 import io.kvtier.v1.HeadClass;
 import io.kvtier.v1.HeadPlan;
 import io.kvtier.v1.Plan;
@@ -64,6 +66,76 @@ class LastChosenTest extends SessionFixture {
     assertThat(step.prefetched()).isZero();
     assertThat(step.fetched()).isEqualTo(step.selected());
     session.close();
+  }
+
+  /** The plan of {@link #tight}, in which both heads of layer 1 say so. */
+  private static Session planned(AheadUse ahead) {
+    Session info = tight(0);
+    Plan.Builder plan = info.getPlan().toBuilder();
+    for (int head = 2; head < 4; head++) {
+      plan.setHeads(head, plan.getHeads(head).toBuilder().setAhead(ahead));
+    }
+    return info.toBuilder().setPlan(plan).build();
+  }
+
+  @Test
+  void aPlanThatSaysNothingIsFetchedAheadIsFollowed() {
+    WorkerSession session = filled(planned(AheadUse.AHEAD_USE_NOTHING), TOKENS);
+    StepResult step = decode(session, .999);
+    assertThat(step.prefetched()).isZero();
+    assertThat(step.fetched()).isEqualTo(step.selected());
+    session.close();
+  }
+
+  @Test
+  void aPlanThatSaysWhatWasChosenLastIsFetchedAheadIsFollowed() {
+    WorkerSession session = filled(planned(AheadUse.AHEAD_USE_LAST), TOKENS);
+    assertThat(decode(session, .1).prefetched()).isPositive();
+    session.close();
+  }
+
+  /** The prompt's last queries tell how much of its choice a head makes again. */
+  @Test
+  void theProfileTellsHowMuchRecurs() {
+    for (double cosine : new double[] {.1, .999}) {
+      WorkerSession session =
+          open(info(HeadClass.HEAD_CLASS_SPARSE, 0).toBuilder().clearPlan().build());
+      for (int layer = 0; layer < 2; layer++) {
+        float[] rows = gaussian(TOKENS * KV_ROW);
+        assertThat(session.append(layer, 0, TOKENS, rows, rows)).isEqualTo(TOKENS);
+        assertThat(session.setQueries(layer, 32, queries(32, cosine))).isEqualTo(TOKENS);
+      }
+      var _ =
+          session.finish(
+              TOKENS,
+              (info, tokens, curves, fixed, pages) -> {
+                for (ResidualCurve[] layer : curves) {
+                  for (ResidualCurve curve : layer) {
+                    if (cosine > .5) {
+                      assertThat(curve.overlap()).isBetween(.7f, 1f);
+                    } else {
+                      assertThat(curve.overlap()).isBetween(0f, .69f);
+                    }
+                  }
+                }
+                return plan(HeadClass.HEAD_CLASS_SPARSE);
+              });
+      session.close();
+    }
+  }
+
+  private float[] queries(int count, double cosine) {
+    float[] queries = new float[count * Q_ROW];
+    float[] query = gaussian(Q_ROW);
+    for (int i = 0; i < count; i++) {
+      float[] fresh = gaussian(Q_ROW);
+      for (int d = 0; d < Q_ROW; d++) {
+        query[d] = (float) (cosine * query[d] + Math.sqrt(1 - cosine * cosine) * fresh[d]);
+        // So sharp that few tokens are chosen, which chance alone would make alike.
+        queries[i * Q_ROW + d] = 8 * query[d];
+      }
+    }
+    return queries;
   }
 
   /** Nothing is fetched again that the device has kept. */

@@ -134,6 +134,24 @@ class NearAttentionTest {
     fetched.close();
   }
 
+  /**
+   * What the tier takes beside the step's own work costs the step nothing: here it has answered
+   * before the step looks, if slowly.
+   */
+  @Test
+  void anAnswerIsChargedWhatTheStepWaitsForIt() {
+    WorkerSession session = filled(NearUse.NEAR_USE_UNSPECIFIED, HeadClass.HEAD_CLASS_STREAMED);
+    tier.attendNs = 10_000_000;
+    assertThat(step(session, gaussian(Q_ROW)).near()).isZero();
+    int near = 0;
+    for (int i = 0; i < 20; i++) {
+      near += step(session, gaussian(Q_ROW)).near() > 0 ? 1 : 0;
+    }
+    // The others are checks.
+    assertThat(near).isGreaterThan(10);
+    session.close();
+  }
+
   /** Pages that the tier has not taken yet are attended to here, the others there. */
   @Test
   void pagesThatWaitToBeStoredAreAttendedToHere() {

@@ -81,11 +81,15 @@ class PageOutsTest extends SessionFixture {
       var _ = decode(session, layer, FULL - 1);
     }
     assertThat(pages(session)).isEqualTo(pages);
-    assertThat(session.pendingBytes()).isZero();
+    long two = 2L * session.shape().layout().pageLength();
+    assertThat(session.pendingBytes()).as("both wait to be encoded").isEqualTo(two);
     assertThat(session.deviceBytes()).as("room for it is taken").isGreaterThan(deviceBytes);
     assertThat(held.tasks).as("both layers' pages in one task").hasSize(1);
     held.tasks.remove().run();
     assertThat(pages(session)).isEqualTo(pages + 2);
+    assertThat(session.pendingBytes()).as("both wait to be stored").isEqualTo(two);
+    held.runAll();
+    assertThat(session.pendingBytes()).isZero();
     session.close();
   }
 

@@ -98,6 +98,62 @@ class RowArenaTest {
     }
   }
 
+  /** Many at once are found as one by one, those that are not there among them. */
+  @Test
+  void findsManyAsItFindsEach() {
+    int[] rows = new int[3000];
+    int[] keys = new int[rows.length];
+    arena.findAll(keys, keys.length, rows);
+    assertThat(rows).containsOnly(RowArena.ABSENT);
+    arena.reset(ROW);
+    arena.limit(150_000);
+    long seed = System.nanoTime();
+    System.out.println("RowArenaTest seed " + seed);
+    SplittableRandom random = new SplittableRandom(seed);
+    for (int i = 0; i < keys.length; i++) {
+      keys[i] = RowArena.key(random.nextInt(8), 300 * i + random.nextInt(300));
+      if (i % 3 == 0 && arena.find(keys[i]) == RowArena.ABSENT) {
+        put(keys[i]);
+      }
+    }
+    arena.findAll(keys, keys.length, rows);
+    int found = 0;
+    for (int i = 0; i < keys.length; i++) {
+      assertThat(rows[i]).isEqualTo(arena.find(keys[i]));
+      found += rows[i] == RowArena.ABSENT ? 0 : 1;
+    }
+    assertThat(found).isEqualTo(1000);
+  }
+
+  /** Keys whose hashes differ in the bits alone that say where they lie are told apart. */
+  @Test
+  void aNeighbourIsNotTakenForAKeyThatIsNotThere() {
+    arena.reset(ROW);
+    arena.limit(100_000);
+    int hash = 1024;
+    while (keyOf(hash) < 0 || keyOf(hash + 1) < 0 || keyOf(hash | 1 << 25) < 0) {
+      hash += 1024;
+    }
+    put(keyOf(hash | 1 << 25));
+    put(keyOf(hash + 1));
+    int[] rows = new int[1];
+    arena.findAll(new int[] {keyOf(hash)}, 1, rows);
+    assertThat(rows[0]).isEqualTo(RowArena.ABSENT);
+    assertThat(arena.find(keyOf(hash))).isEqualTo(RowArena.ABSENT);
+    arena.findAll(new int[] {keyOf(hash + 1)}, 1, rows);
+    assertThat(read(rows[0])).isEqualTo(keyOf(hash + 1));
+  }
+
+  /** The key that the arena hashes to this. */
+  private static int keyOf(int hash) {
+    int product = hash ^ hash >>> 15 ^ hash >>> 30;
+    int inverse = 0x9E3779B9;
+    for (int i = 0; i < 5; i++) {
+      inverse *= 2 - 0x9E3779B9 * inverse;
+    }
+    return product * inverse;
+  }
+
   @Test
   void whatRecursOutlastsWhatCameOnce() {
     arena.reset(ROW);

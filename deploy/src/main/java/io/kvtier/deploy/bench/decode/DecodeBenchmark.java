@@ -33,6 +33,7 @@ public final class DecodeBenchmark implements Benchmark {
       List<BenchRow> rows = new ArrayList<>();
       rows.addAll(new QualityPart(settings.quality(), command()).run(progress));
       rows.addAll(new LongContextPart(settings.tokens(), STEPS, command()).run(BUDGETS, progress));
+      rows.addAll(new AheadPart(settings.tokens(), command()).run(progress));
       rows.addAll(new TokenPart(settings.tokens(), command()).run(BUDGETS[0], progress));
       return rows;
     } catch (IOException e) {

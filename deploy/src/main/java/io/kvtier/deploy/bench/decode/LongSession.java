@@ -25,6 +25,7 @@ import java.util.List;
 import java.util.UUID;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
+import java.util.function.UnaryOperator;
 
 /**
  * A session of a long context: some layers of Llama-3.1-8B's geometry, with keys, values and
@@ -52,8 +53,33 @@ final class LongSession implements AutoCloseable {
    */
   LongSession(
       int layers, int tokens, int more, double budget, PageTransport tier, Progress progress) {
+    this(
+        layers,
+        tokens,
+        more,
+        budget,
+        SpreadAttention.STEP_COSINE,
+        UnaryOperator.identity(),
+        tier,
+        progress);
+  }
+
+  /**
+   * The same under a plan that is changed by hand.
+   *
+   * @param stepCosine of a layer's successive queries
+   */
+  LongSession(
+      int layers,
+      int tokens,
+      int more,
+      double budget,
+      double stepCosine,
+      UnaryOperator<Plan> change,
+      PageTransport tier,
+      Progress progress) {
     this.layers = layers;
-    this.model = new SpreadAttention(layers, 1);
+    this.model = new SpreadAttention(layers, 1, stepCosine);
     this.tokens = tokens;
     Session info = info(more, budget);
     try {
@@ -64,7 +90,11 @@ final class LongSession implements AutoCloseable {
       session = SessionOpening.open(info, Prefix.NONE, host);
       closing.add(session::close);
       fill(progress);
-      plan = session.finish(tokens, LongSession::plan);
+      plan =
+          session.finish(
+              tokens,
+              (of, count, curves, fixedBytes, pages) ->
+                  change.apply(plan(of, count, curves, fixedBytes, pages)));
     } catch (RuntimeException e) {
       closing.closeAfter(e);
       throw e;
@@ -121,7 +151,9 @@ final class LongSession implements AutoCloseable {
         for (int i = 0; i < residuals.length; i++) {
           residuals[i] = curve.residual(i);
         }
-        flat.add(ResidualCurve.of("curve", ks, residuals, Math.max(tokens, ks[ks.length - 1])));
+        ResidualCurve flatCurve =
+            ResidualCurve.of("curve", ks, residuals, Math.max(tokens, ks[ks.length - 1]));
+        flat.add(curve.overlap() < 0 ? flatCurve : flatCurve.withOverlap("curve", curve.overlap()));
       }
     }
     return Planner.plan(

@@ -23,15 +23,22 @@ final class SpreadAttention {
   private static final double DEVIATION = 8;
   private static final double IN_COMMON = .5;
   private static final float PAGE_COMMON = .8f;
-  private static final double STEP_COSINE = .9;
+  static final double STEP_COSINE = .9;
   private static final double HINT_COSINE = .95;
   private static final int GROUP = Q_HEADS / KV_HEADS;
 
   private final SplittableRandom random;
   private final float[][] queries;
+  private final double stepCosine;
   private float[] common = new float[KV_ROW];
 
-  SpreadAttention(int layers, long seed) {
+  /**
+   * Attention of some layers.
+   *
+   * @param stepCosine of a layer's successive queries
+   */
+  SpreadAttention(int layers, long seed, double stepCosine) {
+    this.stepCosine = stepCosine;
     this.random = new SplittableRandom(seed);
     this.queries = new float[layers][];
     for (int layer = 0; layer < layers; layer++) {
@@ -73,7 +80,7 @@ final class SpreadAttention {
 
   /** A layer's next query, {@code [qHeads][headDim]}. */
   float[] nextQuery(int layer) {
-    queries[layer] = mixed(queries[layer], STEP_COSINE);
+    queries[layer] = mixed(queries[layer], stepCosine);
     return queries[layer].clone();
   }
 
