@@ -41,6 +41,7 @@ final class TornadoPass implements LayerPass {
   private final NewRows newRows;
   private final StagedRows rows;
   private final StagedPages pages;
+  private final boolean[] streamed;
   private final int[] chosenCounts;
 
   /** {@code [index][kvHeads][2]}: position and mass, as they came. */
@@ -80,6 +81,10 @@ final class TornadoPass implements LayerPass {
     this.newRows = new NewRows(shape);
     this.rows = new StagedRows(layer, inputs, policies);
     this.pages = new StagedPages(layer, inputs);
+    this.streamed = new boolean[shape.kvHeads()];
+    for (int head = 0; head < streamed.length; head++) {
+      streamed[head] = policies.get(head).streamed();
+    }
     this.chosenCounts = new int[shape.kvHeads()];
     this.positions = new int[shape.kvHeads()][0];
     this.masses = new float[shape.kvHeads()][0];
@@ -187,10 +192,10 @@ final class TornadoPass implements LayerPass {
     int length = 2 * most * shape.kvHeads();
     int near = Math.min(length, StepLayout.CHOSEN_NEAR);
     chosen = chosen.length < length ? new float[length + length / 2] : chosen;
-    copy(lane.result, inputs.chosenAt(), chosen, 0, near);
+    copy(lane.result.getSegment(), inputs.chosenAt(), chosen, 0, near);
     if (length > near) {
       lane.downloadMore(executed, length - near);
-      copy(lane.moreChosen, 0, chosen, near, length - near);
+      copy(lane.scratch.getSegment(), lane.moreChosenAt(), chosen, near, length - near);
     }
     for (int head = 0; head < shape.kvHeads(); head++) {
       sortOut(head);
@@ -211,15 +216,16 @@ final class TornadoPass implements LayerPass {
     }
   }
 
-  private static void copy(FloatArray from, int at, float[] to, int toAt, int length) {
-    MemorySegment.copy(
-        from.getSegment(), ValueLayout.JAVA_FLOAT, (long) at * Float.BYTES, to, toAt, length);
+  private static void copy(MemorySegment from, int at, float[] to, int toAt, int length) {
+    MemorySegment.copy(from, ValueLayout.JAVA_FLOAT, (long) at * Float.BYTES, to, toAt, length);
   }
 
   /** Merges what a graph has merged for every q head. */
   private void readMerged(FloatArray from, Partial[] into) {
     int length = merged.length;
     int headDim = shape.headDim();
+    // Once: each call makes a segment.
+    MemorySegment all = from.getSegment();
     for (int head = 0; head < shape.kvHeads(); head++) {
       for (int g = 0; g < shape.group(); g++) {
         int at = StepLayout.MERGED_AT + inputs.padded(head, g) * length;
@@ -227,7 +233,7 @@ final class TornadoPass implements LayerPass {
         if (lse < StepLayout.NONE_AT_MOST) {
           continue;
         }
-        copy(from, at, merged, 0, length);
+        copy(all, at, merged, 0, length);
         System.arraycopy(merged, StepLayout.VALUES, values, 0, headDim);
         queries[head].rotateBack(values, 0);
         for (int i = 0; i < headDim; i++) {
@@ -245,7 +251,7 @@ final class TornadoPass implements LayerPass {
 
   @Override
   public boolean streams(int kvHead) {
-    return policies.get(kvHead).streamed();
+    return streamed[kvHead];
   }
 
   @Override
