@@ -52,7 +52,7 @@ final class TornadoPass implements LayerPass {
 
   private final float[][] masses;
 
-  private final float[] merged;
+  private final float[] rotated;
   private final float[] values;
   private final float[] otherLses;
   private boolean begun;
@@ -88,7 +88,7 @@ final class TornadoPass implements LayerPass {
     this.chosenCounts = new int[shape.kvHeads()];
     this.positions = new int[shape.kvHeads()][0];
     this.masses = new float[shape.kvHeads()][0];
-    this.merged = new float[StepLayout.partialLength(shape.headDim())];
+    this.rotated = new float[shape.headDim()];
     this.values = new float[shape.headDim()];
     this.otherLses = new float[shape.qHeads()];
   }
@@ -133,7 +133,7 @@ final class TornadoPass implements LayerPass {
         return this;
       });
     }
-    rows.begin(chosenCounts);
+    rows.begin(chosenCounts, positions);
     pages.begin();
     begun = true;
   }
@@ -222,8 +222,8 @@ final class TornadoPass implements LayerPass {
 
   /** Merges what a graph has merged for every q head. */
   private void readMerged(FloatArray from, Partial[] into) {
-    int length = merged.length;
     int headDim = shape.headDim();
+    int length = StepLayout.partialLength(headDim);
     // Once: each call makes a segment.
     MemorySegment all = from.getSegment();
     for (int head = 0; head < shape.kvHeads(); head++) {
@@ -233,11 +233,14 @@ final class TornadoPass implements LayerPass {
         if (lse < StepLayout.NONE_AT_MOST) {
           continue;
         }
-        copy(all, at, merged, 0, length);
-        System.arraycopy(merged, StepLayout.VALUES, values, 0, headDim);
-        queries[head].rotateBack(values, 0);
-        for (int i = 0; i < headDim; i++) {
-          values[i] += merged[StepLayout.VALUES + headDim + i];
+        copy(all, at + StepLayout.VALUES + headDim, values, 0, headDim);
+        if (!policies.get(head).sketched()) {
+          // Of sketched heads exact rows and pages' means are merged alone, which are plain.
+          copy(all, at + StepLayout.VALUES, rotated, 0, headDim);
+          queries[head].rotateBack(rotated, 0);
+          for (int i = 0; i < headDim; i++) {
+            values[i] += rotated[i];
+          }
         }
         into[head * shape.group() + g].merge(values, 0, 1, lse);
       }
@@ -297,13 +300,13 @@ final class TornadoPass implements LayerPass {
 
   @Override
   public void attendRows() {
-    rows.take(this);
+    rows.take();
     while (rows.stageReady()) {
       lane.on(() -> {
         rows.execute(queries, coded);
         return this;
       });
-      rows.take(this);
+      rows.take();
     }
   }
 
