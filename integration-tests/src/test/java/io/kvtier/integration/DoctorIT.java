@@ -38,6 +38,7 @@ class DoctorIT {
     if (withFlags) {
       command.add("@" + System.getenv(HOME) + "/tornado-argfile");
       command.add("-Dtornado.recover.bailout=False");
+      command.add("-Dtornado.compiler.fullInlining=True");
     }
     command.add("@" + home.resolve("deploy/kvtier.jvmargs"));
     command.addAll(List.of("-cp", System.getProperty("java.class.path")));

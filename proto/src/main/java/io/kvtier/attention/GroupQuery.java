@@ -4,6 +4,9 @@ import static io.kvtier.KvtierException.requireInRange;
 
 import io.kvtier.codec.RotLevels;
 import io.kvtier.codec.Rotation;
+import java.lang.invoke.MethodHandles;
+import java.lang.invoke.VarHandle;
+import java.nio.ByteOrder;
 
 /**
  * The queries of the q heads that share one KV head, made ready for the kernels: divided by
@@ -16,6 +19,9 @@ import io.kvtier.codec.Rotation;
  * about a hundredth to the error of a 2-bit key.
  */
 public final class GroupQuery {
+  private static final VarHandle INTS =
+      MethodHandles.byteArrayViewVarHandle(int[].class, ByteOrder.LITTLE_ENDIAN);
+
   /** Largest entry of a table: four of them fit a byte. */
   static final int ENTRY_MAX = 63;
 
@@ -113,11 +119,7 @@ public final class GroupQuery {
     int table = g * tableStride();
     for (int i = 0; i < 2 * headDim; i++) {
       int from = table + i / 4 * TABLE_BYTES + i % 4 * 4;
-      out[at + i] =
-          (tables[from] & 255)
-              | ((tables[from + 1] & 255) << 8)
-              | ((tables[from + 2] & 255) << 16)
-              | ((tables[from + 3] & 255) << 24);
+      out[at + i] = (int) INTS.get(tables, from);
     }
   }
 

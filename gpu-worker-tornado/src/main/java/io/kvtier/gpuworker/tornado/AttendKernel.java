@@ -36,15 +36,25 @@ final class AttendKernel {
       IntArray pages,
       IntArray ints,
       FloatArray floats,
-      FloatArray constants,
+      FloatArray partials) {
+    part(context, context.groupIdx, pages, ints, floats, partials);
+  }
+
+  /** What one work-group of {@link #attend} does. */
+  static void part(
+      KernelContext context,
+      int workGroup,
+      IntArray pages,
+      IntArray ints,
+      FloatArray floats,
       FloatArray partials) {
     int lane = context.localIdx;
     int headDim = ints.get(StepLayout.HEAD_DIM);
     int blocks = ints.get(StepLayout.BLOCKS);
     int exactParts = ints.get(StepLayout.EXACT_PARTS);
     int parts = exactParts + ints.get(StepLayout.CODE_CHUNKS);
-    int headBlock = context.groupIdx / parts;
-    int part = context.groupIdx - headBlock * parts;
+    int headBlock = workGroup / parts;
+    int part = workGroup - headBlock * parts;
     int head = headBlock / blocks;
     int own = StepLayout.HEADS + head * StepLayout.HEAD_INTS;
     int exact = part < exactParts ? 1 : 0;
@@ -75,7 +85,7 @@ final class AttendKernel {
       sums[4 * headDim + i] = 0f;
     }
     if (lane < 16) {
-      levels[lane] = constants.get(Coded.LEVELS + lane);
+      levels[lane] = floats.get(Coded.LEVELS + lane);
     }
     if (lane < 4) {
       max[lane] = StepLayout.NONE;
@@ -113,7 +123,7 @@ final class AttendKernel {
           int at = exactRow(ints, row, sinks) + head * headDim;
           int bytes = ints.get(StepLayout.ELEMENT_BYTES);
           for (int i = 0; i < headDim; i++) {
-            float key = Coded.exact(pages, place, at + i, bytes, constants);
+            float key = Coded.exact(pages, place, at + i, bytes, floats);
             score0 += queries[i] * key;
             score1 += queries[headDim + i] * key;
             score2 += queries[2 * headDim + i] * key;
@@ -210,7 +220,7 @@ final class AttendKernel {
                 rowsBefore * ints.get(StepLayout.ROW_ELEMENTS)
                     + exactRow(ints, row, sinks)
                     + head * headDim;
-            float value = Coded.exact(pages, place, at + i, bytes, constants);
+            float value = Coded.exact(pages, place, at + i, bytes, floats);
             sum0 += weights[t] * value;
             sum1 += weights[GROUP + t] * value;
             sum2 += weights[2 * GROUP + t] * value;

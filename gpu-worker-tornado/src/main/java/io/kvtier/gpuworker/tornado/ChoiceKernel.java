@@ -32,21 +32,15 @@ final class ChoiceKernel {
    * One work-group a KV head and chunk: what all scores of each q head come to, every token's mass,
    * pooled over the group, and the chunk's histogram of them.
    *
-   * @param stats {@code [qHeads][chunks][2]}, of the scan; {@code weights} likewise
-   * @param lses receives {@code [qHeads][2]}: the log-sum-exp, and the share of paged tokens
-   * @param masses receives {@code [kvHeads][tokens]}
+   * @param scratch partials, and what the scan gave; receives {@code [qHeads][2]} log-sum-exps,
+   *     each with the share of paged tokens, and {@code [kvHeads][tokens]} masses
    * @param histograms {@code [kvHeads][chunks][buckets]}, all 0 before
    */
   static void weigh(
       KernelContext context,
       IntArray ints,
       FloatArray floats,
-      FloatArray constants,
-      FloatArray partials,
-      FloatArray stats,
-      FloatArray weights,
-      FloatArray lses,
-      FloatArray masses,
+      FloatArray scratch,
       IntArray histograms) {
     int lane = context.localIdx;
     int chunks = ints.get(StepLayout.CHUNKS);
@@ -59,6 +53,7 @@ final class ChoiceKernel {
     int page = chunk * ints.get(StepLayout.CHUNK_PAGES);
     int end = page + ints.get(StepLayout.CHUNK_PAGES);
     end = end < pages ? end : pages;
+    int weights = ints.get(StepLayout.WEIGHTS_AT);
     int scanned = ints.get(own + StepLayout.PLANES) == 0 ? 0 : 1;
     end = scanned == 0 ? page : end;
     float[] shares = context.allocateFloatLocalArray(StepLayout.PADDED_QUERIES_MAX);
@@ -68,24 +63,25 @@ final class ChoiceKernel {
       int length = StepLayout.VALUES + 2 * ints.get(StepLayout.HEAD_DIM);
       int window = (ints.get(own + StepLayout.FIRST_SLOT) * blocks * 4 + g) * length;
       float other = floats.get(StepLayout.OTHER_LSES + head * blocks * 4 + g);
-      float most = TornadoMath.max(partials.get(window + StepLayout.MAX), other);
+      float most = TornadoMath.max(scratch.get(window + StepLayout.MAX), other);
       for (int i = 0; i < chunks; i++) {
-        most = TornadoMath.max(most, stats.get((q * chunks + i) * 2));
+        most = TornadoMath.max(most, scratch.get(StepLayout.STATS_AT + (q * chunks + i) * 2));
       }
       float exact =
-          partials.get(window + StepLayout.SUM)
-              * TornadoMath.exp(partials.get(window + StepLayout.MAX) - most);
+          scratch.get(window + StepLayout.SUM)
+              * TornadoMath.exp(scratch.get(window + StepLayout.MAX) - most);
       exact += other < StepLayout.NONE_AT_MOST ? 0f : TornadoMath.exp(other - most);
       float paged = 0f;
       for (int i = 0; i < chunks; i++) {
-        int at = (q * chunks + i) * 2;
-        paged += stats.get(at + 1) * TornadoMath.exp(stats.get(at) - most);
+        int at = StepLayout.STATS_AT + (q * chunks + i) * 2;
+        paged += scratch.get(at + 1) * TornadoMath.exp(scratch.get(at) - most);
       }
       float lse = most + TornadoMath.log(exact + paged);
-      shares[g] = TornadoMath.exp(stats.get((q * chunks + chunk) * 2) - lse);
+      int stat = StepLayout.STATS_AT + (q * chunks + chunk) * 2;
+      shares[g] = TornadoMath.exp(scratch.get(stat) - lse);
       if (chunk == 0) {
-        lses.set(2 * q, lse);
-        lses.set(2 * q + 1, paged / (exact + paged));
+        scratch.set(StepLayout.LSES_AT + 2 * q, lse);
+        scratch.set(StepLayout.LSES_AT + 2 * q + 1, paged / (exact + paged));
       }
     }
     context.localBarrier();
@@ -94,25 +90,25 @@ final class ChoiceKernel {
       int token = page * GROUP + lane;
       float mass = 0f;
       for (int g = 0; g < group; g++) {
-        mass += weights.get((head * group + g) * tokens + token) * shares[g];
+        mass += scratch.get(weights + (head * group + g) * tokens + token) * shares[g];
       }
       mass = TornadoMath.min(1f, mass / group);
       if (token < ints.get(StepLayout.SINKS)) {
         mass = TAKEN;
       } else {
-        context.atomicAdd(histograms, histogram + Coded.bucketOf(mass, constants), 1);
+        context.atomicAdd(histograms, histogram + Coded.bucketOf(mass, floats), 1);
       }
-      masses.set(head * tokens + token, mass);
+      scratch.set(StepLayout.MASSES_AT + head * tokens + token, mass);
       page++;
     }
   }
 
   /** 2: above the lowest bucket that is chosen from; 1: in it; 0: below. */
-  static int rank(float mass, int lowest, FloatArray constants) {
+  static int rank(float mass, int lowest, FloatArray floats) {
     if (mass < 0f) {
       return 0;
     }
-    int bucket = Coded.bucketOf(mass, constants);
+    int bucket = Coded.bucketOf(mass, floats);
     return bucket > lowest ? 2 : (bucket == lowest ? 1 : 0);
   }
 
@@ -121,26 +117,19 @@ final class ChoiceKernel {
    * writes down those of the chunk; then what was not chosen counts as its page's mean value, a
    * partial a block of queries, after the head's first.
    *
-   * @param stats {@code [qHeads][chunks][2]}, of the scan; {@code scannedWeights} likewise
-   * @param masses chosen ones become {@link #TAKEN}
+   * @param scratch what the scan and the weighing gave; masses that are chosen become {@link
+   *     #TAKEN}; receives the partials, and chosen tokens beyond {@link StepLayout#CHOSEN_NEAR}
    * @param result receives {@code [kvHeads]}: how many are chosen; and {@code [index][kvHeads][2]}
    *     from {@link StepLayout#CHOSEN_AT} on: position, rising with the index, and mass
-   * @param moreChosen receives those beyond {@link StepLayout#CHOSEN_NEAR}
    */
   static void take(
       KernelContext context,
       IntArray arena,
       IntArray ints,
       FloatArray floats,
-      FloatArray constants,
-      FloatArray stats,
-      FloatArray scannedWeights,
-      FloatArray lses,
-      FloatArray masses,
+      FloatArray scratch,
       IntArray histograms,
-      FloatArray result,
-      FloatArray moreChosen,
-      FloatArray partials) {
+      FloatArray result) {
     int lane = context.localIdx;
     int kvHeads = ints.get(StepLayout.KV_HEADS);
     int chunks = ints.get(StepLayout.CHUNKS);
@@ -181,7 +170,7 @@ final class ChoiceKernel {
       float allowed = floats.get(StepLayout.RESIDUAL_MASSES + head);
       float paged = 0f;
       for (int g = 0; g < group * scanned; g++) {
-        paged += lses.get((head * group + g) * 2 + 1);
+        paged += scratch.get(StepLayout.LSES_AT + (head * group + g) * 2 + 1);
       }
       int lowest = BUCKETS;
       int count = 0;
@@ -193,7 +182,7 @@ final class ChoiceKernel {
         int leave = 0;
         int open = 1;
         while (open == 1 && leave < BUCKETS) {
-          float more = inAll[leave] * Coded.middleOf(leave, constants);
+          float more = inAll[leave] * Coded.middleOf(leave, floats);
           if (left + more <= allowed) {
             left = left + more;
             leave++;
@@ -229,8 +218,8 @@ final class ChoiceKernel {
     int atSoFar = limits[3];
     for (int page = firstPage; page < endPage; page++) {
       int token = page * GROUP + lane;
-      float mass = masses.get(head * tokens + token);
-      int rank = rank(mass, lowestBucket, constants);
+      float mass = scratch.get(StepLayout.MASSES_AT + head * tokens + token);
+      int rank = rank(mass, lowestBucket, floats);
       ranks[lane] = rank;
       context.localBarrier();
       int aboveBefore = aboveSoFar;
@@ -251,13 +240,15 @@ final class ChoiceKernel {
           result.set(ints.get(StepLayout.CHOSEN_AT) + out, token);
           result.set(ints.get(StepLayout.CHOSEN_AT) + out + 1, mass);
         } else {
-          moreChosen.set(out - StepLayout.CHOSEN_NEAR, token);
-          moreChosen.set(out - StepLayout.CHOSEN_NEAR + 1, mass);
+          int more = ints.get(StepLayout.MORE_CHOSEN_AT) + out - StepLayout.CHOSEN_NEAR;
+          scratch.set(more, token);
+          scratch.set(more + 1, mass);
         }
-        masses.set(head * tokens + token, TAKEN);
+        scratch.set(StepLayout.MASSES_AT + head * tokens + token, TAKEN);
       }
       context.localBarrier();
     }
+    int weightsAt = ints.get(StepLayout.WEIGHTS_AT);
     int blocks = ints.get(StepLayout.BLOCKS) * scanned;
     for (int block = 0; block < blocks; block++) {
       for (int i = lane; i < 4 * headDim; i += GROUP) {
@@ -266,18 +257,21 @@ final class ChoiceKernel {
       if (lane < 4) {
         totals[lane] = 0f;
         int q = head * group + (block * 4 + lane < group ? block * 4 + lane : 0);
-        shares[lane] = TornadoMath.exp(stats.get((q * chunks + chunk) * 2) - lses.get(2 * q));
+        shares[lane] =
+            TornadoMath.exp(
+                scratch.get(StepLayout.STATS_AT + (q * chunks + chunk) * 2)
+                    - scratch.get(StepLayout.LSES_AT + 2 * q));
       }
       context.localBarrier();
       for (int page = firstPage; page < endPage; page++) {
         int token = page * GROUP + lane;
-        float mass = masses.get(head * tokens + token);
+        float mass = scratch.get(StepLayout.MASSES_AT + head * tokens + token);
         for (int g = 0; g < 4; g++) {
           float weight = 0f;
           int q = block * 4 + g;
           if (mass >= 0f && q < group) {
             q += head * group;
-            weight = scannedWeights.get(q * tokens + token) * shares[g];
+            weight = scratch.get(weightsAt + q * tokens + token) * shares[g];
           }
           weights[g * GROUP + lane] = weight;
         }
@@ -309,14 +303,16 @@ final class ChoiceKernel {
           int q = block * 4 + g;
           // Relative to all scores, chosen ones too: what is this small is nothing beside them.
           int some = totals[g] > REST_MIN && q < group ? 1 : 0;
-          partials.set(
+          scratch.set(
               out + g * length + StepLayout.MAX,
-              some == 1 ? lses.get((head * group + q) * 2) : StepLayout.NONE);
-          partials.set(out + g * length + StepLayout.SUM, some == 1 ? totals[g] : 0f);
+              some == 1
+                  ? scratch.get(StepLayout.LSES_AT + (head * group + q) * 2)
+                  : StepLayout.NONE);
+          scratch.set(out + g * length + StepLayout.SUM, some == 1 ? totals[g] : 0f);
         }
         for (int i = lane; i < headDim; i += GROUP) {
-          partials.set(out + g * length + StepLayout.VALUES + i, 0f);
-          partials.set(out + g * length + StepLayout.VALUES + headDim + i, sums[g * headDim + i]);
+          scratch.set(out + g * length + StepLayout.VALUES + i, 0f);
+          scratch.set(out + g * length + StepLayout.VALUES + headDim + i, sums[g * headDim + i]);
         }
       }
       context.localBarrier();

@@ -11,13 +11,13 @@ import uk.ac.manchester.tornado.api.types.arrays.IntArray;
  * (x >> n) & mask}, and numbers are put together from mantissa and power of two, which is exact.
  */
 final class Coded {
-  /** {@code [256]}: element e is 2^(e - 150), what a mantissa of 24 bits counts in; then levels. */
-  static final int POWERS = 0;
+  // Where a step's floats have constants.
+
+  /** {@code [256]}: element e is 2^(e - 150), what a mantissa of 24 bits counts in. */
+  static final int POWERS = StepLayout.CONSTANTS;
 
   /** {@code [16]}: the levels of rot4. */
-  static final int LEVELS = 256;
-
-  static final int CONSTANTS = LEVELS + 16;
+  static final int LEVELS = POWERS + 256;
 
   private static final float HALF_UNIT = 0x1p-25f;
 
@@ -59,7 +59,7 @@ final class Coded {
    *
    * @param bytes of an element: 2 (bf16) or 4 (fp32)
    */
-  static float exact(IntArray a, int place, int index, int bytes, FloatArray constants) {
+  static float exact(IntArray a, int place, int index, int bytes, FloatArray floats) {
     int bits;
     if (bytes == 2) {
       bits = ((a.get(place + (index >> 1)) >> ((index & 1) << 4)) & 65535) << 16;
@@ -68,7 +68,7 @@ final class Coded {
     }
     int exponent = (bits >> 23) & 255;
     int mantissa = exponent == 0 ? 0 : (bits & 8388607) + 8388608;
-    float magnitude = mantissa * constants.get(POWERS + exponent);
+    float magnitude = mantissa * floats.get(POWERS + exponent);
     return bits < 0 ? -magnitude : magnitude;
   }
 
@@ -88,7 +88,7 @@ final class Coded {
   }
 
   /** e^x rounded to bf16, as {@code Kernels.sketchWeights} says. */
-  static float weight(float x, FloatArray constants) {
+  static float weight(float x, FloatArray floats) {
     float z = TornadoMath.max(-EXPONENT_MAX, TornadoMath.min(EXPONENT_MAX, x * LOG2_E));
     // Casts cut towards zero, so what is rounded is made positive first.
     int whole = (int) (z + 128.5f) - 128;
@@ -96,20 +96,20 @@ final class Coded {
     float power = ((P3 * rest + P2) * rest + P1) * rest + P0;
     int up = power < 1f ? 256 : 128;
     int mantissa = (int) (power * up + .5f);
-    return mantissa * constants.get(POWERS + 150 - (up == 256 ? 8 : 7) + whole);
+    return mantissa * floats.get(POWERS + 150 - (up == 256 ? 8 : 7) + whole);
   }
 
   /** The bucket that {@code MassHistogram.bucketOf} says, for 0 <= mass <= 1. */
-  static int bucketOf(float mass, FloatArray constants) {
+  static int bucketOf(float mass, FloatArray floats) {
     // The largest e with 2^e <= mass, by halves: 2^-40 is the lowest octave.
     int octave = 0;
     for (int step = 32; step > 0; step = step >> 1) {
       int higher = octave + step;
-      if (higher <= 40 && constants.get(POWERS + 110 + higher) <= mass) {
+      if (higher <= 40 && floats.get(POWERS + 110 + higher) <= mass) {
         octave = higher;
       }
     }
-    float lowest = constants.get(POWERS + 110 + octave);
+    float lowest = floats.get(POWERS + 110 + octave);
     if (mass < lowest) {
       return 0;
     }
@@ -117,7 +117,7 @@ final class Coded {
   }
 
   /** The middle of a bucket of masses. */
-  static float middleOf(int bucket, FloatArray constants) {
-    return constants.get(POWERS + 110 + (bucket >> 4)) * (1f + ((bucket & 15) + .5f) / 16f);
+  static float middleOf(int bucket, FloatArray floats) {
+    return floats.get(POWERS + 110 + (bucket >> 4)) * (1f + ((bucket & 15) + .5f) / 16f);
   }
 }

@@ -45,9 +45,6 @@ final class Lane implements AutoCloseable {
   /** Ints of a small stage of rows: 128 KiB. */
   static final int ROWS_SMALL_INTS = 1 << 15;
 
-  /** Floats of all partials of a step. */
-  static final int PARTIALS = 1 << 21;
-
   private static final int SCORES_MIN = 1 << 20;
   private static final int COPIED_INTS = 1 << 23;
   private static final int COPY_ROUNDS = 12;
@@ -92,8 +89,11 @@ final class Lane implements AutoCloseable {
   /** What comes back of a choice; as {@link StepLayout} says. */
   final FloatArray result;
 
-  /** Chosen tokens beyond {@link StepLayout#CHOSEN_NEAR}, which come back when asked for. */
-  final FloatArray moreChosen;
+  /**
+   * A choice's, of which chosen tokens beyond {@link StepLayout#CHOSEN_NEAR} come back when asked
+   * for.
+   */
+  final FloatArray scratch;
 
   /** What comes back of graphs without a choice, each of which has a copy on the device. */
   final FloatArray merged;
@@ -134,7 +134,7 @@ final class Lane implements AutoCloseable {
     this.merged = new FloatArray(StepLayout.MERGED_AT + mergedMax);
     this.rowPartials = new FloatArray(mergedMax);
     this.result = new FloatArray(StepLayout.MERGED_AT + mergedMax + StepLayout.CHOSEN_NEAR);
-    this.moreChosen = new FloatArray(2 * chosenMax() - StepLayout.CHOSEN_NEAR);
+    this.scratch = new FloatArray(moreChosenAt() + 2 * chosenMax() - StepLayout.CHOSEN_NEAR);
     this.thread = Executors.newSingleThreadExecutor(Thread.ofPlatform().name(name).factory());
     this.graphs = new LaneGraphs(this, resident(blocks));
     this.plan = new TornadoExecutionPlan(graphs.all());
@@ -167,6 +167,16 @@ final class Lane implements AutoCloseable {
     return scoresMax / 4;
   }
 
+  /** Where the scratch has weights, after masses. */
+  int weightsAt() {
+    return StepLayout.MASSES_AT + scoresMax;
+  }
+
+  /** Where the scratch has chosen tokens that do not come back with the others. */
+  int moreChosenAt() {
+    return weightsAt() + scoresMax;
+  }
+
   /** Address space alone: nothing is written there on the host, so the system gives no memory. */
   @SuppressWarnings("restricted") // the flags allow native access
   private IntArray resident(int blocks) {
@@ -187,7 +197,11 @@ final class Lane implements AutoCloseable {
     ints.set(StepLayout.SLOT_TABLE, StepLayout.INTS);
     ints.set(StepLayout.TABLES_AT, StepLayout.INTS);
     ints.set(StepLayout.CHOSEN_AT, StepLayout.MERGED_AT + 4 * StepLayout.partialLength(16));
+    ints.set(StepLayout.ATTEND_GROUPS, 1);
+    ints.set(StepLayout.WEIGHTS_AT, weightsAt());
+    ints.set(StepLayout.MORE_CHOSEN_AT, moreChosenAt());
     floats.init(0f);
+    StepInputs.writeConstants(floats);
     choice.init(0);
     smallStage.init(0);
     rowsSmall.init(0);
@@ -237,9 +251,9 @@ final class Lane implements AutoCloseable {
     });
   }
 
-  /** Brings so many floats of {@link #moreChosen} to the host. */
+  /** Brings so many floats of {@link #moreChosenAt} to the host. */
   void downloadMore(TornadoExecutionResult executed, int count) {
-    executed.transferToHost(new DataRange(moreChosen).withOffset(0).withSize(count));
+    executed.transferToHost(new DataRange(scratch).withOffset(moreChosenAt()).withSize(count));
   }
 
   /** Runs work on the lane's thread and waits for it. */

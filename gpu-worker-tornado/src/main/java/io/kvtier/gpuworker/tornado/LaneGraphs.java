@@ -1,6 +1,5 @@
 package io.kvtier.gpuworker.tornado;
 
-import io.kvtier.codec.RotLevels;
 import io.kvtier.gpuworker.core.MassHistogram;
 import java.util.ArrayList;
 import java.util.List;
@@ -20,19 +19,17 @@ import uk.ac.manchester.tornado.api.types.arrays.IntArray;
  * graph must name it, whether it reads it or not.
  */
 final class LaneGraphs {
-  private static final int ONCE = DataTransferMode.FIRST_EXECUTION;
   private static final int EACH = DataTransferMode.EVERY_EXECUTION;
 
   private final Lane lane;
   private final IntArray resident;
   private final KernelContext context = new KernelContext();
-  private final FloatArray constants = constants();
-  private final FloatArray partials = new FloatArray(Lane.PARTIALS);
+  private final FloatArray partials = new FloatArray(StepLayout.PARTIALS);
   private final GridScheduler scheduler = new GridScheduler();
 
   // Grids by what a work-group stands for.
   private final List<WorkerGrid1D> byPart = new ArrayList<>();
-  private final List<WorkerGrid1D> byBlockChunk = new ArrayList<>();
+  private final List<WorkerGrid1D> byPartThenBlockChunk = new ArrayList<>();
   private final List<WorkerGrid1D> byHeadChunk = new ArrayList<>();
   private final List<WorkerGrid1D> byPaddedQuery = new ArrayList<>();
   private final List<WorkerGrid1D> byRowSlot = new ArrayList<>();
@@ -57,17 +54,6 @@ final class LaneGraphs {
       rows(Lane.Graph.ROWS_LARGE, lane.largeStage).snapshot(),
       pages().snapshot()
     };
-  }
-
-  static FloatArray constants() {
-    FloatArray constants = new FloatArray(Coded.CONSTANTS);
-    for (int e = 0; e < 256; e++) {
-      constants.set(Coded.POWERS + e, (float) Math.scalb(1.0, e - 150));
-    }
-    for (int code = 0; code < 16; code++) {
-      constants.set(Coded.LEVELS + code, RotLevels.of(4).level(code));
-    }
-    return constants;
   }
 
   static String id(Lane.Graph graph) {
@@ -119,96 +105,70 @@ final class LaneGraphs {
   }
 
   /** Ends a graph that leaves partials behind; what they merge to comes back at its end. */
-  private TaskGraph merging(Lane.Graph graph, IntArray ints, TaskGraph unmerged) {
+  private TaskGraph merging(
+      Lane.Graph graph, IntArray ints, TaskGraph unmerged, FloatArray from, FloatArray result) {
     grid(graph, "merge", byPaddedQuery);
-    FloatArray result = graph == Lane.Graph.CHOOSE ? lane.result : lane.merged;
     return unmerged
-        .task("merge", MergeKernel::merge, context, ints, partials, result)
+        .task("merge", MergeKernel::merge, context, ints, from, result)
         .transferToHost(EACH, result);
   }
 
-  private TaskGraph attending(Lane.Graph graph, IntArray ints, TaskGraph before, IntArray pages) {
+  /** Attends, to pages that lie there, and merges. */
+  private TaskGraph attending(Lane.Graph graph, TaskGraph before, IntArray pages) {
     grid(graph, "attend", byPart);
-    return before.task(
-        "attend", AttendKernel::attend, context, pages, ints, lane.floats, constants, partials);
+    before.task("attend", AttendKernel::attend, context, pages, lane.ints, lane.floats, partials);
+    return merging(graph, lane.ints, before, partials, lane.merged);
   }
 
   private TaskGraph choose() {
     Lane.Graph choose = Lane.Graph.CHOOSE;
-    FloatArray weights = new FloatArray(lane.scoresMax);
-    FloatArray masses = new FloatArray(lane.scoresMax);
-    FloatArray lses = new FloatArray(2 * StepLayout.PADDED_QUERIES_MAX);
-    FloatArray stats = new FloatArray(2 * StepLayout.PADDED_QUERIES_MAX * StepLayout.CHUNKS_MAX);
     IntArray histograms =
         new IntArray(StepLayout.KV_HEADS_MAX * StepLayout.CHUNKS_MAX * MassHistogram.BUCKETS);
-    TaskGraph graph =
-        consuming(choose)
-            .transferToDevice(ONCE, constants)
-            .transferToDevice(EACH, lane.choice, lane.floats);
-    attending(choose, lane.choice, graph, resident);
-    grid(choose, "scan", byBlockChunk);
+    grid(choose, "scan", byPartThenBlockChunk);
     grid(choose, "weigh", byHeadChunk);
     grid(choose, "take", byHeadChunk);
-    graph
-        .task(
-            "scan",
-            ScanKernel::scan,
-            context,
-            resident,
-            lane.choice,
-            lane.floats,
-            constants,
-            lane.choice,
-            partials,
-            weights,
-            stats,
-            histograms)
-        .task(
-            "weigh",
-            ChoiceKernel::weigh,
-            context,
-            lane.choice,
-            lane.floats,
-            constants,
-            partials,
-            stats,
-            weights,
-            lses,
-            masses,
-            histograms)
-        .task(
-            "take",
-            ChoiceKernel::take,
-            context,
-            resident,
-            lane.choice,
-            lane.floats,
-            constants,
-            stats,
-            weights,
-            lses,
-            masses,
-            histograms,
-            lane.result,
-            lane.moreChosen,
-            partials);
-    return merging(choose, lane.choice, graph)
-        .transferToHost(DataTransferMode.UNDER_DEMAND, lane.moreChosen);
+    TaskGraph graph =
+        consuming(choose)
+            .transferToDevice(EACH, lane.choice, lane.floats)
+            .task(
+                "scan",
+                ScanKernel::attendAndScan,
+                context,
+                resident,
+                lane.choice,
+                lane.floats,
+                lane.scratch,
+                histograms)
+            .task(
+                "weigh",
+                ChoiceKernel::weigh,
+                context,
+                lane.choice,
+                lane.floats,
+                lane.scratch,
+                histograms)
+            .task(
+                "take",
+                ChoiceKernel::take,
+                context,
+                resident,
+                lane.choice,
+                lane.floats,
+                lane.scratch,
+                histograms,
+                lane.result);
+    return merging(choose, lane.choice, graph, lane.scratch, lane.result)
+        .transferToHost(DataTransferMode.UNDER_DEMAND, lane.scratch);
   }
 
   private TaskGraph resident() {
-    TaskGraph graph =
-        consuming(Lane.Graph.RESIDENT)
-            .transferToDevice(ONCE, constants)
-            .transferToDevice(EACH, lane.ints, lane.floats);
-    return merging(
-        Lane.Graph.RESIDENT, lane.ints, attending(Lane.Graph.RESIDENT, lane.ints, graph, resident));
+    TaskGraph graph = consuming(Lane.Graph.RESIDENT).transferToDevice(EACH, lane.ints, lane.floats);
+    return attending(Lane.Graph.RESIDENT, graph, resident);
   }
 
   private TaskGraph rows(Lane.Graph graph, IntArray stage) {
     grid(graph, "rows", byRowSlot);
     return consuming(graph)
-        .transferToDevice(ONCE, constants)
         .transferToDevice(EACH, stage, lane.floats)
         .task(
             "rows",
@@ -218,26 +178,20 @@ final class LaneGraphs {
             stage,
             stage,
             lane.floats,
-            constants,
             lane.rowPartials)
         .transferToHost(EACH, lane.rowPartials);
   }
 
   private TaskGraph pages() {
     TaskGraph graph =
-        consuming(Lane.Graph.PAGES)
-            .transferToDevice(ONCE, constants)
-            .transferToDevice(EACH, lane.ints, lane.floats, lane.largeStage);
-    return merging(
-        Lane.Graph.PAGES,
-        lane.ints,
-        attending(Lane.Graph.PAGES, lane.ints, graph, lane.largeStage));
+        consuming(Lane.Graph.PAGES).transferToDevice(EACH, lane.ints, lane.floats, lane.largeStage);
+    return attending(Lane.Graph.PAGES, graph, lane.largeStage);
   }
 
   /** Sets the grids for a step. */
   void shape(int kvHeads, int blocks, int chunks, int parts, int rowSlots) {
     each(byPart, kvHeads * blocks * Math.max(1, parts));
-    each(byBlockChunk, kvHeads * blocks * chunks);
+    each(byPartThenBlockChunk, kvHeads * blocks * (parts + chunks));
     each(byHeadChunk, kvHeads * chunks);
     each(byPaddedQuery, kvHeads * blocks * StepLayout.QUERIES);
     each(byRowSlot, Math.max(1, rowSlots * blocks));

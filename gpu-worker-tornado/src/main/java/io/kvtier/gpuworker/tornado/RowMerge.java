@@ -39,6 +39,8 @@ final class RowMerge {
       GroupQuery query,
       Partial[] into,
       int firstQuery) {
+    // Once: each call makes a segment.
+    MemorySegment all = partials.getSegment();
     for (int g = 0; g < group; g++) {
       int stride = blocks * StepLayout.QUERIES * partial.length;
       int first = firstSlot * stride + g * partial.length;
@@ -50,8 +52,7 @@ final class RowMerge {
       Arrays.fill(sums, 0);
       for (int slot = 0; slot < slots; slot++) {
         long at = (long) (first + slot * stride) * Float.BYTES;
-        MemorySegment.copy(
-            partials.getSegment(), ValueLayout.JAVA_FLOAT, at, partial, 0, partial.length);
+        MemorySegment.copy(all, ValueLayout.JAVA_FLOAT, at, partial, 0, partial.length);
         float share = (float) Math.exp(partial[StepLayout.MAX] - max);
         total += partial[StepLayout.SUM] * share;
         for (int i = 0; i < sums.length; i++) {

@@ -49,7 +49,6 @@ final class RowsKernel {
       IntArray stage,
       IntArray ints,
       FloatArray floats,
-      FloatArray constants,
       FloatArray partials) {
     int lane = context.localIdx;
     int headDim = ints.get(StepLayout.HEAD_DIM);
@@ -79,7 +78,7 @@ final class RowsKernel {
       sums[4 * headDim + i] = 0f;
     }
     if (lane < 16) {
-      levels[lane] = constants.get(Coded.LEVELS + lane);
+      levels[lane] = floats.get(Coded.LEVELS + lane);
     }
     if (lane < 4) {
       max[lane] = StepLayout.NONE;

@@ -12,44 +12,70 @@ import uk.ac.manchester.tornado.api.types.arrays.IntArray;
 /**
  * Weighs every paged token of the heads that choose by their sketch. A score is table sums times
  * step, plus bias, times the token's scale, plus the mean key's score, raised by half the variance
- * of the sketch's error; a weight is e^(score - reference), where the reference is what the exact
- * rows came to, unless the chunk holds far larger scores.
+ * of the sketch's error; a weight is e^(score - reference), where the reference is a multiple of ln
+ * 2 near the chunk's largest score. Weights are rounded, and multiples of ln 2 only move their
+ * exponents; so whatever reference another chunk or device takes, they are rounded alike, and no
+ * chunk need wait for what the exact rows come to.
  */
 final class ScanKernel {
   /** An estimate is raised by at most this. */
   private static final float RAISE_MAX = SketchError.RAISE_MAX;
 
-  /** Weights stay below e^this. */
-  private static final float BEYOND_REFERENCE_MAX = 60f;
+  private static final float LOG2_E = 1.442695f;
+  private static final float LN_2 = .6931472f;
+
+  /** Beyond this a score has no fraction that a multiple could leave. */
+  private static final float MULTIPLES_MAX = 1 << 22;
 
   private ScanKernel() {}
 
   /**
-   * One work-group a KV head, block of queries and chunk of pages.
+   * Attends and scans: what the one gives, the other does not need. One work-group a KV head, block
+   * of queries and part, as {@link AttendKernel} says; then one a KV head, block of queries and
+   * chunk of pages.
    *
-   * @param tables {@code [padded queries][2 headDim]} from {@link StepLayout#TABLES_AT} on
-   * @param partials {@code [slots][blocks][4][2 + 2 headDim]}: the head's first is of exact rows
-   * @param weights receives {@code [qHeads][tokens]}, numbers that are bf16; 0 for sinks
-   * @param stats receives {@code [qHeads][chunks][2]}: the chunk's reference and sum of weights
+   * @param ints then tables, {@code [padded queries][2 headDim]} from {@link StepLayout#TABLES_AT}
+   *     on
+   * @param scratch receives partials, and of the scan {@code [qHeads][tokens]} weights, numbers
+   *     that are bf16, 0 for sinks; and {@code [qHeads][chunks][2]} stats, the chunk's reference
+   *     and sum of weights
    * @param histograms receives 0 for all {@code [kvHeads][chunks][buckets]}
    */
-  static void scan(
+  static void attendAndScan(
       KernelContext context,
       IntArray arena,
       IntArray ints,
       FloatArray floats,
-      FloatArray constants,
-      IntArray tables,
-      FloatArray partials,
-      FloatArray weights,
-      FloatArray stats,
+      FloatArray scratch,
+      IntArray histograms) {
+    int attending = ints.get(StepLayout.ATTEND_GROUPS);
+    if (context.groupIdx < attending) {
+      AttendKernel.part(context, context.groupIdx, arena, ints, floats, scratch);
+    } else {
+      scan(context, context.groupIdx - attending, arena, ints, floats, scratch, histograms);
+    }
+  }
+
+  /** A multiple of ln 2 next to a score. */
+  static float reference(float score) {
+    int multiple = (int) (score * LOG2_E);
+    return TornadoMath.abs(score) < MULTIPLES_MAX ? multiple * LN_2 : score;
+  }
+
+  private static void scan(
+      KernelContext context,
+      int workGroup,
+      IntArray arena,
+      IntArray ints,
+      FloatArray floats,
+      FloatArray scratch,
       IntArray histograms) {
     int lane = context.localIdx;
     int headDim = ints.get(StepLayout.HEAD_DIM);
     int blocks = ints.get(StepLayout.BLOCKS);
     int chunks = ints.get(StepLayout.CHUNKS);
-    int chunk = context.groupIdx % chunks;
-    int headBlock = context.groupIdx / chunks;
+    int chunk = workGroup % chunks;
+    int headBlock = workGroup / chunks;
     int head = headBlock / blocks;
     int group = ints.get(StepLayout.Q_GROUP);
     int firstQuery = (headBlock - head * blocks) * 4;
@@ -57,12 +83,13 @@ final class ScanKernel {
     int planes = ints.get(own + StepLayout.PLANES);
     int pages = ints.get(StepLayout.PAGES);
     int tokens = pages * GROUP;
+    int weights = ints.get(StepLayout.WEIGHTS_AT);
     int[] table = context.allocateIntLocalArray(8 * 256);
     float[] squares = context.allocateFloatLocalArray(GROUP);
     float[] dots = context.allocateFloatLocalArray(GROUP);
     float[] references = context.allocateFloatLocalArray(4);
     for (int i = lane; i < 8 * headDim; i += GROUP) {
-      table[i] = tables.get(ints.get(StepLayout.TABLES_AT) + headBlock * 8 * headDim + i);
+      table[i] = ints.get(ints.get(StepLayout.TABLES_AT) + headBlock * 8 * headDim + i);
     }
     int buckets = firstQuery == 0 ? MassHistogram.BUCKETS : 0;
     for (int i = lane; i < buckets; i += GROUP) {
@@ -161,16 +188,16 @@ final class ScanKernel {
       max1 = TornadoMath.max(max1, score1);
       max2 = TornadoMath.max(max2, score2);
       max3 = TornadoMath.max(max3, score3);
-      int out = (head * group + firstQuery) * tokens + token;
-      weights.set(out, score0);
+      int out = weights + (head * group + firstQuery) * tokens + token;
+      scratch.set(out, score0);
       if (firstQuery + 1 < group) {
-        weights.set(out + tokens, score1);
+        scratch.set(out + tokens, score1);
       }
       if (firstQuery + 2 < group) {
-        weights.set(out + 2 * tokens, score2);
+        scratch.set(out + 2 * tokens, score2);
       }
       if (firstQuery + 3 < group) {
-        weights.set(out + 3 * tokens, score3);
+        scratch.set(out + 3 * tokens, score3);
       }
       context.localBarrier();
     }
@@ -182,28 +209,17 @@ final class ScanKernel {
         for (int t = 0; t < GROUP; t++) {
           max = TornadoMath.max(max, dots[t]);
         }
-        int length = StepLayout.VALUES + 2 * headDim;
-        int exact = ints.get(own + StepLayout.FIRST_SLOT) * blocks * 4 + firstQuery + g;
-        float window = partials.get(exact * length + StepLayout.MAX);
-        float other = floats.get(StepLayout.OTHER_LSES + headBlock * 4 + g);
-        float reference = TornadoMath.max(window, other);
-        if (reference > StepLayout.NONE_AT_MOST) {
-          float sum =
-              partials.get(exact * length + StepLayout.SUM) * TornadoMath.exp(window - reference);
-          sum += TornadoMath.exp(other - reference);
-          reference = reference + TornadoMath.log(sum);
-        }
-        references[g] = max - reference > BEYOND_REFERENCE_MAX ? max : reference;
+        references[g] = reference(max);
       }
       context.localBarrier();
       float sum = 0f;
       if (firstQuery + g < group) {
-        int from = (head * group + firstQuery + g) * tokens + lane;
+        int from = weights + (head * group + firstQuery + g) * tokens + lane;
         for (int page = firstPage; page < endPage; page++) {
-          float score = weights.get(from + page * GROUP);
+          float score = scratch.get(from + page * GROUP);
           float weight =
-              score < StepLayout.NONE_AT_MOST ? 0f : Coded.weight(score - references[g], constants);
-          weights.set(from + page * GROUP, weight);
+              score < StepLayout.NONE_AT_MOST ? 0f : Coded.weight(score - references[g], floats);
+          scratch.set(from + page * GROUP, weight);
           sum += weight;
         }
       }
@@ -214,9 +230,9 @@ final class ScanKernel {
         for (int t = 0; t < GROUP; t++) {
           total += squares[t];
         }
-        int out = ((head * group + firstQuery + g) * chunks + chunk) * 2;
-        stats.set(out, references[g]);
-        stats.set(out + 1, total);
+        int out = StepLayout.STATS_AT + ((head * group + firstQuery + g) * chunks + chunk) * 2;
+        scratch.set(out, references[g]);
+        scratch.set(out + 1, total);
       }
       context.localBarrier();
     }

@@ -7,7 +7,6 @@ import io.kvtier.attention.GroupQuery;
 import io.kvtier.attention.Partial;
 import io.kvtier.gpuworker.core.HeadPolicy;
 import io.kvtier.gpuworker.device.DeviceSlot;
-import io.kvtier.gpuworker.device.LayerPass;
 import io.kvtier.gpuworker.device.LayerShape;
 import java.util.Arrays;
 import java.util.List;
@@ -36,6 +35,11 @@ final class StagedRows {
 
   /** Bytes from one row to the next in the slots that are given. */
   private final int slotRowBytes;
+
+  /**
+   * 2^32 by that, rounded up: rows are many, and a multiplication takes a fraction of a division.
+   */
+  private final long rowsAByte;
 
   /** Ints of the longest rows, as they are fetched. */
   private final int rowInts;
@@ -74,6 +78,9 @@ final class StagedRows {
     /** {@code [rows][ROW_INTS]}; {@link #NOWHERE} stands for a place in the lane's passage. */
     int[] table = new int[0];
 
+    /** By index of the chosen token. */
+    int[] positions = new int[0];
+
     int waiting;
 
     /** Its partials, of the batch that was attended to last. */
@@ -85,6 +92,9 @@ final class StagedRows {
 
     /** {@code [sent][rowInts]}. */
     int[] rows = new int[0];
+
+    /** Which of those that wait it is. */
+    int[] sentRows = new int[0];
 
     /** Where it will be kept, if it is. */
     @Nullable RowCopy[] copies = new RowCopy[0];
@@ -116,6 +126,7 @@ final class StagedRows {
       most = Math.max(most, heads[head].rowBytes);
     }
     this.slotRowBytes = shape.rowForm().bytes();
+    this.rowsAByte = (1L << 32) / slotRowBytes + 1;
     this.rowInts = (most + Integer.BYTES - 1) / Integer.BYTES;
     int fit = LARGE_INTS / heads.length / (rowInts + RowsKernel.ROW_INTS + 1) & -TOKENS;
     this.batchRows = Math.clamp(fit, TOKENS, BATCH_ROWS);
@@ -125,13 +136,20 @@ final class StagedRows {
     this.merge = new RowMerge(shape);
   }
 
-  /** Expects so many rows of each head. */
-  void begin(int[] counts) {
+  /**
+   * Expects so many rows of each head.
+   *
+   * @param positions {@code [kvHeads]}, by index of the chosen token; they stay as they are
+   */
+  void begin(int[] counts, int[][] positions) {
     step = layer.lane().nextBatch();
     batch = step;
     for (int head = 0; head < heads.length; head++) {
       Head own = heads[head];
       own.count = counts[head];
+      own.positions = positions[head];
+      int room = Math.min(own.count, batchRows) * RowsKernel.ROW_INTS;
+      own.table = own.table.length < room ? new int[room] : own.table;
       own.taken = 0;
       own.waiting = 0;
       own.sent = 0;
@@ -139,19 +157,27 @@ final class StagedRows {
         own.slots = new DeviceSlot[own.count + own.count / 2];
         own.offsets = new int[own.slots.length];
       }
-      Arrays.fill(own.slots, null);
     }
+    forget();
   }
 
+  /** Takes a row at once if it is the next, and there is room: most come so. */
   void give(int kvHead, int index, DeviceSlot slot, int offset) {
-    heads[kvHead].slots[index] = slot;
-    heads[kvHead].offsets[index] = offset;
+    Head own = heads[kvHead];
+    if (index == own.taken && own.waiting < batchRows) {
+      add(own, kvHead, slot, offset);
+    } else {
+      own.slots[index] = slot;
+      own.offsets[index] = offset;
+    }
   }
 
   void forget() {
     for (Head head : heads) {
       Arrays.fill(head.slots, null);
     }
+    lastSlot = null;
+    lastCopy = null;
   }
 
   int attended(int kvHead) {
@@ -159,69 +185,68 @@ final class StagedRows {
   }
 
   /** Copies what has come, as far as a batch has room. */
-  void take(LayerPass pass) {
+  void take() {
     for (int head = 0; head < heads.length; head++) {
-      take(head, pass);
+      take(head);
     }
-    lastSlot = null;
-    lastCopy = null;
   }
 
-  private void take(int kvHead, LayerPass pass) {
+  private void take(int kvHead) {
     Head own = heads[kvHead];
     while (own.taken < own.count && own.waiting < batchRows) {
       DeviceSlot slot = own.slots[own.taken];
       if (slot == null) {
         return;
       }
-      reserve(own);
-      add(own, kvHead, pass.chosenPosition(kvHead, own.taken), slot, own.offsets[own.taken]);
       own.slots[own.taken] = null;
-      own.taken++;
+      add(own, kvHead, slot, own.offsets[own.taken]);
     }
   }
 
-  private void reserve(Head own) {
-    if (own.table.length == own.waiting * RowsKernel.ROW_INTS) {
-      int room = Math.min(batchRows, Math.max(TOKENS, 2 * own.waiting));
-      own.table = Arrays.copyOf(own.table, room * RowsKernel.ROW_INTS);
-    }
+  private void reserveSent(Head own) {
     if (own.keys.length == own.sent) {
       int room = Math.min(batchRows, Math.max(TOKENS, 2 * own.sent));
       own.rows = Arrays.copyOf(own.rows, room * rowInts);
+      own.sentRows = Arrays.copyOf(own.sentRows, room);
       own.copies = Arrays.copyOf(own.copies, room);
       own.copyRows = Arrays.copyOf(own.copyRows, room);
       own.keys = Arrays.copyOf(own.keys, room);
     }
   }
 
-  /** Adds a row to the batch; copies it unless the lane has it. */
-  private void add(Head own, int kvHead, int position, DeviceSlot slot, int offset) {
+  /** Adds the next row to the batch; copies it unless the lane has it. */
+  private void add(Head own, int kvHead, DeviceSlot slot, int offset) {
     if (slot != lastSlot) {
       lastSlot = slot;
       lastCopy = RowCopy.of(slot, layer.lane(), slot.length() / slotRowBytes, rowInts, step);
     }
     RowCopy copy = lastCopy;
-    int row = offset / slotRowBytes;
+    int row = (int) ((offset * rowsAByte) >>> Integer.SIZE);
     if (copy != null && !copy.claim(row, batch)) {
       copy = null;
     }
+    int position = own.positions[own.taken];
+    int key = RowCopy.key(kvHead, position);
     int at = own.waiting * RowsKernel.ROW_INTS;
     own.table[at + RowsKernel.ROW_POSITION] = position;
     own.table[at + RowsKernel.ROW_PLACE] = copy == null ? NOWHERE : copy.firstInt(row);
-    int key = RowCopy.key(kvHead, position);
-    if (copy != null && copy.has(row, key)) {
-      own.table[at + RowsKernel.ROW_SOURCE] = RowsKernel.RESIDENT;
-    } else {
-      own.table[at + RowsKernel.ROW_SOURCE] = own.sent;
-      int from = offset + own.fetchedAt;
-      copy(slot.buffer(), from, own.rowBytes, own.rows, own.sent * rowInts);
-      own.copies[own.sent] = copy;
-      own.copyRows[own.sent] = row;
-      own.keys[own.sent] = key;
-      own.sent++;
+    own.table[at + RowsKernel.ROW_SOURCE] = RowsKernel.RESIDENT;
+    if (copy == null || !copy.has(row, key)) {
+      send(own, slot, offset, copy, row, key);
     }
     own.waiting++;
+    own.taken++;
+  }
+
+  private void send(
+      Head own, DeviceSlot slot, int offset, @Nullable RowCopy copy, int row, int key) {
+    reserveSent(own);
+    copy(slot.buffer(), offset + own.fetchedAt, own.rowBytes, own.rows, own.sent * rowInts);
+    own.sentRows[own.sent] = own.waiting;
+    own.copies[own.sent] = copy;
+    own.copyRows[own.sent] = row;
+    own.keys[own.sent] = key;
+    own.sent++;
   }
 
   private static void copy(DirectBuffer from, int offset, int bytes, int[] to, int at) {
@@ -326,15 +351,13 @@ final class StagedRows {
   /** Says where in the stage a head's rows begin, and gives places to those that pass through. */
   private void address(Head own, int firstRow, int data) {
     int passage = layer.lane().passage().firstInt();
-    for (int i = 0; i < own.waiting; i++) {
-      int at = i * RowsKernel.ROW_INTS;
+    for (int i = 0; i < own.sent; i++) {
+      int row = own.sentRows[i];
+      int at = row * RowsKernel.ROW_INTS;
       if (own.table[at + RowsKernel.ROW_PLACE] == NOWHERE) {
-        own.table[at + RowsKernel.ROW_PLACE] = passage + (firstRow + i) * rowInts;
+        own.table[at + RowsKernel.ROW_PLACE] = passage + (firstRow + row) * rowInts;
       }
-      if (own.table[at + RowsKernel.ROW_SOURCE] != RowsKernel.RESIDENT) {
-        own.table[at + RowsKernel.ROW_SOURCE] =
-            data + own.table[at + RowsKernel.ROW_SOURCE] * rowInts;
-      }
+      own.table[at + RowsKernel.ROW_SOURCE] = data + i * rowInts;
     }
   }
 

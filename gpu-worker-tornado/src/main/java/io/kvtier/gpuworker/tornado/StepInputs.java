@@ -2,6 +2,7 @@ package io.kvtier.gpuworker.tornado;
 
 import io.kvtier.attention.GroupQuery;
 import io.kvtier.attention.HeadOffsets;
+import io.kvtier.codec.RotLevels;
 import io.kvtier.gpuworker.core.HeadPolicy;
 import io.kvtier.gpuworker.cpu.SketchError;
 import io.kvtier.gpuworker.device.LayerShape;
@@ -25,10 +26,14 @@ final class StepInputs {
   private final int blocks;
   private final int[] ints = new int[StepLayout.INTS];
 
+  /** One query's tables. */
+  private final int[] table;
+
   StepInputs(TornadoLayer layer, List<HeadPolicy> policies) {
     this.layer = layer;
     this.shape = layer.shape();
     this.policies = policies;
+    this.table = new int[2 * shape.headDim()];
     this.blocks = (shape.group() + StepLayout.QUERIES - 1) / StepLayout.QUERIES;
   }
 
@@ -55,7 +60,7 @@ final class StepInputs {
     ints[StepLayout.HEAD_DIM] = shape.headDim();
     ints[StepLayout.BLOCKS] = blocks;
     ints[StepLayout.PAGES] = pages;
-    int chunksMax = Math.min(StepLayout.CHUNKS_MAX, Lane.PARTIALS / mergedLength() - 1);
+    int chunksMax = Math.min(StepLayout.CHUNKS_MAX, StepLayout.PARTIALS / mergedLength() - 1);
     int chunkPages = Math.max(CHUNK_PAGES_MIN, (pages + chunksMax - 1) / chunksMax);
     cut(chunkPages, Math.max(1, (pages + chunkPages - 1) / chunkPages));
     ints[StepLayout.CHOSEN_AT] = chosenAt();
@@ -175,28 +180,42 @@ final class StepInputs {
   void write(Lane lane, IntArray to, int rowSlots) {
     int parts = ints[StepLayout.EXACT_PARTS] + ints[StepLayout.CODE_CHUNKS];
     lane.shape(shape.kvHeads(), blocks, chunks(), parts, rowSlots);
+    ints[StepLayout.ATTEND_GROUPS] = shape.kvHeads() * blocks * parts;
+    ints[StepLayout.WEIGHTS_AT] = lane.weightsAt();
+    ints[StepLayout.MORE_CHOSEN_AT] = lane.moreChosenAt();
     MemorySegment.copy(ints, 0, to.getSegment(), ValueLayout.JAVA_INT, 0, ints.length);
+  }
+
+  /** Writes what no step changes. */
+  static void writeConstants(FloatArray floats) {
+    for (int e = 0; e < 256; e++) {
+      floats.set(Coded.POWERS + e, (float) Math.scalb(1.0, e - 150));
+    }
+    for (int code = 0; code < 16; code++) {
+      floats.set(Coded.LEVELS + code, RotLevels.of(4).level(code));
+    }
   }
 
   /** Gives the queries to the lane; on its thread. */
   void writeQueries(Lane lane, GroupQuery[] queries) {
     int length = shape.group() * shape.headDim();
+    // Once: each call makes a segment.
+    MemorySegment floats = lane.floats.getSegment();
     for (int head = 0; head < queries.length; head++) {
       int at = padded(head, 0) * shape.headDim();
-      copy(queries[head].rotated(), length, lane.floats, StepLayout.ROTATED + at);
-      copy(queries[head].plain(), length, lane.floats, StepLayout.PLAIN + at);
+      copy(queries[head].rotated(), length, floats, StepLayout.ROTATED + at);
+      copy(queries[head].plain(), length, floats, StepLayout.PLAIN + at);
     }
   }
 
-  private static void copy(float[] from, int length, FloatArray to, int at) {
-    MemorySegment.copy(
-        from, 0, to.getSegment(), ValueLayout.JAVA_FLOAT, (long) at * Float.BYTES, length);
+  private static void copy(float[] from, int length, MemorySegment to, int at) {
+    MemorySegment.copy(from, 0, to, ValueLayout.JAVA_FLOAT, (long) at * Float.BYTES, length);
   }
 
   /** Gives what a choice needs besides; on the lane's thread. */
   void writeChoice(Lane lane, GroupQuery[] queries, float[] otherLses) {
-    int tableInts = 2 * shape.headDim();
-    int[] table = new int[tableInts];
+    int tableInts = table.length;
+    MemorySegment choice = lane.choice.getSegment();
     for (int head = 0; head < queries.length; head++) {
       HeadPolicy policy = policies.get(head);
       int planes = policy.residence().planes();
@@ -214,7 +233,7 @@ final class StepInputs {
           MemorySegment.copy(
               table,
               0,
-              lane.choice.getSegment(),
+              choice,
               ValueLayout.JAVA_INT,
               (StepLayout.INTS + (long) q * tableInts) * Integer.BYTES,
               tableInts);

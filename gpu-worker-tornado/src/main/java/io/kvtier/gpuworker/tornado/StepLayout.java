@@ -67,8 +67,16 @@ final class StepLayout {
   /** Where the slots of rows begin in the stage. */
   static final int SLOT_TABLE = 22;
 
-  /** Where the tables of the sketch begin in their array. */
+  /** Where the tables of the sketch begin, behind the ints. */
   static final int TABLES_AT = 23;
+
+  /** Work-groups of a choice's first kernel that attend; those after them scan. */
+  static final int ATTEND_GROUPS = 24;
+
+  /** Where a lane's scratch has what depends on the lane's size. */
+  static final int WEIGHTS_AT = 25;
+
+  static final int MORE_CHOSEN_AT = 26;
 
   // ---- ints of each KV head
 
@@ -128,7 +136,11 @@ final class StepLayout {
   static final int OTHER_LSES = ERROR_VARIANCES + PADDED_QUERIES_MAX;
 
   static final int RESIDUAL_MASSES = OTHER_LSES + PADDED_QUERIES_MAX;
-  static final int FLOATS = RESIDUAL_MASSES + KV_HEADS_MAX;
+
+  /** What no step changes: {@link Coded#POWERS} and {@link Coded#LEVELS}. */
+  static final int CONSTANTS = RESIDUAL_MASSES + KV_HEADS_MAX;
+
+  static final int FLOATS = CONSTANTS + 256 + 16;
 
   /** Tables of the sketch: {@code 2 headDim} ints a padded query, four entries an int. */
   static final int TABLE_INTS = 2 * QUERY_ELEMENTS;
@@ -139,6 +151,20 @@ final class StepLayout {
 
   /** Floats of the chosen tokens that come back with a choice; others are fetched when needed. */
   static final int CHOSEN_NEAR = 1 << 15;
+
+  // ---- scratch of a choice, one array: TornadoVM looks at each array whenever a graph runs
+
+  /** Floats of all partials of a step, which come first. */
+  static final int PARTIALS = 1 << 21;
+
+  /** {@code [padded queries][chunks][2]}: the scan's references and sums. */
+  static final int STATS_AT = PARTIALS;
+
+  /** {@code [padded queries][2]}: log-sum-exps, and shares of paged tokens. */
+  static final int LSES_AT = STATS_AT + 2 * PADDED_QUERIES_MAX * CHUNKS_MAX;
+
+  /** {@code [kvHeads][tokens]}; then {@code [qHeads][tokens]} weights, then more chosen tokens. */
+  static final int MASSES_AT = LSES_AT + 2 * PADDED_QUERIES_MAX;
 
   // ---- partials: a maximum, a sum, rotated values, plain values
 

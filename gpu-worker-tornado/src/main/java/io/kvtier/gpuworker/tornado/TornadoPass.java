@@ -41,6 +41,7 @@ final class TornadoPass implements LayerPass {
   private final NewRows newRows;
   private final StagedRows rows;
   private final StagedPages pages;
+  private final boolean[] streamed;
   private final int[] chosenCounts;
 
   /** {@code [index][kvHeads][2]}: position and mass, as they came. */
@@ -51,7 +52,7 @@ final class TornadoPass implements LayerPass {
 
   private final float[][] masses;
 
-  private final float[] merged;
+  private final float[] rotated;
   private final float[] values;
   private final float[] otherLses;
   private boolean begun;
@@ -80,10 +81,14 @@ final class TornadoPass implements LayerPass {
     this.newRows = new NewRows(shape);
     this.rows = new StagedRows(layer, inputs, policies);
     this.pages = new StagedPages(layer, inputs);
+    this.streamed = new boolean[shape.kvHeads()];
+    for (int head = 0; head < streamed.length; head++) {
+      streamed[head] = policies.get(head).streamed();
+    }
     this.chosenCounts = new int[shape.kvHeads()];
     this.positions = new int[shape.kvHeads()][0];
     this.masses = new float[shape.kvHeads()][0];
-    this.merged = new float[StepLayout.partialLength(shape.headDim())];
+    this.rotated = new float[shape.headDim()];
     this.values = new float[shape.headDim()];
     this.otherLses = new float[shape.qHeads()];
   }
@@ -128,7 +133,7 @@ final class TornadoPass implements LayerPass {
         return this;
       });
     }
-    rows.begin(chosenCounts);
+    rows.begin(chosenCounts, positions);
     pages.begin();
     begun = true;
   }
@@ -187,10 +192,10 @@ final class TornadoPass implements LayerPass {
     int length = 2 * most * shape.kvHeads();
     int near = Math.min(length, StepLayout.CHOSEN_NEAR);
     chosen = chosen.length < length ? new float[length + length / 2] : chosen;
-    copy(lane.result, inputs.chosenAt(), chosen, 0, near);
+    copy(lane.result.getSegment(), inputs.chosenAt(), chosen, 0, near);
     if (length > near) {
       lane.downloadMore(executed, length - near);
-      copy(lane.moreChosen, 0, chosen, near, length - near);
+      copy(lane.scratch.getSegment(), lane.moreChosenAt(), chosen, near, length - near);
     }
     for (int head = 0; head < shape.kvHeads(); head++) {
       sortOut(head);
@@ -211,15 +216,16 @@ final class TornadoPass implements LayerPass {
     }
   }
 
-  private static void copy(FloatArray from, int at, float[] to, int toAt, int length) {
-    MemorySegment.copy(
-        from.getSegment(), ValueLayout.JAVA_FLOAT, (long) at * Float.BYTES, to, toAt, length);
+  private static void copy(MemorySegment from, int at, float[] to, int toAt, int length) {
+    MemorySegment.copy(from, ValueLayout.JAVA_FLOAT, (long) at * Float.BYTES, to, toAt, length);
   }
 
   /** Merges what a graph has merged for every q head. */
   private void readMerged(FloatArray from, Partial[] into) {
-    int length = merged.length;
     int headDim = shape.headDim();
+    int length = StepLayout.partialLength(headDim);
+    // Once: each call makes a segment.
+    MemorySegment all = from.getSegment();
     for (int head = 0; head < shape.kvHeads(); head++) {
       for (int g = 0; g < shape.group(); g++) {
         int at = StepLayout.MERGED_AT + inputs.padded(head, g) * length;
@@ -227,11 +233,14 @@ final class TornadoPass implements LayerPass {
         if (lse < StepLayout.NONE_AT_MOST) {
           continue;
         }
-        copy(from, at, merged, 0, length);
-        System.arraycopy(merged, StepLayout.VALUES, values, 0, headDim);
-        queries[head].rotateBack(values, 0);
-        for (int i = 0; i < headDim; i++) {
-          values[i] += merged[StepLayout.VALUES + headDim + i];
+        copy(all, at + StepLayout.VALUES + headDim, values, 0, headDim);
+        if (!policies.get(head).sketched()) {
+          // Of sketched heads exact rows and pages' means are merged alone, which are plain.
+          copy(all, at + StepLayout.VALUES, rotated, 0, headDim);
+          queries[head].rotateBack(rotated, 0);
+          for (int i = 0; i < headDim; i++) {
+            values[i] += rotated[i];
+          }
         }
         into[head * shape.group() + g].merge(values, 0, 1, lse);
       }
@@ -245,7 +254,7 @@ final class TornadoPass implements LayerPass {
 
   @Override
   public boolean streams(int kvHead) {
-    return policies.get(kvHead).streamed();
+    return streamed[kvHead];
   }
 
   @Override
@@ -291,13 +300,13 @@ final class TornadoPass implements LayerPass {
 
   @Override
   public void attendRows() {
-    rows.take(this);
+    rows.take();
     while (rows.stageReady()) {
       lane.on(() -> {
         rows.execute(queries, coded);
         return this;
       });
-      rows.take(this);
+      rows.take();
     }
   }
 

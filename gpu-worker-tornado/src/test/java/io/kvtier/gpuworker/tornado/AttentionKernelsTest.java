@@ -40,20 +40,12 @@ class AttentionKernelsTest {
     ints.set(StepLayout.CODE_CHUNKS, chunks);
     ints.set(StepLayout.HEADS + StepLayout.SKIPPED, skipped);
     FloatArray floats = head.floats();
-    FloatArray constants = LaneGraphs.constants();
     FloatArray merged = new FloatArray(StepLayout.MERGED_AT + head.blocks() * 4 * length);
     Kernel.run(
         new TaskGraph("dense")
-            .transferToDevice(1, head.arena, ints, floats, constants)
+            .transferToDevice(1, head.arena, ints, floats)
             .task(
-                "t",
-                AttendKernel::attend,
-                new KernelContext(),
-                head.arena,
-                ints,
-                floats,
-                constants,
-                partials)
+                "t", AttendKernel::attend, new KernelContext(), head.arena, ints, floats, partials)
             .transferToHost(1, partials),
         "dense.t",
         head.blocks() * chunks);

@@ -163,10 +163,17 @@ final class CodedHead {
     return ints;
   }
 
-  /** The step's floats. */
-  FloatArray floats() {
+  /** A step's floats, of which it has constants alone. */
+  static FloatArray constants() {
     FloatArray floats = new FloatArray(StepLayout.FLOATS);
     floats.init(0);
+    StepInputs.writeConstants(floats);
+    return floats;
+  }
+
+  /** The step's floats. */
+  FloatArray floats() {
+    FloatArray floats = constants();
     for (int i = 0; i < group() * headDim(); i++) {
       floats.set(StepLayout.ROTATED + i, query.rotated()[i]);
       floats.set(StepLayout.PLAIN + i, query.plain()[i]);
@@ -182,11 +189,16 @@ final class CodedHead {
     return floats;
   }
 
-  /** The step's tables. */
-  IntArray tables() {
-    int[] all = new int[blocks() * 8 * headDim()];
+  /** The step's ints, and tables behind them. */
+  IntArray choice(int chunkPages) {
+    IntArray ints = ints(chunkPages);
+    int[] all = new int[StepLayout.INTS + blocks() * 8 * headDim()];
+    for (int i = 0; i < StepLayout.INTS; i++) {
+      all[i] = ints.get(i);
+    }
+    all[StepLayout.TABLES_AT] = StepLayout.INTS;
     for (int g = 0; g < group(); g++) {
-      query.copyTables(g, all, g * 2 * headDim());
+      query.copyTables(g, all, StepLayout.INTS + g * 2 * headDim());
     }
     return IntArray.fromArray(all);
   }

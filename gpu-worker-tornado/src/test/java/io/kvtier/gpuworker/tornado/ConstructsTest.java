@@ -121,7 +121,7 @@ class ConstructsTest {
   @Test
   void exactRowsAreReadToTheBit() {
     IntArray in = randomInts();
-    FloatArray constants = LaneGraphs.constants();
+    FloatArray constants = CodedHead.constants();
     FloatArray four = new FloatArray(N);
     FloatArray two = new FloatArray(N);
     TaskGraph graph =
@@ -164,7 +164,7 @@ class ConstructsTest {
     masses.set(3, Math.nextDown(1f));
     masses.set(4, Float.MIN_VALUE);
     IntArray buckets = new IntArray(N);
-    FloatArray constants = LaneGraphs.constants();
+    FloatArray constants = CodedHead.constants();
     TaskGraph graph =
         new TaskGraph("buckets")
             .transferToDevice(1, masses, constants)

@@ -11,6 +11,7 @@ import io.kvtier.attention.Scratch;
 import io.kvtier.codec.RawRows;
 import io.kvtier.gpuworker.core.MassHistogram;
 import io.kvtier.page.Residence;
+import java.util.Arrays;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
 import uk.ac.manchester.tornado.api.KernelContext;
@@ -20,6 +21,8 @@ import uk.ac.manchester.tornado.api.types.arrays.IntArray;
 
 /** Scores by the sketch, held to the scalar oracle. */
 class ScanKernelTest {
+  private static final int WEIGHTS_AT = StepLayout.MASSES_AT;
+
   @ParameterizedTest
   @CsvSource({
     "TWO_PLANES, 4, 64",
@@ -32,33 +35,26 @@ class ScanKernelTest {
   void weightsAreTheOracles(Residence residence, int group, int headDim) {
     int pages = 9;
     CodedHead head = new CodedHead(residence, group, headDim, pages, 5);
-    FloatArray weights = new FloatArray(group * pages * TOKENS);
-    weights.init(Float.NaN);
-    FloatArray stats = new FloatArray(group * StepLayout.CHUNKS_MAX * 2);
+    FloatArray scratch = new FloatArray(WEIGHTS_AT + group * pages * TOKENS);
+    scratch.init(Float.NaN);
     IntArray histograms = new IntArray(3 * MassHistogram.BUCKETS);
     histograms.init(7);
-    IntArray ints = head.ints(4);
+    IntArray choice = head.choice(4);
+    choice.set(StepLayout.WEIGHTS_AT, WEIGHTS_AT);
     FloatArray floats = head.floats();
-    FloatArray constants = LaneGraphs.constants();
-    FloatArray partials = exactRows(group, headDim);
-    IntArray tables = head.tables();
     TaskGraph graph =
         new TaskGraph("scan")
-            .transferToDevice(1, head.arena, ints, floats, constants, tables, partials)
+            .transferToDevice(1, head.arena, choice, floats)
             .task(
                 "t",
-                ScanKernel::scan,
+                ScanKernel::attendAndScan,
                 new KernelContext(),
                 head.arena,
-                ints,
+                choice,
                 floats,
-                constants,
-                tables,
-                partials,
-                weights,
-                stats,
+                scratch,
                 histograms)
-            .transferToHost(1, weights, stats, histograms);
+            .transferToHost(1, scratch, histograms);
     int blocks = (group + 3) / 4;
     Kernel.run(graph, "scan.t", blocks * 3);
     for (int i = 0; i < histograms.getSize(); i++) {
@@ -67,16 +63,20 @@ class ScanKernelTest {
     HeadOffsets at = head.offsets();
     GroupQuery query = head.query;
     float[] expected = new float[group * TOKENS];
-    Scratch scratch = new Scratch(group, headDim);
+    float[] largest = new float[group * 3];
+    Arrays.fill(largest, Float.NEGATIVE_INFINITY);
+    Scratch oracle = new Scratch(group, headDim);
     for (int page = 0; page < pages; page++) {
       Kernels.scalar()
-          .sketchScores(query, at, head.sketch(page), residence.planes(), scratch, expected);
+          .sketchScores(query, at, head.sketch(page), residence.planes(), oracle, expected);
       for (int g = 0; g < group; g++) {
         for (int t = 0; t < TOKENS; t++) {
           float score = expected[g * TOKENS + t] + head.raise(g, page);
-          float weight = weights.get((g * pages + page) * TOKENS + t);
+          largest[g * 3 + page / 4] = Math.max(largest[g * 3 + page / 4], score);
+          float weight = scratch.get(WEIGHTS_AT + (g * pages + page) * TOKENS + t);
+          float reference = scratch.get(StepLayout.STATS_AT + (g * 3 + page / 4) * 2);
           // A bf16 has 8 bits: one is at most 2^-8 away, and a rounding may fall to either side.
-          assertThat(weight / Math.exp(score - reference(g)))
+          assertThat(weight / Math.exp(score - reference))
               .as("query %d, page %d, token %d", g, page, t)
               .isCloseTo(1, within(.006));
           assertThat(RawRows.ofBf16(RawRows.toBf16(weight))).isEqualTo(weight);
@@ -89,28 +89,15 @@ class ScanKernelTest {
         int from = (g * pages + chunk * 4) * TOKENS;
         int to = (g * pages + Math.min(pages, chunk * 4 + 4)) * TOKENS;
         for (int i = from; i < to; i++) {
-          sum += weights.get(i);
+          sum += scratch.get(WEIGHTS_AT + i);
         }
-        int stat = (g * 3 + chunk) * 2;
-        assertThat(stats.get(stat)).isCloseTo(reference(g), within(1e-5f));
-        assertThat(stats.get(stat + 1) / sum).isCloseTo(1, within(1e-5));
+        int stat = StepLayout.STATS_AT + (g * 3 + chunk) * 2;
+        float reference = scratch.get(stat);
+        assertThat(reference).isCloseTo(largest[g * 3 + chunk], within(.7f));
+        double multiple = reference / Math.log(2);
+        assertThat(multiple).isCloseTo(Math.rint(multiple), within(1e-5));
+        assertThat(scratch.get(stat + 1) / sum).isCloseTo(1, within(1e-5));
       }
     }
-  }
-
-  /** Partials whose log-sum-exps are {@link #reference}. */
-  private static FloatArray exactRows(int group, int headDim) {
-    int length = StepLayout.partialLength(headDim);
-    FloatArray partials = new FloatArray((group + 3) / 4 * 4 * length);
-    partials.init(0);
-    for (int g = 0; g < group; g++) {
-      partials.set(g * length + StepLayout.MAX, 1 + g);
-      partials.set(g * length + StepLayout.SUM, 2);
-    }
-    return partials;
-  }
-
-  private static float reference(int g) {
-    return 1 + g + (float) Math.log(2);
   }
 }

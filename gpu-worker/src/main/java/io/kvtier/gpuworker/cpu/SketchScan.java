@@ -22,6 +22,8 @@ final class SketchScan {
   /** Weights beyond this are near fp32's end: their reference is raised. */
   private static final float TOTAL_MAX = 1e30f;
 
+  private static final float LN_2 = .6931472f;
+
   private static final int RANGE = HeadPass.RANGE;
 
   private final CpuLayer layer;
@@ -88,7 +90,7 @@ final class SketchScan {
     return Math.min(layer.pages(), (range + 1) * RANGE);
   }
 
-  /** Weighs a range's tokens by the sketch, relative to the exact rows' log-sum-exp. */
+  /** Weighs a range's tokens by the sketch, relative to about the exact rows' log-sum-exp. */
   void scan(int range, PassMemory memory, Tools tools) {
     int first = range * RANGE;
     for (int g = 0; g < group; g++) {
@@ -144,9 +146,17 @@ final class SketchScan {
         page * group);
   }
 
+  /**
+   * A multiple of ln 2, which moves the exponents of weights alone: so they are rounded alike
+   * whatever they are relative to, in any range and on any device.
+   */
   private float reference(int g, int page, Tools tools) {
     float exact = partials[g].lse();
-    return exact == Float.NEGATIVE_INFINITY ? largestScore(g, page, tools) : exact;
+    return multiple(exact == Float.NEGATIVE_INFINITY ? largestScore(g, page, tools) : exact);
+  }
+
+  private static float multiple(float score) {
+    return (float) Math.rint(score / LN_2) * LN_2;
   }
 
   private float largestScore(int g, int page, Tools tools) {
@@ -160,7 +170,7 @@ final class SketchScan {
    */
   private void raise(int range, int g, int page, PassMemory memory, Tools tools) {
     int slot = range * group + g;
-    float higher = Math.max(memory.references[slot], largestScore(g, page, tools));
+    float higher = Math.max(memory.references[slot], multiple(largestScore(g, page, tools)));
     float shrink = (float) Math.exp(memory.references[slot] - higher);
     memory.references[slot] = higher;
     for (int before = range * RANGE; before < page; before++) {
