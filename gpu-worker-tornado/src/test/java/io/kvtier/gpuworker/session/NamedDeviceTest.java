@@ -68,7 +68,7 @@ class NamedDeviceTest {
           same += difference < 1e-3 ? 1 : 0;
         }
       }
-      assertThat(ours.policies()).isEqualTo(theirs.policies());
+      assertThat(ours.planning().policies()).isEqualTo(theirs.planning().policies());
       assertThat(named.memory().bytesUsed()).isPositive();
       ours.close();
       theirs.close();
