@@ -1,15 +1,12 @@
 package io.kvtier.deploy.bench.decode;
 
-import io.kvtier.client.PagesClient;
 import io.kvtier.deploy.bench.BenchRow;
 import io.kvtier.deploy.bench.Benchmark.Progress;
-import io.kvtier.deploy.bench.TierProcess;
 import io.kvtier.rpc.Closing;
 import io.kvtier.v1.AheadUse;
 import io.kvtier.v1.HeadClass;
 import io.kvtier.v1.Plan;
 import java.io.IOException;
-import java.time.Duration;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Locale;
@@ -27,8 +24,6 @@ final class AheadPart {
   private static final int WARM_STEPS = 20;
   private static final int STEPS = 40;
   private static final double[] COSINES = {.995, SpreadAttention.STEP_COSINE};
-  private static final long ROUND_TRIP_NS = 500_000;
-  private static final long TIER_BYTES = 1L << 30;
   private static final double BUDGET = 1. / 4;
 
   private final int tokens;
@@ -52,15 +47,7 @@ final class AheadPart {
   List<BenchRow> run(Progress progress) throws IOException {
     List<BenchRow> rows = new ArrayList<>();
     try (Closing closing = new Closing()) {
-      TierProcess process =
-          closing.add(TierProcess.start(TierProcess.directory(closing), TIER_BYTES));
-      PagesClient client =
-          closing.add(
-              new PagesClient(
-                  process.target(false),
-                  Duration.ofNanos(LongSession.TIMEOUT_NS),
-                  PagesClient.Option.WIRE_ONLY));
-      DistantTier tier = new DistantTier(client, ROUND_TRIP_NS);
+      DistantTier tier = DistantTier.start(closing);
       for (double cosine : COSINES) {
         rows.addAll(run(cosine, tier, progress));
       }

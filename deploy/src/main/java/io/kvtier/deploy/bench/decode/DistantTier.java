@@ -4,10 +4,15 @@ import com.google.protobuf.ByteString;
 import io.kvtier.client.NearPages;
 import io.kvtier.client.PageConsumer;
 import io.kvtier.client.PageTransport;
+import io.kvtier.client.PagesClient;
+import io.kvtier.deploy.bench.TierProcess;
 import io.kvtier.page.PageKey;
 import io.kvtier.page.PageLayout;
+import io.kvtier.rpc.Closing;
 import io.kvtier.v1.RowsOf;
 import io.kvtier.v1.SectionsOf;
+import java.io.IOException;
+import java.time.Duration;
 import java.util.BitSet;
 import java.util.List;
 import java.util.Optional;
@@ -19,6 +24,9 @@ import java.util.function.ObjIntConsumer;
  * removes without delay, since nobody waits for that. The tier is the caller's to close.
  */
 final class DistantTier implements PageTransport {
+  private static final long ROUND_TRIP_NS = 500_000;
+  private static final long TIER_BYTES = 1L << 30;
+
   private final PageTransport tier;
   private final long roundTripNs;
 
@@ -30,6 +38,19 @@ final class DistantTier implements PageTransport {
   DistantTier(PageTransport tier, long roundTripNs) {
     this.tier = tier;
     this.roundTripNs = roundTripNs;
+  }
+
+  /** A tier in a process of its own, half a millisecond further away; ends with {@code closing}. */
+  static DistantTier start(Closing closing) throws IOException {
+    TierProcess process =
+        closing.add(TierProcess.start(TierProcess.directory(closing), TIER_BYTES));
+    PagesClient client =
+        closing.add(
+            new PagesClient(
+                process.target(false),
+                Duration.ofNanos(LongSession.TIMEOUT_NS),
+                PagesClient.Option.WIRE_ONLY));
+    return new DistantTier(client, ROUND_TRIP_NS);
   }
 
   private PageTransport distant() {

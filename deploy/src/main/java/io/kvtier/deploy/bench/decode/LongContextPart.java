@@ -1,14 +1,11 @@
 package io.kvtier.deploy.bench.decode;
 
-import io.kvtier.client.PagesClient;
 import io.kvtier.deploy.bench.BenchRow;
 import io.kvtier.deploy.bench.Benchmark.Progress;
-import io.kvtier.deploy.bench.TierProcess;
 import io.kvtier.gpuworker.session.StepResult;
 import io.kvtier.rpc.Closing;
 import io.kvtier.v1.Plan;
 import java.io.IOException;
-import java.time.Duration;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Locale;
@@ -21,8 +18,6 @@ import java.util.Locale;
 final class LongContextPart {
   private static final int MODEL_LAYERS = 32;
   private static final int LAYERS = 2;
-  private static final long ROUND_TRIP_NS = 500_000;
-  private static final long TIER_BYTES = 1L << 30;
   private static final double GOAL_MB = 16;
   private static final double UNHIDDEN = .10;
   private static final double UNHIDDEN_HINTED = .05;
@@ -86,15 +81,7 @@ final class LongContextPart {
   List<BenchRow> run(double[] budgets, Progress progress) throws IOException {
     List<BenchRow> rows = new ArrayList<>();
     try (Closing closing = new Closing()) {
-      TierProcess process =
-          closing.add(TierProcess.start(TierProcess.directory(closing), TIER_BYTES));
-      PagesClient client =
-          closing.add(
-              new PagesClient(
-                  process.target(false),
-                  Duration.ofNanos(LongSession.TIMEOUT_NS),
-                  PagesClient.Option.WIRE_ONLY));
-      DistantTier tier = new DistantTier(client, ROUND_TRIP_NS);
+      DistantTier tier = DistantTier.start(closing);
       for (double budget : budgets) {
         rows.addAll(run(budget, tier, progress));
       }
