@@ -82,11 +82,12 @@ final class Repairer implements AutoCloseable {
     }
   }
 
-  /** Remembers pages that have been stored. */
-  void remember(Collection<PageKey> keys) {
+  /** Remembers pages that have been stored on the homes that these members gave them. */
+  void remember(Collection<PageKey> keys, Rendezvous placed) {
     lock.lock();
     try {
-      plan.remember(keys);
+      plan.remember(keys, placed);
+      changed.signalAll();
     } finally {
       lock.unlock();
     }

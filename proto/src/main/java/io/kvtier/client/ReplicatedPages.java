@@ -164,7 +164,7 @@ public final class ReplicatedPages implements PageTransport {
     boolean mayBeLate = lateBytes.addAndGet(run.bytes()) <= config.lateBytesMax();
     run.start();
     run.await(!mayBeLate);
-    repairer.remember(keys);
+    repairer.remember(keys, now);
   }
 
   /** A put's last copy has arrived, or has been refused. */

@@ -64,12 +64,20 @@ public final class RepairPlan {
     queue.offer(key, nowNs);
   }
 
-  /** Remembers pages that have been stored. */
-  public void remember(Collection<PageKey> keys) {
+  /**
+   * Remembers pages that have been stored.
+   *
+   * @param placed the members that gave them their homes: those of now may be others already
+   */
+  public void remember(Collection<PageKey> keys, Rendezvous placed) {
+    Rendezvous now = seen == null || seen.sameMembers(placed) ? null : seen;
     for (PageKey key : keys) {
       unseen.remove(key);
       if (stored.size() < config.keysMax()) {
         stored.putIfAbsent(key, 0);
+        if (now != null && now.hasNewHome(key, config.replicas(), placed)) {
+          moved.add(key);
+        }
       }
     }
   }

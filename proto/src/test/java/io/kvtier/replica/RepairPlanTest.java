@@ -38,9 +38,19 @@ class RepairPlanTest {
   @Test
   void whatWasStoredHereIsRepairedWhenItHasANewHome() {
     assertThat(plan.members(THREE)).isTrue();
-    plan.remember(KEYS);
+    plan.remember(KEYS, THREE);
     assertThat(plan.members(TWO)).isTrue();
     assertThat(due()).containsExactlyInAnyOrderElementsOf(withNewHome()).isNotEmpty();
+  }
+
+  @Test
+  void whatWasPlacedByFormerMembersIsRepairedToo() {
+    assertThat(plan.members(THREE)).isTrue();
+    assertThat(plan.members(TWO)).isTrue();
+    plan.remember(KEYS, THREE);
+    assertThat(due()).containsExactlyInAnyOrderElementsOf(withNewHome());
+    plan.remember(KEYS, TWO);
+    assertThat(due()).isEmpty();
   }
 
   @Test
@@ -55,7 +65,7 @@ class RepairPlanTest {
   void whatNobodyHereHoldsAnyMoreIsNotRepaired() {
     assertThat(plan.members(THREE)).isTrue();
     plan.hold(KEYS);
-    plan.remember(KEYS);
+    plan.remember(KEYS, THREE);
     plan.hold(KEYS.subList(0, 50));
     plan.letGo(KEYS);
     assertThat(plan.members(TWO)).isTrue();

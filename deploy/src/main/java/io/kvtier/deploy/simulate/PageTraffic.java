@@ -140,7 +140,7 @@ final class PageTraffic {
       figures.putsRefused++;
       return false;
     }
-    worker.repairs().remember(keys);
+    worker.repairs().remember(keys, view);
     int enough = Math.min(acksWanted, view.nodes().size());
     int fewest = Integer.MAX_VALUE;
     for (int i = 0; i < keys.size(); i++) {
