@@ -120,7 +120,7 @@ final class AttendKernel {
         if (row < rows) {
           int place =
               row < sinks ? ints.get(StepLayout.SINK_PLACE) : ints.get(StepLayout.WINDOW_PLACE);
-          int at = exactRow(ints, row, sinks) + head * headDim;
+          int at = exactRow(ints, row, sinks) + (ints.get(StepLayout.FIRST_HEAD) + head) * headDim;
           int bytes = ints.get(StepLayout.ELEMENT_BYTES);
           for (int i = 0; i < headDim; i++) {
             float key = Coded.exact(pages, place, at + i, bytes, floats);
@@ -219,7 +219,7 @@ final class AttendKernel {
             int at =
                 rowsBefore * ints.get(StepLayout.ROW_ELEMENTS)
                     + exactRow(ints, row, sinks)
-                    + head * headDim;
+                    + (ints.get(StepLayout.FIRST_HEAD) + head) * headDim;
             float value = Coded.exact(pages, place, at + i, bytes, floats);
             sum0 += weights[t] * value;
             sum1 += weights[GROUP + t] * value;

@@ -42,8 +42,8 @@ final class Lane implements AutoCloseable {
   /** Of a large one: 2 MiB. */
   static final int LARGE = 1 << 15;
 
-  /** Ints of a small stage of rows: 128 KiB. */
-  static final int ROWS_SMALL_INTS = 1 << 15;
+  /** Ints of a small stage of rows: 96 KiB. */
+  static final int ROWS_SMALL_INTS = 3 << 13;
 
   private static final int SCORES_MIN = 1 << 20;
   private static final int COPIED_INTS = 1 << 23;
@@ -132,7 +132,7 @@ final class Lane implements AutoCloseable {
     this.scoresMax = Math.clamp(bytes / 32 / Float.BYTES, SCORES_MIN, 1 << 29);
     int mergedMax = StepLayout.QUERY_ELEMENTS * 2 + 2 * StepLayout.PADDED_QUERIES_MAX;
     this.merged = new FloatArray(StepLayout.MERGED_AT + mergedMax);
-    this.rowPartials = new FloatArray(mergedMax);
+    this.rowPartials = new FloatArray(StepLayout.ROW_PARTIALS);
     this.result = new FloatArray(StepLayout.MERGED_AT + mergedMax + StepLayout.CHOSEN_NEAR);
     this.scratch = new FloatArray(moreChosenAt() + 2 * chosenMax() - StepLayout.CHOSEN_NEAR);
     this.thread = Executors.newSingleThreadExecutor(Thread.ofPlatform().name(name).factory());

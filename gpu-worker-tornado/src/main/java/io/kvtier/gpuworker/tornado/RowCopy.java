@@ -13,7 +13,10 @@ import org.jspecify.annotations.Nullable;
  */
 final class RowCopy implements DeviceSlot.Copy {
   /** No row. */
-  private static final int NONE = -1;
+  static final int NONE = -1;
+
+  /** A row that is being sent. */
+  private static final int COMING = -2;
 
   /** Of a lane, at least this part is left to what layers hold. */
   private static final int SHARE_LEFT = 8;
@@ -23,19 +26,21 @@ final class RowCopy implements DeviceSlot.Copy {
   /** By row: whose it is. Little for each, since a step looks at thousands that no cache has. */
   private final int[] keys;
 
-  /** The last batch that uses any row, and by row a bit: whether it uses this one. */
-  private long lastBatch;
-
-  private final long[] used;
-
   private final long firstStep;
   private final int rowInts;
   private @Nullable Place place;
 
+  /** The place's first int, once there is one. */
+  private int firstInt;
+
+  /** The batch that rows are being sent with, and how many of this slot. */
+  private long batch;
+
+  private int coming;
+
   private RowCopy(Lane lane, int rows, int rowInts, long firstStep) {
     this.lane = lane;
     this.keys = new int[rows];
-    this.used = new long[(rows + Long.SIZE - 1) / Long.SIZE];
     this.rowInts = rowInts;
     this.firstStep = firstStep;
     Arrays.fill(keys, NONE);
@@ -46,6 +51,14 @@ final class RowCopy implements DeviceSlot.Copy {
     return kvHead << 24 | position;
   }
 
+  static int headOf(int key) {
+    return key >>> 24;
+  }
+
+  static int positionOf(int key) {
+    return key & 0xFF_FFFF;
+  }
+
   /**
    * The copy of a slot; null as long as there is none.
    *
@@ -54,10 +67,12 @@ final class RowCopy implements DeviceSlot.Copy {
    * @param step now; steps of a lane are told apart by it
    */
   static @Nullable RowCopy of(DeviceSlot slot, Lane lane, int rows, int rowInts, long step) {
-    if (slot.copy() == null) {
-      slot.attach(new RowCopy(lane, rows, rowInts, step));
+    DeviceSlot.Copy made = slot.copy();
+    if (made == null) {
+      made = new RowCopy(lane, rows, rowInts, step);
+      slot.attach(made);
     }
-    if (!(slot.copy() instanceof RowCopy copy) || copy.lane != lane || copy.rowInts != rowInts) {
+    if (!(made instanceof RowCopy copy) || copy.lane != lane || copy.rowInts != rowInts) {
       return null;
     }
     return copy.place != null || copy.takePlace(step) ? copy : null;
@@ -71,6 +86,7 @@ final class RowCopy implements DeviceSlot.Copy {
     }
     try {
       place = Place.take(lane, bytes);
+      firstInt = place.firstInt();
       return true;
     } catch (KvtierException full) {
       // The rows are sent each time, as they would be without a copy.
@@ -78,37 +94,49 @@ final class RowCopy implements DeviceSlot.Copy {
     }
   }
 
-  /** Whether a batch may use a row's place, which no other row of the batch does. */
-  boolean claim(int row, long batch) {
-    if (batch != lastBatch) {
-      lastBatch = batch;
-      Arrays.fill(used, 0);
+  /** Whether the lane has it. */
+  boolean has(int row, int key) {
+    return row < keys.length && keys[row] == key;
+  }
+
+  /** Whose row would give way to one that is sent; {@link #NONE}: nobody's. */
+  int lostTo(int row) {
+    return row < keys.length ? Math.max(NONE, keys[row]) : NONE;
+  }
+
+  /** Whether a row may be sent with a batch, which sends no other one there. */
+  boolean send(int row, long withBatch) {
+    if (batch != withBatch) {
+      forgetComing();
+      batch = withBatch;
     }
-    long bit = 1L << row;
-    if (row >= keys.length || (used[row / Long.SIZE] & bit) != 0) {
+    if (row >= keys.length || keys[row] == COMING) {
       return false;
     }
-    used[row / Long.SIZE] |= bit;
+    keys[row] = COMING;
+    coming++;
     return true;
   }
 
-  /** Whether the lane has it. */
-  boolean has(int row, int key) {
-    return keys[row] == key;
+  /** What was to come with a batch that was given up has not come. */
+  private void forgetComing() {
+    for (int row = 0; coming > 0; row++) {
+      if (keys[row] == COMING) {
+        keys[row] = NONE;
+        coming--;
+      }
+    }
   }
 
-  /** Notes that the lane has it. */
-  void set(int row, int key) {
+  /** Notes that a row has come. */
+  void came(int row, int key) {
     keys[row] = key;
+    coming--;
   }
 
   /** Where it is, or goes. */
   int firstInt(int row) {
-    Place taken = place;
-    if (taken == null) {
-      throw new IllegalStateException("the copy has no place");
-    }
-    return taken.firstInt() + row * rowInts;
+    return firstInt + row * rowInts;
   }
 
   @Override

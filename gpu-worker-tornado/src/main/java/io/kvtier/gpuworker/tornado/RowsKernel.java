@@ -12,25 +12,24 @@ import uk.ac.manchester.tornado.api.types.arrays.IntArray;
  * own, where those that the lane has not yet are put first.
  */
 final class RowsKernel {
-  // The stage begins with the step's ints; then come four ints a slot of rows of one head, and
-  // three ints a row.
+  // The stage begins with the step's ints; then come four ints a slot of rows of one head, two a
+  // row, and the rows that are sent, each after the first int of its place in the arena.
 
   static final int SLOT_INTS = 4;
   static final int SLOT_HEAD = 0;
   static final int SLOT_FIRST_ROW = 1;
   static final int SLOT_ROWS = 2;
 
-  static final int ROW_INTS = 3;
+  static final int ROW_INTS = 2;
+
+  /** Its position, and {@link #SENT} or nothing. */
   static final int ROW_POSITION = 0;
 
-  /** The first int of its place in the arena. */
+  /** The first int of its place in the arena; of a row that is sent, where the stage has it. */
   static final int ROW_PLACE = 1;
 
-  /** Where the stage has it, or {@link #RESIDENT}. */
-  static final int ROW_SOURCE = 2;
-
-  /** The row is at its place already. */
-  static final int RESIDENT = -1;
+  /** Above all positions. */
+  static final int SENT = 1 << 24;
 
   private RowsKernel() {}
 
@@ -39,7 +38,7 @@ final class RowsKernel {
    * for it would take longer.
    *
    * @param arena the rows' places are written to
-   * @param stage the step's ints, {@code [slots][4]}, {@code [rows][3]}, then bytes of rows
+   * @param stage the step's ints, {@code [slots][4]}, {@code [rows][2]}, then rows
    * @param ints the same array
    * @param partials receives {@code [slots][blocks][4][2 + 2 headDim]}
    */
@@ -91,11 +90,16 @@ final class RowsKernel {
       if (lane < rows) {
         int entry = rowTable + (firstRow + lane) * ROW_INTS;
         int place = stage.get(entry + ROW_PLACE);
-        int source = stage.get(entry + ROW_SOURCE);
-        int count = source == RESIDENT ? 0 : rowInts;
-        for (int i = 0; i < count; i++) {
-          arena.set(place + i, stage.get(source + i));
+        int source = place;
+        int count = 0;
+        if (stage.get(entry + ROW_POSITION) >= SENT) {
+          place = stage.get(source);
+          count = rowInts;
         }
+        for (int i = 0; i < count; i++) {
+          arena.set(place + i, stage.get(source + 1 + i));
+        }
+        places[lane] = place;
       }
       context.localBarrier();
       context.globalBarrier();
@@ -105,11 +109,10 @@ final class RowsKernel {
       float score3 = StepLayout.NONE;
       if (lane < rows) {
         int entry = rowTable + (firstRow + lane) * ROW_INTS;
-        int position = stage.get(entry + ROW_POSITION);
+        int position = stage.get(entry + ROW_POSITION) & (SENT - 1);
         int token = position & (GROUP - 1);
         int sketch = arena.get(sketches + (position >> 6));
-        int data = stage.get(entry + ROW_PLACE);
-        places[lane] = data;
+        int data = places[lane];
         pages[lane] = sketch;
         int planes = ints.get(own + StepLayout.ROW_PLANES);
         int fine = ints.get(own + StepLayout.FINE_AT);

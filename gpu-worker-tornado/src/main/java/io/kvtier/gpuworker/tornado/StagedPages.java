@@ -7,6 +7,7 @@ import io.kvtier.gpuworker.device.DeviceSlot;
 import io.kvtier.gpuworker.device.LayerShape;
 import io.kvtier.page.Residence;
 import java.util.Arrays;
+import java.util.List;
 
 /**
  * Pages of streamed heads on their way to the device. Each head's go in batches of so many pages,
@@ -17,8 +18,10 @@ final class StagedPages {
   private static final int CHUNK_PAGES = 4;
 
   private final TornadoLayer layer;
-  private final LayerShape shape;
-  private final StepInputs inputs;
+
+  /** By range of heads. */
+  private final List<StepInputs> ranges;
+
   private final int pageInts;
 
   /** {@code [kvHeads]}: pages that have come. */
@@ -33,10 +36,10 @@ final class StagedPages {
   /** The head whose batch is ready. */
   private int readyHead;
 
-  StagedPages(TornadoLayer layer, StepInputs inputs) {
+  StagedPages(TornadoLayer layer, List<StepInputs> ranges) {
     this.layer = layer;
-    this.shape = layer.shape();
-    this.inputs = inputs;
+    this.ranges = ranges;
+    LayerShape shape = layer.shape();
     this.pageInts = shape.codesBytes(Residence.STREAMED) / Integer.BYTES;
     this.came = new int[shape.kvHeads()];
     this.waiting = new int[shape.kvHeads()];
@@ -84,9 +87,10 @@ final class StagedPages {
     return waiting[kvHead] == BATCH_PAGES || (waiting[kvHead] > 0 && came[kvHead] == layer.pages());
   }
 
-  /** Attends to the batch that is ready; on the lane's thread. */
-  void execute(GroupQuery[] queries) {
+  /** Attends to the batch that is ready, and returns of which range; on the lane's thread. */
+  StepInputs execute(GroupQuery[] queries) {
     Lane lane = layer.lane();
+    StepInputs inputs = ranges.get(readyHead / ranges.getFirst().heads());
     int pages = waiting[readyHead];
     int[] table = new int[pages];
     Arrays.setAll(table, page -> pages + page * pageInts);
@@ -96,12 +100,13 @@ final class StagedPages {
     inputs.cut(CHUNK_PAGES, BATCH_PAGES / CHUNK_PAGES);
     int skipped = came[readyHead] == pages ? layer.sinkCount() : 0;
     inputs.staged(readyHead, 0, pages, skipped);
-    for (int head = 0; head < shape.kvHeads(); head++) {
-      inputs.setSlots(head, head * inputs.chunks(), head == readyHead ? inputs.chunks() : 0);
+    for (int head = inputs.firstHead(); head < inputs.endHead(); head++) {
+      inputs.setSlots(head, inputs.chunks(), head == readyHead ? inputs.chunks() : 0);
     }
     inputs.write(lane, lane.ints, 1);
     inputs.writeQueries(lane, queries);
     waiting[readyHead] = 0;
     var _ = lane.execute(Lane.Graph.PAGES);
+    return inputs;
   }
 }

@@ -27,11 +27,10 @@ final class StagedRows {
   private static final int LARGE_INTS = Lane.LARGE * WriteKernel.BLOCK - StepLayout.INTS;
 
   private static final int SMALL_INTS = Lane.ROWS_SMALL_INTS;
-  private static final int NOWHERE = -1;
 
   private final TornadoLayer layer;
   private final LayerShape shape;
-  private final StepInputs inputs;
+  private final List<StepInputs> ranges;
 
   /** Bytes from one row to the next in the slots that are given. */
   private final int slotRowBytes;
@@ -75,7 +74,7 @@ final class StagedRows {
 
     // By row that waits for the batch to fill.
 
-    /** {@code [rows][ROW_INTS]}; {@link #NOWHERE} stands for a place in the lane's passage. */
+    /** {@code [rows][ROW_INTS]}; places of rows that are sent are put in at last. */
     int[] table = new int[0];
 
     /** By index of the chosen token. */
@@ -90,13 +89,13 @@ final class StagedRows {
 
     // By row that the lane has not.
 
-    /** {@code [sent][rowInts]}. */
+    /** {@code [sent][1 + rowInts]}. */
     int[] rows = new int[0];
 
     /** Which of those that wait it is. */
     int[] sentRows = new int[0];
 
-    /** Where it will be kept, if it is. */
+    /** Where it will be kept; null: it goes through the lane's passage. */
     @Nullable RowCopy[] copies = new RowCopy[0];
 
     int[] copyRows = new int[0];
@@ -113,10 +112,11 @@ final class StagedRows {
     }
   }
 
-  StagedRows(TornadoLayer layer, StepInputs inputs, List<HeadPolicy> policies) {
+  StagedRows(TornadoLayer layer, List<StepInputs> ranges, List<HeadPolicy> policies) {
     this.layer = layer;
     this.shape = layer.shape();
-    this.inputs = inputs;
+    this.ranges = ranges;
+    StepInputs inputs = ranges.getFirst();
     this.heads = new Head[shape.kvHeads()];
     int most = 0;
     for (int head = 0; head < heads.length; head++) {
@@ -128,7 +128,7 @@ final class StagedRows {
     this.slotRowBytes = shape.rowForm().bytes();
     this.rowsAByte = (1L << 32) / slotRowBytes + 1;
     this.rowInts = (most + Integer.BYTES - 1) / Integer.BYTES;
-    int fit = LARGE_INTS / heads.length / (rowInts + RowsKernel.ROW_INTS + 1) & -TOKENS;
+    int fit = LARGE_INTS / heads.length / (1 + rowInts + RowsKernel.ROW_INTS + 1) & -TOKENS;
     this.batchRows = Math.clamp(fit, TOKENS, BATCH_ROWS);
     int partials = inputs.paddedQueries() * StepLayout.partialLength(shape.headDim());
     int headSlots = layer.lane().rowPartials.getSize() / partials;
@@ -206,7 +206,7 @@ final class StagedRows {
   private void reserveSent(Head own) {
     if (own.keys.length == own.sent) {
       int room = Math.min(batchRows, Math.max(TOKENS, 2 * own.sent));
-      own.rows = Arrays.copyOf(own.rows, room * rowInts);
+      own.rows = Arrays.copyOf(own.rows, room * (1 + rowInts));
       own.sentRows = Arrays.copyOf(own.sentRows, room);
       own.copies = Arrays.copyOf(own.copies, room);
       own.copyRows = Arrays.copyOf(own.copyRows, room);
@@ -222,16 +222,14 @@ final class StagedRows {
     }
     RowCopy copy = lastCopy;
     int row = (int) ((offset * rowsAByte) >>> Integer.SIZE);
-    if (copy != null && !copy.claim(row, batch)) {
-      copy = null;
-    }
     int position = own.positions[own.taken];
     int key = RowCopy.key(kvHead, position);
     int at = own.waiting * RowsKernel.ROW_INTS;
-    own.table[at + RowsKernel.ROW_POSITION] = position;
-    own.table[at + RowsKernel.ROW_PLACE] = copy == null ? NOWHERE : copy.firstInt(row);
-    own.table[at + RowsKernel.ROW_SOURCE] = RowsKernel.RESIDENT;
-    if (copy == null || !copy.has(row, key)) {
+    if (copy != null && copy.has(row, key)) {
+      own.table[at + RowsKernel.ROW_POSITION] = position;
+      own.table[at + RowsKernel.ROW_PLACE] = copy.firstInt(row);
+    } else {
+      own.table[at + RowsKernel.ROW_POSITION] = position | RowsKernel.SENT;
       send(own, slot, offset, copy, row, key);
     }
     own.waiting++;
@@ -241,12 +239,24 @@ final class StagedRows {
   private void send(
       Head own, DeviceSlot slot, int offset, @Nullable RowCopy copy, int row, int key) {
     reserveSent(own);
-    copy(slot.buffer(), offset + own.fetchedAt, own.rowBytes, own.rows, own.sent * rowInts);
+    int at = own.sent * (1 + rowInts) + 1;
+    copy(slot.buffer(), offset + own.fetchedAt, own.rowBytes, own.rows, at);
     own.sentRows[own.sent] = own.waiting;
-    own.copies[own.sent] = copy;
+    boolean kept = copy != null && !isWaiting(copy.lostTo(row)) && copy.send(row, batch);
+    own.copies[own.sent] = kept ? copy : null;
     own.copyRows[own.sent] = row;
     own.keys[own.sent] = key;
     own.sent++;
+  }
+
+  /** Whether a row that the lane has is one of those that wait: no other must take its place. */
+  private boolean isWaiting(int key) {
+    if (key == RowCopy.NONE) {
+      return false;
+    }
+    Head own = heads[RowCopy.headOf(key)];
+    int from = own.taken - own.waiting;
+    return Arrays.binarySearch(own.positions, from, own.taken, RowCopy.positionOf(key)) >= 0;
   }
 
   private static void copy(DirectBuffer from, int offset, int bytes, int[] to, int at) {
@@ -275,12 +285,19 @@ final class StagedRows {
 
   /** Attends to the batches that are ready, and merges what comes of it; on the lane's thread. */
   void execute(GroupQuery[] queries, Partial[] into) {
+    for (StepInputs range : ranges) {
+      execute(range, queries, into);
+    }
+    batch = layer.lane().nextBatch();
+  }
+
+  private void execute(StepInputs inputs, GroupQuery[] queries, Partial[] into) {
     Lane lane = layer.lane();
     int slots = 0;
     int rows = 0;
     int sent = 0;
     inputs.begin(layer.pages());
-    for (int head = 0; head < heads.length; head++) {
+    for (int head = inputs.firstHead(); head < inputs.endHead(); head++) {
       heads[head].slotCount = 0;
       if (heads[head].ready(batchRows)) {
         int count = (heads[head].waiting + slotRows - 1) / slotRows;
@@ -292,23 +309,25 @@ final class StagedRows {
         sent += heads[head].sent;
       }
     }
+    if (slots == 0) {
+      return;
+    }
     int table = StepLayout.INTS + slots * RowsKernel.SLOT_INTS;
     int data = table + rows * RowsKernel.ROW_INTS;
-    boolean small = data + sent * rowInts <= SMALL_INTS;
+    boolean small = data + sent * (1 + rowInts) <= SMALL_INTS;
     IntArray stage = small ? lane.rowsSmall : lane.largeStage;
-    fill(stage, table, data);
+    fill(inputs, stage, table, data);
     inputs.set(StepLayout.ROW_TABLE, table);
-    inputs.set(StepLayout.ROW_DATA, data);
     inputs.set(StepLayout.ROW_INTS, rowInts);
     inputs.write(lane, stage, slots);
     inputs.writeQueries(lane, queries);
     var _ = lane.execute(small ? Lane.Graph.ROWS_SMALL : Lane.Graph.ROWS_LARGE);
-    for (int head = 0; head < heads.length; head++) {
+    for (int head = inputs.firstHead(); head < inputs.endHead(); head++) {
       if (heads[head].ready(batchRows)) {
         noteCopies(heads[head]);
       }
     }
-    for (int head = 0; head < heads.length; head++) {
+    for (int head = inputs.firstHead(); head < inputs.endHead(); head++) {
       Head own = heads[head];
       if (own.slotCount > 0) {
         merge.merge(
@@ -321,43 +340,42 @@ final class StagedRows {
             head * shape.group());
       }
     }
-    batch = lane.nextBatch();
   }
 
-  private void fill(IntArray stage, int table, int data) {
+  private void fill(StepInputs inputs, IntArray stage, int table, int data) {
     int slot = 0;
     int row = 0;
     int sent = 0;
-    for (int head = 0; head < heads.length; head++) {
+    for (int head = inputs.firstHead(); head < inputs.endHead(); head++) {
       Head own = heads[head];
       if (own.ready(batchRows)) {
         for (int first = 0; first < own.waiting; first += slotRows) {
           int at = StepLayout.INTS + slot * RowsKernel.SLOT_INTS;
-          stage.set(at + RowsKernel.SLOT_HEAD, head);
+          stage.set(at + RowsKernel.SLOT_HEAD, head - inputs.firstHead());
           stage.set(at + RowsKernel.SLOT_FIRST_ROW, row + first);
           stage.set(at + RowsKernel.SLOT_ROWS, Math.min(slotRows, own.waiting - first));
           slot++;
         }
-        address(own, row, data + sent * rowInts);
+        int from = data + sent * (1 + rowInts);
+        address(own, row, from);
         Ints.copy(
             own.table, own.waiting * RowsKernel.ROW_INTS, stage, table + row * RowsKernel.ROW_INTS);
-        Ints.copy(own.rows, own.sent * rowInts, stage, data + sent * rowInts);
+        Ints.copy(own.rows, own.sent * (1 + rowInts), stage, from);
         row += own.waiting;
         sent += own.sent;
       }
     }
   }
 
-  /** Says where in the stage a head's rows begin, and gives places to those that pass through. */
+  /** Says where in the stage a head's rows begin, and where each of them goes. */
   private void address(Head own, int firstRow, int data) {
     int passage = layer.lane().passage().firstInt();
     for (int i = 0; i < own.sent; i++) {
       int row = own.sentRows[i];
-      int at = row * RowsKernel.ROW_INTS;
-      if (own.table[at + RowsKernel.ROW_PLACE] == NOWHERE) {
-        own.table[at + RowsKernel.ROW_PLACE] = passage + (firstRow + row) * rowInts;
-      }
-      own.table[at + RowsKernel.ROW_SOURCE] = data + i * rowInts;
+      RowCopy copy = own.copies[i];
+      own.rows[i * (1 + rowInts)] =
+          copy == null ? passage + (firstRow + row) * rowInts : copy.firstInt(own.copyRows[i]);
+      own.table[row * RowsKernel.ROW_INTS + RowsKernel.ROW_PLACE] = data + i * (1 + rowInts);
     }
   }
 
@@ -366,7 +384,7 @@ final class StagedRows {
     for (int i = 0; i < own.sent; i++) {
       RowCopy copy = own.copies[i];
       if (copy != null) {
-        copy.set(own.copyRows[i], own.keys[i]);
+        copy.came(own.copyRows[i], own.keys[i]);
       }
     }
     Arrays.fill(own.copies, 0, own.sent, null);

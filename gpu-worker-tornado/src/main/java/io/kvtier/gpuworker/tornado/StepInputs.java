@@ -1,5 +1,6 @@
 package io.kvtier.gpuworker.tornado;
 
+import io.kvtier.KvtierException;
 import io.kvtier.attention.GroupQuery;
 import io.kvtier.attention.HeadOffsets;
 import io.kvtier.codec.RotLevels;
@@ -10,12 +11,16 @@ import io.kvtier.page.PageLayout;
 import io.kvtier.page.Residence;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
+import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
 import uk.ac.manchester.tornado.api.types.arrays.FloatArray;
 import uk.ac.manchester.tornado.api.types.arrays.IntArray;
 
-/** Writes a step's figures where the kernels look for them. One pass. */
+/**
+ * Writes a step's figures where the kernels look for them. A step serves as many KV heads as its
+ * arrays have room for; kernels count heads from its first. One pass.
+ */
 final class StepInputs {
   /** Fewest pages of a chunk: less is not worth a work-group. */
   private static final int CHUNK_PAGES_MIN = 4;
@@ -23,18 +28,61 @@ final class StepInputs {
   private final TornadoLayer layer;
   private final LayerShape shape;
   private final List<HeadPolicy> policies;
+  private final int firstHead;
+  private final int heads;
   private final int blocks;
   private final int[] ints = new int[StepLayout.INTS];
 
   /** One query's tables. */
   private final int[] table;
 
-  StepInputs(TornadoLayer layer, List<HeadPolicy> policies) {
+  private StepInputs(TornadoLayer layer, List<HeadPolicy> policies, int firstHead, int heads) {
     this.layer = layer;
     this.shape = layer.shape();
     this.policies = policies;
+    this.firstHead = firstHead;
+    this.heads = heads;
     this.table = new int[2 * shape.headDim()];
-    this.blocks = (shape.group() + StepLayout.QUERIES - 1) / StepLayout.QUERIES;
+    this.blocks = blocks(shape);
+  }
+
+  private static int blocks(LayerShape shape) {
+    return (shape.group() + StepLayout.QUERIES - 1) / StepLayout.QUERIES;
+  }
+
+  /**
+   * As many as a layer's heads need, one after the other.
+   *
+   * @throws KvtierException INVALID if there is no room for a single head
+   */
+  static List<StepInputs> of(TornadoLayer layer, List<HeadPolicy> policies) {
+    LayerShape shape = layer.shape();
+    int elements = blocks(shape) * StepLayout.QUERIES * shape.headDim();
+    int most = Math.min(StepLayout.KV_HEADS_MAX, StepLayout.QUERY_ELEMENTS / elements);
+    if (most == 0) {
+      throw KvtierException.invalid(
+          "a KV head's group is %d q heads of %d, %d elements on this device, padded to blocks of"
+              + " %d; %d is the most",
+          shape.group(), shape.headDim(), elements, StepLayout.QUERIES, StepLayout.QUERY_ELEMENTS);
+    }
+    List<StepInputs> all = new ArrayList<>();
+    for (int first = 0; first < shape.kvHeads(); first += most) {
+      all.add(new StepInputs(layer, policies, first, Math.min(most, shape.kvHeads() - first)));
+    }
+    return all;
+  }
+
+  int firstHead() {
+    return firstHead;
+  }
+
+  /** The head after the last. */
+  int endHead() {
+    return firstHead + heads;
+  }
+
+  int heads() {
+    return heads;
   }
 
   int blocks() {
@@ -43,11 +91,11 @@ final class StepInputs {
 
   /** Padded index of a KV head's query {@code g}. */
   int padded(int kvHead, int g) {
-    return kvHead * blocks * StepLayout.QUERIES + g;
+    return (kvHead - firstHead) * blocks * StepLayout.QUERIES + g;
   }
 
   int paddedQueries() {
-    return shape.kvHeads() * blocks * StepLayout.QUERIES;
+    return heads * blocks * StepLayout.QUERIES;
   }
 
   /** Starts a step over pages that are cut into chunks. */
@@ -55,7 +103,8 @@ final class StepInputs {
     Arrays.fill(ints, 0);
     ints[StepLayout.SLOT_TABLE] = StepLayout.INTS;
     ints[StepLayout.TABLES_AT] = StepLayout.INTS;
-    ints[StepLayout.KV_HEADS] = shape.kvHeads();
+    ints[StepLayout.KV_HEADS] = heads;
+    ints[StepLayout.FIRST_HEAD] = firstHead;
     ints[StepLayout.Q_GROUP] = shape.group();
     ints[StepLayout.HEAD_DIM] = shape.headDim();
     ints[StepLayout.BLOCKS] = blocks;
@@ -92,16 +141,17 @@ final class StepInputs {
     return ints[StepLayout.CHUNKS];
   }
 
-  private static int own(int kvHead) {
-    return StepLayout.HEADS + kvHead * StepLayout.HEAD_INTS;
+  private int own(int kvHead) {
+    return StepLayout.HEADS + (kvHead - firstHead) * StepLayout.HEAD_INTS;
   }
 
   void set(int at, int value) {
     ints[at] = value;
   }
 
-  void setSlots(int kvHead, int first, int slots) {
-    ints[own(kvHead) + StepLayout.FIRST_SLOT] = first;
+  /** Gives a head room for so many slots, of which it uses some. */
+  void setSlots(int kvHead, int room, int slots) {
+    ints[own(kvHead) + StepLayout.FIRST_SLOT] = (kvHead - firstHead) * room;
     ints[own(kvHead) + StepLayout.SLOTS] = slots;
   }
 
@@ -179,8 +229,8 @@ final class StepInputs {
    */
   void write(Lane lane, IntArray to, int rowSlots) {
     int parts = ints[StepLayout.EXACT_PARTS] + ints[StepLayout.CODE_CHUNKS];
-    lane.shape(shape.kvHeads(), blocks, chunks(), parts, rowSlots);
-    ints[StepLayout.ATTEND_GROUPS] = shape.kvHeads() * blocks * parts;
+    lane.shape(heads, blocks, chunks(), parts, rowSlots);
+    ints[StepLayout.ATTEND_GROUPS] = heads * blocks * parts;
     ints[StepLayout.WEIGHTS_AT] = lane.weightsAt();
     ints[StepLayout.MORE_CHOSEN_AT] = lane.moreChosenAt();
     MemorySegment.copy(ints, 0, to.getSegment(), ValueLayout.JAVA_INT, 0, ints.length);
@@ -196,12 +246,12 @@ final class StepInputs {
     }
   }
 
-  /** Gives the queries to the lane; on its thread. */
+  /** Gives the queries, of all the layer's heads, to the lane; on its thread. */
   void writeQueries(Lane lane, GroupQuery[] queries) {
     int length = shape.group() * shape.headDim();
     // Once: each call makes a segment.
     MemorySegment floats = lane.floats.getSegment();
-    for (int head = 0; head < queries.length; head++) {
+    for (int head = firstHead; head < endHead(); head++) {
       int at = padded(head, 0) * shape.headDim();
       copy(queries[head].rotated(), length, floats, StepLayout.ROTATED + at);
       copy(queries[head].plain(), length, floats, StepLayout.PLAIN + at);
@@ -216,10 +266,10 @@ final class StepInputs {
   void writeChoice(Lane lane, GroupQuery[] queries, float[] otherLses) {
     int tableInts = table.length;
     MemorySegment choice = lane.choice.getSegment();
-    for (int head = 0; head < queries.length; head++) {
+    for (int head = firstHead; head < endHead(); head++) {
       HeadPolicy policy = policies.get(head);
       int planes = policy.residence().planes();
-      lane.floats.set(StepLayout.RESIDUAL_MASSES + head, policy.residualMass());
+      lane.floats.set(StepLayout.RESIDUAL_MASSES + head - firstHead, policy.residualMass());
       for (int g = 0; g < shape.group(); g++) {
         int q = padded(head, g);
         lane.floats.set(StepLayout.OTHER_LSES + q, otherLses[head * shape.group() + g]);

@@ -45,9 +45,7 @@ final class StepLayout {
   static final int WINDOW_ROWS = 13;
   static final int WINDOW_PLACE = 14;
 
-  /** Rows that are attended to: where their data begin in the stage, ints of each, their table. */
-  static final int ROW_DATA = 15;
-
+  /** Rows that are attended to: ints of each, and where in the stage their table begins. */
   static final int ROW_INTS = 16;
 
   static final int ROW_TABLE = 18;
@@ -77,6 +75,9 @@ final class StepLayout {
   static final int WEIGHTS_AT = 25;
 
   static final int MORE_CHOSEN_AT = 26;
+
+  /** KV heads of the layer before the first of the step's. */
+  static final int FIRST_HEAD = 27;
 
   // ---- ints of each KV head
 
@@ -117,13 +118,18 @@ final class StepLayout {
   /** Planes that the sketch of the head's rows has. */
   static final int ROW_PLANES = 16;
 
-  static final int KV_HEADS_MAX = 128;
+  /** Most KV heads of a step; a layer of more takes several. */
+  static final int KV_HEADS_MAX = 64;
+
   static final int INTS = HEADS + KV_HEADS_MAX * HEAD_INTS;
 
   // ---- floats: queries are padded to whole blocks, [kvHeads][blocks][4][headDim]
 
-  /** Most elements of all padded queries together: 128 q heads of 128. */
-  static final int QUERY_ELEMENTS = 16384;
+  /**
+   * Most elements of a step's padded queries together: 32 q heads of 128. What goes to the device
+   * and comes back goes whole, whatever of it is used.
+   */
+  static final int QUERY_ELEMENTS = 4096;
 
   static final int ROTATED = 0;
   static final int PLAIN = ROTATED + QUERY_ELEMENTS;
@@ -145,12 +151,15 @@ final class StepLayout {
   /** Tables of the sketch: {@code 2 headDim} ints a padded query, four entries an int. */
   static final int TABLE_INTS = 2 * QUERY_ELEMENTS;
 
+  /** Floats of the partials of rows, which come back as they are: four of each padded query. */
+  static final int ROW_PARTIALS = 4 * (2 * QUERY_ELEMENTS + 2 * PADDED_QUERIES_MAX);
+
   // ---- what comes back: how many tokens each head chose, merged partials, the chosen tokens
 
   static final int MERGED_AT = KV_HEADS_MAX;
 
   /** Floats of the chosen tokens that come back with a choice; others are fetched when needed. */
-  static final int CHOSEN_NEAR = 1 << 15;
+  static final int CHOSEN_NEAR = 1 << 14;
 
   // ---- scratch of a choice, one array: TornadoVM looks at each array whenever a graph runs
 

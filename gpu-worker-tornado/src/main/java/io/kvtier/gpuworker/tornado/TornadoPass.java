@@ -31,7 +31,10 @@ final class TornadoPass implements LayerPass {
   private final LayerShape shape;
   private final List<HeadPolicy> policies;
   private final Lane lane;
-  private final StepInputs inputs;
+
+  /** Heads that are served together. */
+  private final List<StepInputs> ranges;
+
   private final GroupQuery[] queries;
 
   /** By q head: what is resident, then what comes. */
@@ -44,7 +47,7 @@ final class TornadoPass implements LayerPass {
   private final boolean[] streamed;
   private final int[] chosenCounts;
 
-  /** {@code [index][kvHeads][2]}: position and mass, as they came. */
+  /** {@code [index][heads][2]}: position and mass, as they came of a range. */
   private float[] chosen = new float[0];
 
   /** By KV head, and index of the chosen token. */
@@ -63,24 +66,14 @@ final class TornadoPass implements LayerPass {
     this.shape = layer.shape();
     this.policies = policies;
     this.lane = layer.lane();
-    this.inputs = new StepInputs(layer, policies);
-    if (inputs.paddedQueries() * shape.headDim() > StepLayout.QUERY_ELEMENTS) {
-      throw KvtierException.invalid(
-          "%d q heads of %d take %d query elements on this device, padded to blocks of %d; %d is"
-              + " the most",
-          shape.qHeads(),
-          shape.headDim(),
-          inputs.paddedQueries() * shape.headDim(),
-          StepLayout.QUERIES,
-          StepLayout.QUERY_ELEMENTS);
-    }
+    this.ranges = StepInputs.of(layer, policies);
     this.queries = new GroupQuery[shape.kvHeads()];
     Arrays.setAll(queries, head -> new GroupQuery(shape.group(), shape.headDim()));
     this.resident = partials();
     this.coded = partials();
     this.newRows = new NewRows(shape);
-    this.rows = new StagedRows(layer, inputs, policies);
-    this.pages = new StagedPages(layer, inputs);
+    this.rows = new StagedRows(layer, ranges, policies);
+    this.pages = new StagedPages(layer, ranges);
     this.streamed = new boolean[shape.kvHeads()];
     for (int head = 0; head < streamed.length; head++) {
       streamed[head] = policies.get(head).streamed();
@@ -129,7 +122,10 @@ final class TornadoPass implements LayerPass {
     if (residentDone) {
       requireScores();
       lane.on(() -> {
-        executeChoice();
+        for (int q = 0; q < otherLses.length; q++) {
+          otherLses[q] = resident[q].isEmpty() ? StepLayout.NONE : resident[q].lse();
+        }
+        ranges.forEach(this::executeChoice);
         return this;
       });
     }
@@ -139,32 +135,29 @@ final class TornadoPass implements LayerPass {
   }
 
   /** Chooses, and attends to all that is resident; on the lane's thread. */
-  private void executeChoice() {
-    for (int q = 0; q < otherLses.length; q++) {
-      otherLses[q] = resident[q].isEmpty() ? StepLayout.NONE : resident[q].lse();
-    }
-    beginResident();
-    for (int head = 0; head < shape.kvHeads(); head++) {
+  private void executeChoice(StepInputs inputs) {
+    beginResident(inputs);
+    for (int head = inputs.firstHead(); head < inputs.endHead(); head++) {
       if (sketched(head)) {
-        inputs.scan(head, lane.chosenMax() / shape.kvHeads());
+        inputs.scan(head, lane.chosenMax() / inputs.heads());
       }
     }
     inputs.write(lane, lane.choice, 1);
     inputs.writeQueries(lane, queries);
     inputs.writeChoice(lane, queries, otherLses);
     TornadoExecutionResult executed = lane.execute(Lane.Graph.CHOOSE);
-    readChosen(executed);
-    readMerged(lane.result, resident);
+    readChosen(inputs, executed);
+    readMerged(inputs, lane.result, resident);
   }
 
   /** Exact rows of all heads, pages of dense ones, and room for what others leave. */
-  private void beginResident() {
+  private void beginResident(StepInputs inputs) {
     inputs.begin(layer.pages());
     inputs.exactRows();
     int slots = 1 + inputs.chunks();
-    for (int head = 0; head < shape.kvHeads(); head++) {
+    for (int head = inputs.firstHead(); head < inputs.endHead(); head++) {
       boolean dense = policies.get(head).dense() && layer.pages() > 0;
-      inputs.setSlots(head, head * slots, dense || sketched(head) ? slots : 1);
+      inputs.setSlots(head, slots, dense || sketched(head) ? slots : 1);
       if (dense) {
         inputs.dense(head);
       }
@@ -173,23 +166,24 @@ final class TornadoPass implements LayerPass {
 
   private void requireScores() {
     int tokens = layer.pages() * TOKENS;
-    long scores = (long) shape.qHeads() * tokens;
+    int qHeads = ranges.getFirst().heads() * shape.group();
+    long scores = (long) qHeads * tokens;
     if (scores > lane.scoresMax || tokens > POSITIONS_MAX) {
       throw new KvtierException(
           Code.EXHAUSTED,
           ("%d tokens of %d q heads make %d scores, and the device keeps %d at most, of %d tokens;"
                   + " start the worker with more device bytes")
-              .formatted(tokens, shape.qHeads(), scores, lane.scoresMax, POSITIONS_MAX));
+              .formatted(tokens, qHeads, scores, lane.scoresMax, POSITIONS_MAX));
     }
   }
 
-  private void readChosen(TornadoExecutionResult executed) {
+  private void readChosen(StepInputs inputs, TornadoExecutionResult executed) {
     int most = 0;
-    for (int head = 0; head < shape.kvHeads(); head++) {
-      chosenCounts[head] = (int) lane.result.get(head);
+    for (int head = inputs.firstHead(); head < inputs.endHead(); head++) {
+      chosenCounts[head] = (int) lane.result.get(head - inputs.firstHead());
       most = Math.max(most, chosenCounts[head]);
     }
-    int length = 2 * most * shape.kvHeads();
+    int length = 2 * most * inputs.heads();
     int near = Math.min(length, StepLayout.CHOSEN_NEAR);
     chosen = chosen.length < length ? new float[length + length / 2] : chosen;
     copy(lane.result.getSegment(), inputs.chosenAt(), chosen, 0, near);
@@ -197,22 +191,24 @@ final class TornadoPass implements LayerPass {
       lane.downloadMore(executed, length - near);
       copy(lane.scratch.getSegment(), lane.moreChosenAt(), chosen, near, length - near);
     }
-    for (int head = 0; head < shape.kvHeads(); head++) {
-      sortOut(head);
+    for (int head = inputs.firstHead(); head < inputs.endHead(); head++) {
+      sortOut(head, 2 * (head - inputs.firstHead()), 2 * inputs.heads());
     }
   }
 
   /** Takes a head's chosen tokens out of all of them: they are gone through more than once. */
-  private void sortOut(int kvHead) {
+  private void sortOut(int kvHead, int first, int stride) {
     int count = chosenCounts[kvHead];
     if (positions[kvHead].length < count) {
       positions[kvHead] = new int[count + count / 2];
       masses[kvHead] = new float[count + count / 2];
     }
+    int[] position = positions[kvHead];
+    float[] mass = masses[kvHead];
     for (int i = 0; i < count; i++) {
-      int at = 2 * (i * shape.kvHeads() + kvHead);
-      positions[kvHead][i] = (int) chosen[at];
-      masses[kvHead][i] = chosen[at + 1];
+      int at = first + i * stride;
+      position[i] = (int) chosen[at];
+      mass[i] = chosen[at + 1];
     }
   }
 
@@ -220,13 +216,13 @@ final class TornadoPass implements LayerPass {
     MemorySegment.copy(from, ValueLayout.JAVA_FLOAT, (long) at * Float.BYTES, to, toAt, length);
   }
 
-  /** Merges what a graph has merged for every q head. */
-  private void readMerged(FloatArray from, Partial[] into) {
+  /** Merges what a graph has merged for every q head of a range. */
+  private void readMerged(StepInputs inputs, FloatArray from, Partial[] into) {
     int headDim = shape.headDim();
     int length = StepLayout.partialLength(headDim);
     // Once: each call makes a segment.
     MemorySegment all = from.getSegment();
-    for (int head = 0; head < shape.kvHeads(); head++) {
+    for (int head = inputs.firstHead(); head < inputs.endHead(); head++) {
       for (int g = 0; g < shape.group(); g++) {
         int at = StepLayout.MERGED_AT + inputs.padded(head, g) * length;
         float lse = from.get(at + StepLayout.MAX);
@@ -323,8 +319,7 @@ final class TornadoPass implements LayerPass {
       pages.give(kvHeads[i], pageIndices[i], codes[i]);
       while (pages.stageReady(kvHeads[i])) {
         lane.on(() -> {
-          pages.execute(queries);
-          readMerged(lane.merged, coded);
+          readMerged(pages.execute(queries), lane.merged, coded);
           return this;
         });
       }
@@ -338,13 +333,17 @@ final class TornadoPass implements LayerPass {
     }
     residentDone = true;
     lane.on(() -> {
-      beginResident();
-      inputs.write(lane, lane.ints, 1);
-      inputs.writeQueries(lane, queries);
-      var _ = lane.execute(Lane.Graph.RESIDENT);
-      readMerged(lane.merged, resident);
+      ranges.forEach(this::executeResident);
       return this;
     });
+  }
+
+  private void executeResident(StepInputs inputs) {
+    beginResident(inputs);
+    inputs.write(lane, lane.ints, 1);
+    inputs.writeQueries(lane, queries);
+    var _ = lane.execute(Lane.Graph.RESIDENT);
+    readMerged(inputs, lane.merged, resident);
   }
 
   @Override
