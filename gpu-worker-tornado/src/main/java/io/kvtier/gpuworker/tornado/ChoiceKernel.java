@@ -32,8 +32,9 @@ final class ChoiceKernel {
    * One work-group a KV head and chunk: what all scores of each q head come to, every token's mass,
    * pooled over the group, and the chunk's histogram of them.
    *
-   * @param scratch partials, and what the scan gave; receives {@code [qHeads][2]} log-sum-exps,
-   *     each with the share of paged tokens, and {@code [kvHeads][tokens]} masses
+   * @param scratch what the scan gave; receives {@code [qHeads][2]} log-sum-exps, each with the
+   *     share of paged tokens, and {@code [kvHeads][tokens]} masses
+   * @param partials each head's first is of its exact rows
    * @param histograms {@code [kvHeads][chunks][buckets]}, all 0 before
    */
   static void weigh(
@@ -41,11 +42,24 @@ final class ChoiceKernel {
       IntArray ints,
       FloatArray floats,
       FloatArray scratch,
+      FloatArray partials,
+      IntArray histograms) {
+    weighChunk(context, context.groupIdx, ints, floats, scratch, partials, histograms);
+  }
+
+  // TornadoVM does not inline what is a kernel itself.
+  private static void weighChunk(
+      KernelContext context,
+      int workGroup,
+      IntArray ints,
+      FloatArray floats,
+      FloatArray scratch,
+      FloatArray partials,
       IntArray histograms) {
     int lane = context.localIdx;
     int chunks = ints.get(StepLayout.CHUNKS);
-    int head = context.groupIdx / chunks;
-    int chunk = context.groupIdx - head * chunks;
+    int head = workGroup / chunks;
+    int chunk = workGroup - head * chunks;
     int own = StepLayout.HEADS + head * StepLayout.HEAD_INTS;
     int group = ints.get(StepLayout.Q_GROUP);
     int pages = ints.get(StepLayout.PAGES);
@@ -62,14 +76,15 @@ final class ChoiceKernel {
       int blocks = ints.get(StepLayout.BLOCKS);
       int length = StepLayout.VALUES + 2 * ints.get(StepLayout.HEAD_DIM);
       int window = (ints.get(own + StepLayout.FIRST_SLOT) * blocks * 4 + g) * length;
+      window += ints.get(StepLayout.PARTIALS_AT);
       float other = floats.get(StepLayout.OTHER_LSES + head * blocks * 4 + g);
-      float most = TornadoMath.max(scratch.get(window + StepLayout.MAX), other);
+      float most = TornadoMath.max(partials.get(window + StepLayout.MAX), other);
       for (int i = 0; i < chunks; i++) {
         most = TornadoMath.max(most, scratch.get(StepLayout.STATS_AT + (q * chunks + i) * 2));
       }
       float exact =
-          scratch.get(window + StepLayout.SUM)
-              * TornadoMath.exp(scratch.get(window + StepLayout.MAX) - most);
+          partials.get(window + StepLayout.SUM)
+              * TornadoMath.exp(partials.get(window + StepLayout.MAX) - most);
       exact += other < StepLayout.NONE_AT_MOST ? 0f : TornadoMath.exp(other - most);
       float paged = 0f;
       for (int i = 0; i < chunks; i++) {
@@ -85,7 +100,7 @@ final class ChoiceKernel {
       }
     }
     context.localBarrier();
-    int histogram = context.groupIdx * BUCKETS;
+    int histogram = workGroup * BUCKETS;
     while (page < end) {
       int token = page * GROUP + lane;
       float mass = 0f;
@@ -103,6 +118,25 @@ final class ChoiceKernel {
     }
   }
 
+  /**
+   * {@link #weigh} and {@link #take} where a head's pages are one chunk: its work-group needs
+   * nothing of the others. The partials are in the result.
+   */
+  static void weighAndTake(
+      KernelContext context,
+      IntArray arena,
+      IntArray ints,
+      FloatArray floats,
+      FloatArray scratch,
+      IntArray histograms,
+      FloatArray result) {
+    int head = context.groupIdx;
+    weighChunk(context, head, ints, floats, scratch, result, histograms);
+    context.localBarrier();
+    context.globalBarrier();
+    takeChunk(context, head, arena, ints, floats, scratch, result, histograms, result);
+  }
+
   /** 2: above the lowest bucket that is chosen from; 1: in it; 0: below. */
   static int rank(float mass, int lowest, FloatArray floats) {
     if (mass < 0f) {
@@ -118,7 +152,8 @@ final class ChoiceKernel {
    * partial a block of queries, after the head's first.
    *
    * @param scratch what the scan and the weighing gave; masses that are chosen become {@link
-   *     #TAKEN}; receives the partials, and chosen tokens beyond {@link StepLayout#CHOSEN_NEAR}
+   *     #TAKEN}; receives chosen tokens beyond {@link StepLayout#CHOSEN_NEAR}
+   * @param partials receives one a head, block and chunk, after the head's first
    * @param result receives {@code [kvHeads]}: how many are chosen; and {@code [index][kvHeads][2]}
    *     from {@link StepLayout#CHOSEN_AT} on: position, rising with the index, and mass
    */
@@ -128,13 +163,28 @@ final class ChoiceKernel {
       IntArray ints,
       FloatArray floats,
       FloatArray scratch,
+      FloatArray partials,
+      IntArray histograms,
+      FloatArray result) {
+    takeChunk(
+        context, context.groupIdx, arena, ints, floats, scratch, partials, histograms, result);
+  }
+
+  private static void takeChunk(
+      KernelContext context,
+      int workGroup,
+      IntArray arena,
+      IntArray ints,
+      FloatArray floats,
+      FloatArray scratch,
+      FloatArray partials,
       IntArray histograms,
       FloatArray result) {
     int lane = context.localIdx;
     int kvHeads = ints.get(StepLayout.KV_HEADS);
     int chunks = ints.get(StepLayout.CHUNKS);
-    int head = context.groupIdx / chunks;
-    int chunk = context.groupIdx - head * chunks;
+    int head = workGroup / chunks;
+    int chunk = workGroup - head * chunks;
     int own = StepLayout.HEADS + head * StepLayout.HEAD_INTS;
     int group = ints.get(StepLayout.Q_GROUP);
     int headDim = ints.get(StepLayout.HEAD_DIM);
@@ -298,21 +348,22 @@ final class ChoiceKernel {
       int length = StepLayout.VALUES + 2 * headDim;
       int slot = ints.get(own + StepLayout.FIRST_SLOT) + 1 + chunk;
       int out = (slot * blocks + block) * 4 * length;
+      out += ints.get(StepLayout.PARTIALS_AT);
       for (int g = 0; g < 4; g++) {
         if (lane == 0) {
           int q = block * 4 + g;
           // Relative to all scores, chosen ones too: what is this small is nothing beside them.
           int some = totals[g] > REST_MIN && q < group ? 1 : 0;
-          scratch.set(
+          partials.set(
               out + g * length + StepLayout.MAX,
               some == 1
                   ? scratch.get(StepLayout.LSES_AT + (head * group + q) * 2)
                   : StepLayout.NONE);
-          scratch.set(out + g * length + StepLayout.SUM, some == 1 ? totals[g] : 0f);
+          partials.set(out + g * length + StepLayout.SUM, some == 1 ? totals[g] : 0f);
         }
         for (int i = lane; i < headDim; i += GROUP) {
-          scratch.set(out + g * length + StepLayout.VALUES + i, 0f);
-          scratch.set(out + g * length + StepLayout.VALUES + headDim + i, sums[g * headDim + i]);
+          partials.set(out + g * length + StepLayout.VALUES + i, 0f);
+          partials.set(out + g * length + StepLayout.VALUES + headDim + i, sums[g * headDim + i]);
         }
       }
       context.localBarrier();

@@ -58,7 +58,8 @@ final class Lane implements AutoCloseable {
     RESIDENT(3),
     ROWS_SMALL(4),
     ROWS_LARGE(5),
-    PAGES(6);
+    PAGES(6),
+    CHOOSE_ALONE(7);
 
     private final int index;
 
@@ -103,6 +104,7 @@ final class Lane implements AutoCloseable {
 
   private final String name;
   private final TornadoDevice device;
+  private final int computeUnits;
   private long address;
   private final ExecutorService thread;
   private final TornadoExecutionPlan plan;
@@ -121,19 +123,25 @@ final class Lane implements AutoCloseable {
    * A lane; compiles its kernels, which takes seconds.
    *
    * @param bytes of the resident buffer
+   * @param computeUnits how many work-groups the device runs at once, or more
    * @param progress hears the name of each graph before it is compiled
    */
-  Lane(String name, TornadoDevice device, long bytes, Consumer<String> progress) {
+  Lane(String name, TornadoDevice device, long bytes, int computeUnits, Consumer<String> progress) {
     int blocks = Arena.blocksOf(bytes);
     this.name = name;
     this.device = device;
+    this.computeUnits = computeUnits;
     this.arena = new Arena(name, blocks);
     this.passage = Place.take(this, LARGE * WriteKernel.BLOCK * Integer.BYTES);
     this.scoresMax = Math.clamp(bytes / 32 / Float.BYTES, SCORES_MIN, 1 << 29);
-    int mergedMax = StepLayout.QUERY_ELEMENTS * 2 + 2 * StepLayout.PADDED_QUERIES_MAX;
+    int mergedMax = StepLayout.partials(1);
     this.merged = new FloatArray(StepLayout.MERGED_AT + mergedMax);
-    this.rowPartials = new FloatArray(StepLayout.ROW_PARTIALS);
-    this.result = new FloatArray(StepLayout.MERGED_AT + mergedMax + StepLayout.CHOSEN_NEAR);
+    this.rowPartials = new FloatArray(StepLayout.partials(StepLayout.ROW_SLOTS));
+    this.result =
+        new FloatArray(
+            StepLayout.MERGED_AT
+                + StepLayout.partials(StepLayout.SLOTS_ALONE)
+                + StepLayout.CHOSEN_NEAR);
     this.scratch = new FloatArray(moreChosenAt() + 2 * chosenMax() - StepLayout.CHOSEN_NEAR);
     this.thread = Executors.newSingleThreadExecutor(Thread.ofPlatform().name(name).factory());
     this.graphs = new LaneGraphs(this, resident(blocks));
@@ -155,6 +163,14 @@ final class Lane implements AutoCloseable {
   /** Where rows lie that are used once: as many as a large stage has. */
   Place passage() {
     return passage;
+  }
+
+  /**
+   * Whether the device has no more compute units than a step has heads: then a work-group for each
+   * keeps it busy, and a choice need not be cut into chunks that wait for each other.
+   */
+  boolean fewerThan(int heads) {
+    return computeUnits <= heads;
   }
 
   /** A number that no other batch of rows of the lane has. */
@@ -213,8 +229,10 @@ final class Lane implements AutoCloseable {
     }
     writeCount.set(0, 0);
     for (Graph graph : Graph.values()) {
-      progress.accept(LaneGraphs.id(graph));
-      execute(graph);
+      if (graph != Graph.CHOOSE_ALONE || fewerThan(StepLayout.KV_HEADS_MAX)) {
+        progress.accept(LaneGraphs.id(graph));
+        execute(graph);
+      }
     }
   }
 

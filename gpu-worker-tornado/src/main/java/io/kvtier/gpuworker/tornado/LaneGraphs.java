@@ -25,6 +25,8 @@ final class LaneGraphs {
   private final IntArray resident;
   private final KernelContext context = new KernelContext();
   private final FloatArray partials = new FloatArray(StepLayout.PARTIALS);
+  private final IntArray histograms =
+      new IntArray(StepLayout.KV_HEADS_MAX * StepLayout.CHUNKS_MAX * MassHistogram.BUCKETS);
   private final GridScheduler scheduler = new GridScheduler();
 
   // Grids by what a work-group stands for.
@@ -52,7 +54,8 @@ final class LaneGraphs {
       resident().snapshot(),
       rows(Lane.Graph.ROWS_SMALL, lane.rowsSmall).snapshot(),
       rows(Lane.Graph.ROWS_LARGE, lane.largeStage).snapshot(),
-      pages().snapshot()
+      pages().snapshot(),
+      chooseAlone().snapshot()
     };
   }
 
@@ -122,23 +125,10 @@ final class LaneGraphs {
 
   private TaskGraph choose() {
     Lane.Graph choose = Lane.Graph.CHOOSE;
-    IntArray histograms =
-        new IntArray(StepLayout.KV_HEADS_MAX * StepLayout.CHUNKS_MAX * MassHistogram.BUCKETS);
-    grid(choose, "scan", byPartThenBlockChunk);
     grid(choose, "weigh", byHeadChunk);
     grid(choose, "take", byHeadChunk);
     TaskGraph graph =
-        consuming(choose)
-            .transferToDevice(EACH, lane.choice, lane.floats)
-            .task(
-                "scan",
-                ScanKernel::attendAndScan,
-                context,
-                resident,
-                lane.choice,
-                lane.floats,
-                lane.scratch,
-                histograms)
+        scanning(choose, partials)
             .task(
                 "weigh",
                 ChoiceKernel::weigh,
@@ -146,6 +136,7 @@ final class LaneGraphs {
                 lane.choice,
                 lane.floats,
                 lane.scratch,
+                partials,
                 histograms)
             .task(
                 "take",
@@ -155,10 +146,46 @@ final class LaneGraphs {
                 lane.choice,
                 lane.floats,
                 lane.scratch,
+                partials,
                 histograms,
                 lane.result);
-    return merging(choose, lane.choice, graph, lane.scratch, lane.result)
+    return merging(choose, lane.choice, graph, partials, lane.result)
         .transferToHost(DataTransferMode.UNDER_DEMAND, lane.scratch);
+  }
+
+  /** A choice of heads whose pages are one chunk each; their partials come back as they are. */
+  private TaskGraph chooseAlone() {
+    Lane.Graph choose = Lane.Graph.CHOOSE_ALONE;
+    grid(choose, "take", byHeadChunk);
+    return scanning(choose, lane.result)
+        .task(
+            "take",
+            ChoiceKernel::weighAndTake,
+            context,
+            resident,
+            lane.choice,
+            lane.floats,
+            lane.scratch,
+            histograms,
+            lane.result)
+        .transferToHost(EACH, lane.result)
+        .transferToHost(DataTransferMode.UNDER_DEMAND, lane.scratch);
+  }
+
+  private TaskGraph scanning(Lane.Graph graph, FloatArray into) {
+    grid(graph, "scan", byPartThenBlockChunk);
+    return consuming(graph)
+        .transferToDevice(EACH, lane.choice, lane.floats)
+        .task(
+            "scan",
+            ScanKernel::attendAndScan,
+            context,
+            resident,
+            lane.choice,
+            lane.floats,
+            lane.scratch,
+            into,
+            histograms);
   }
 
   private TaskGraph resident() {

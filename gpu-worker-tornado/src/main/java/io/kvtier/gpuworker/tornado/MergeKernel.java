@@ -32,7 +32,8 @@ final class MergeKernel {
     int own = StepLayout.HEADS + head * StepLayout.HEAD_INTS;
     int slots = ints.get(own + StepLayout.SLOTS);
     int stride = blocks * 4 * length;
-    int first = ints.get(own + StepLayout.FIRST_SLOT) * stride + within * length;
+    int first = ints.get(StepLayout.PARTIALS_AT);
+    first += ints.get(own + StepLayout.FIRST_SLOT) * stride + within * length;
     int into = StepLayout.MERGED_AT + query * length;
     float[] shares = context.allocateFloatLocalArray(SLOTS_MAX);
     float most = StepLayout.NONE;

@@ -36,9 +36,9 @@ final class ScanKernel {
    *
    * @param ints then tables, {@code [padded queries][2 headDim]} from {@link StepLayout#TABLES_AT}
    *     on
-   * @param scratch receives partials, and of the scan {@code [qHeads][tokens]} weights, numbers
-   *     that are bf16, 0 for sinks; and {@code [qHeads][chunks][2]} stats, the chunk's reference
-   *     and sum of weights
+   * @param scratch receives {@code [qHeads][tokens]} weights, numbers that are bf16, 0 for sinks;
+   *     and {@code [qHeads][chunks][2]} stats, the chunk's reference and sum of weights
+   * @param partials receives what {@link AttendKernel} says
    * @param histograms receives 0 for all {@code [kvHeads][chunks][buckets]}
    */
   static void attendAndScan(
@@ -47,10 +47,11 @@ final class ScanKernel {
       IntArray ints,
       FloatArray floats,
       FloatArray scratch,
+      FloatArray partials,
       IntArray histograms) {
     int attending = ints.get(StepLayout.ATTEND_GROUPS);
     if (context.groupIdx < attending) {
-      AttendKernel.part(context, context.groupIdx, arena, ints, floats, scratch);
+      AttendKernel.part(context, context.groupIdx, arena, ints, floats, partials);
     } else {
       scan(context, context.groupIdx - attending, arena, ints, floats, scratch, histograms);
     }

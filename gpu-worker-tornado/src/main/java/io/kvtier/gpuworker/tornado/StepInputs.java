@@ -112,17 +112,27 @@ final class StepInputs {
     int chunksMax = Math.min(StepLayout.CHUNKS_MAX, StepLayout.PARTIALS / mergedLength() - 1);
     int chunkPages = Math.max(CHUNK_PAGES_MIN, (pages + chunksMax - 1) / chunksMax);
     cut(chunkPages, Math.max(1, (pages + chunkPages - 1) / chunkPages));
-    ints[StepLayout.CHOSEN_AT] = chosenAt();
+    ints[StepLayout.CHOSEN_AT] = StepLayout.MERGED_AT + mergedLength();
   }
 
-  /** Floats of what is merged, which come back at {@link StepLayout#MERGED_AT}. */
+  /** Has each head's pages be one chunk, whose partials come back as they are. */
+  void inOneChunk() {
+    cut(Math.max(1, ints[StepLayout.PAGES]), 1);
+    ints[StepLayout.PARTIALS_AT] = StepLayout.MERGED_AT;
+    ints[StepLayout.CHOSEN_AT] = StepLayout.MERGED_AT + StepLayout.SLOTS_ALONE * mergedLength();
+  }
+
+  /**
+   * Floats of a partial of each query, the first of which comes back at {@link
+   * StepLayout#MERGED_AT}.
+   */
   private int mergedLength() {
     return paddedQueries() * StepLayout.partialLength(shape.headDim());
   }
 
   /** Where the chosen tokens come back. */
   int chosenAt() {
-    return StepLayout.MERGED_AT + mergedLength();
+    return ints[StepLayout.CHOSEN_AT];
   }
 
   /** Attends to the exact rows of every head as well. */

@@ -48,6 +48,9 @@ final class StepLayout {
   /** Rows that are attended to: ints of each, and where in the stage their table begins. */
   static final int ROW_INTS = 16;
 
+  /** Where the partials begin in the array that has them. */
+  static final int PARTIALS_AT = 15;
+
   static final int ROW_TABLE = 18;
 
   /** Elements from one exact row to the next. */
@@ -151,23 +154,26 @@ final class StepLayout {
   /** Tables of the sketch: {@code 2 headDim} ints a padded query, four entries an int. */
   static final int TABLE_INTS = 2 * QUERY_ELEMENTS;
 
-  /** Floats of the partials of rows, which come back as they are: four of each padded query. */
-  static final int ROW_PARTIALS = 4 * (2 * QUERY_ELEMENTS + 2 * PADDED_QUERIES_MAX);
+  /** Partials of each padded query that come back as they are: of rows, */
+  static final int ROW_SLOTS = 4;
 
-  // ---- what comes back: how many tokens each head chose, merged partials, the chosen tokens
+  /** and of a choice in one chunk. */
+  static final int SLOTS_ALONE = 2;
+
+  // ---- what comes back: how many tokens each head chose, partials, the chosen tokens
 
   static final int MERGED_AT = KV_HEADS_MAX;
 
   /** Floats of the chosen tokens that come back with a choice; others are fetched when needed. */
   static final int CHOSEN_NEAR = 1 << 14;
 
-  // ---- scratch of a choice, one array: TornadoVM looks at each array whenever a graph runs
-
-  /** Floats of all partials of a step, which come first. */
+  /** Floats of all partials of a step that a kernel merges. */
   static final int PARTIALS = 1 << 21;
 
+  // ---- scratch of a choice, one array: TornadoVM looks at each array whenever a graph runs
+
   /** {@code [padded queries][chunks][2]}: the scan's references and sums. */
-  static final int STATS_AT = PARTIALS;
+  static final int STATS_AT = 0;
 
   /** {@code [padded queries][2]}: log-sum-exps, and shares of paged tokens. */
   static final int LSES_AT = STATS_AT + 2 * PADDED_QUERIES_MAX * CHUNKS_MAX;
@@ -182,6 +188,11 @@ final class StepLayout {
   static final int VALUES = 2;
 
   private StepLayout() {}
+
+  /** Floats of so many partials of every padded query there can be. */
+  static int partials(int slots) {
+    return slots * (2 * QUERY_ELEMENTS + VALUES * PADDED_QUERIES_MAX);
+  }
 
   /** Floats of a partial. */
   static int partialLength(int headDim) {

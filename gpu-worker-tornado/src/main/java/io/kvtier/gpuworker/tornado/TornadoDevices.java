@@ -80,6 +80,7 @@ final class TornadoDevices {
                 which,
                 device,
                 laneBytes,
+                device.getPhysicalDevice().getDeviceMaxComputeUnits(),
                 graph ->
                     progress.accept("compiling the kernels of %s, %s".formatted(graph, which))));
       }

@@ -42,6 +42,7 @@ final class TornadoPass implements LayerPass {
 
   private final Partial[] coded;
   private final NewRows newRows;
+  private final PartialMerge merge;
   private final StagedRows rows;
   private final StagedPages pages;
   private final boolean[] streamed;
@@ -72,6 +73,7 @@ final class TornadoPass implements LayerPass {
     this.resident = partials();
     this.coded = partials();
     this.newRows = new NewRows(shape);
+    this.merge = new PartialMerge(shape);
     this.rows = new StagedRows(layer, ranges, policies);
     this.pages = new StagedPages(layer, ranges);
     this.streamed = new boolean[shape.kvHeads()];
@@ -136,7 +138,12 @@ final class TornadoPass implements LayerPass {
 
   /** Chooses, and attends to all that is resident; on the lane's thread. */
   private void executeChoice(StepInputs inputs) {
-    beginResident(inputs);
+    boolean alone = lane.fewerThan(inputs.heads());
+    inputs.begin(layer.pages());
+    if (alone) {
+      inputs.inOneChunk();
+    }
+    describeResident(inputs);
     for (int head = inputs.firstHead(); head < inputs.endHead(); head++) {
       if (sketched(head)) {
         inputs.scan(head, lane.chosenMax() / inputs.heads());
@@ -145,14 +152,18 @@ final class TornadoPass implements LayerPass {
     inputs.write(lane, lane.choice, 1);
     inputs.writeQueries(lane, queries);
     inputs.writeChoice(lane, queries, otherLses);
-    TornadoExecutionResult executed = lane.execute(Lane.Graph.CHOOSE);
+    TornadoExecutionResult executed =
+        lane.execute(alone ? Lane.Graph.CHOOSE_ALONE : Lane.Graph.CHOOSE);
     readChosen(inputs, executed);
-    readMerged(inputs, lane.result, resident);
+    if (alone) {
+      mergePartials(inputs);
+    } else {
+      readMerged(inputs, lane.result, resident);
+    }
   }
 
   /** Exact rows of all heads, pages of dense ones, and room for what others leave. */
-  private void beginResident(StepInputs inputs) {
-    inputs.begin(layer.pages());
+  private void describeResident(StepInputs inputs) {
     inputs.exactRows();
     int slots = 1 + inputs.chunks();
     for (int head = inputs.firstHead(); head < inputs.endHead(); head++) {
@@ -214,6 +225,22 @@ final class TornadoPass implements LayerPass {
 
   private static void copy(MemorySegment from, int at, float[] to, int toAt, int length) {
     MemorySegment.copy(from, ValueLayout.JAVA_FLOAT, (long) at * Float.BYTES, to, toAt, length);
+  }
+
+  /** Merges what a choice in one chunk gave: two partials of each q head at most. */
+  private void mergePartials(StepInputs inputs) {
+    for (int head = inputs.firstHead(); head < inputs.endHead(); head++) {
+      boolean paged = layer.pages() > 0 && !policies.get(head).streamed();
+      merge.merge(
+          lane.result,
+          StepLayout.MERGED_AT,
+          (head - inputs.firstHead()) * StepLayout.SLOTS_ALONE,
+          paged ? StepLayout.SLOTS_ALONE : 1,
+          inputs.blocks(),
+          queries[head],
+          resident,
+          head * shape.group());
+    }
   }
 
   /** Merges what a graph has merged for every q head of a range. */
@@ -339,7 +366,8 @@ final class TornadoPass implements LayerPass {
   }
 
   private void executeResident(StepInputs inputs) {
-    beginResident(inputs);
+    inputs.begin(layer.pages());
+    describeResident(inputs);
     inputs.write(lane, lane.ints, 1);
     inputs.writeQueries(lane, queries);
     var _ = lane.execute(Lane.Graph.RESIDENT);

@@ -176,7 +176,7 @@ class LanesTest {
   void aLaneThatTheDeviceHasNoRoomForIsRefused() {
     uk.ac.manchester.tornado.api.common.TornadoDevice device =
         TornadoRuntimeProvider.getTornadoRuntime().getDefaultDevice();
-    assertThatThrownBy(() -> new Lane("a large lane", device, 4200L << 20, graph -> {}))
+    assertThatThrownBy(() -> new Lane("a large lane", device, 4200L << 20, 1, graph -> {}))
         .isInstanceOf(KvtierException.class)
         .hasMessageContaining("the device has no room for a large lane")
         .hasMessageContaining("fewer device bytes");

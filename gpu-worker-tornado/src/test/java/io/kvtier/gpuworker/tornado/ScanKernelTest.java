@@ -53,6 +53,7 @@ class ScanKernelTest {
                 choice,
                 floats,
                 scratch,
+                new FloatArray(1),
                 histograms)
             .transferToHost(1, scratch, histograms);
     int blocks = (group + 3) / 4;

@@ -4,6 +4,7 @@ import io.kvtier.KvtierException;
 import io.kvtier.gpuworker.device.AttentionDevice;
 import java.util.ArrayList;
 import java.util.List;
+import uk.ac.manchester.tornado.api.common.TornadoDevice;
 import uk.ac.manchester.tornado.api.runtime.TornadoRuntimeProvider;
 
 /** Lanes that the tests of a class share: each takes seconds to compile. */
@@ -12,15 +13,19 @@ public final class TestLanes implements AutoCloseable {
 
   private final List<Lane> lanes = new ArrayList<>();
 
-  /** Opens so many. */
+  /** Opens so many, which cut choices as it suits the device. */
   public void start(int count) {
+    start(count, device().getPhysicalDevice().getDeviceMaxComputeUnits());
+  }
+
+  private static TornadoDevice device() {
+    return TornadoRuntimeProvider.getTornadoRuntime().getDefaultDevice();
+  }
+
+  /** Opens so many, which cut choices as if the device had so many compute units. */
+  void start(int count, int computeUnits) {
     for (int i = 0; i < count; i++) {
-      lanes.add(
-          new Lane(
-              "lane " + i,
-              TornadoRuntimeProvider.getTornadoRuntime().getDefaultDevice(),
-              BYTES,
-              graph -> {}));
+      lanes.add(new Lane("lane " + i, device(), BYTES, computeUnits, graph -> {}));
     }
   }
 
@@ -30,7 +35,8 @@ public final class TestLanes implements AutoCloseable {
 
   /** A device on these lanes, which outlive it. */
   public AttentionDevice device(long bytesMax) {
-    return new TornadoDevice("tornado under test", lanes, bytesMax, false);
+    return new io.kvtier.gpuworker.tornado.TornadoDevice(
+        "tornado under test", lanes, bytesMax, false);
   }
 
   /** Takes all room of the first lane but so many bytes, until closed. */

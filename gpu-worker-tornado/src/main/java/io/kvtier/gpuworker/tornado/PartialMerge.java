@@ -8,8 +8,11 @@ import java.lang.foreign.ValueLayout;
 import java.util.Arrays;
 import uk.ac.manchester.tornado.api.types.arrays.FloatArray;
 
-/** Merges the partials of chosen tokens' rows, in the order of their slots. One pass. */
-final class RowMerge {
+/**
+ * Merges partials that come back as they are, in the order of their slots: where they are few, a
+ * kernel for it would take longer. One pass.
+ */
+final class PartialMerge {
   private final int group;
   private final int headDim;
 
@@ -18,7 +21,7 @@ final class RowMerge {
 
   private final float[] partial;
 
-  RowMerge(LayerShape shape) {
+  PartialMerge(LayerShape shape) {
     this.group = shape.group();
     this.headDim = shape.headDim();
     this.sums = new float[2 * headDim];
@@ -28,11 +31,12 @@ final class RowMerge {
   /**
    * Merges one KV head's slots.
    *
-   * @param partials {@code [slots][blocks][4][2 + 2 headDim]}
+   * @param partials {@code [slots][blocks][4][2 + 2 headDim]} from {@code partialsAt} on
    * @param into receives them, a q head each from {@code firstQuery} on
    */
   void merge(
       FloatArray partials,
+      int partialsAt,
       int firstSlot,
       int slots,
       int blocks,
@@ -43,10 +47,13 @@ final class RowMerge {
     MemorySegment all = partials.getSegment();
     for (int g = 0; g < group; g++) {
       int stride = blocks * StepLayout.QUERIES * partial.length;
-      int first = firstSlot * stride + g * partial.length;
+      int first = partialsAt + firstSlot * stride + g * partial.length;
       float max = StepLayout.NONE;
       for (int slot = 0; slot < slots; slot++) {
         max = Math.max(max, partials.get(first + slot * stride + StepLayout.MAX));
+      }
+      if (max < StepLayout.NONE_AT_MOST) {
+        continue;
       }
       float total = 0;
       Arrays.fill(sums, 0);
