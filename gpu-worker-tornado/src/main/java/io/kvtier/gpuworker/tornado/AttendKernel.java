@@ -28,8 +28,8 @@ final class AttendKernel {
    * for them, then the chunks of pages.
    *
    * @param pages where rows and codes lie, and the tables that say where
-   * @param partials receives {@code [slots][blocks][4][2 + 2 headDim]} from {@link
-   *     StepLayout#PARTIALS_AT} on, a head's parts one after the other
+   * @param partials receives {@code [slots][blocks][4][2 + 2 headDim]}, a head's parts one after
+   *     the other
    */
   static void attend(
       KernelContext context,
@@ -252,7 +252,6 @@ final class AttendKernel {
     int length = StepLayout.VALUES + 2 * headDim;
     int slot = ints.get(own + StepLayout.FIRST_SLOT) + part;
     int out = (slot * blocks + headBlock - head * blocks) * 4 * length;
-    out += ints.get(StepLayout.PARTIALS_AT);
     int kept = exact == 1 || codePages > 0 ? 4 : 0;
     for (int g = 0; g < kept; g++) {
       if (lane == 0) {

@@ -76,7 +76,6 @@ final class ChoiceKernel {
       int blocks = ints.get(StepLayout.BLOCKS);
       int length = StepLayout.VALUES + 2 * ints.get(StepLayout.HEAD_DIM);
       int window = (ints.get(own + StepLayout.FIRST_SLOT) * blocks * 4 + g) * length;
-      window += ints.get(StepLayout.PARTIALS_AT);
       float other = floats.get(StepLayout.OTHER_LSES + head * blocks * 4 + g);
       float most = TornadoMath.max(partials.get(window + StepLayout.MAX), other);
       for (int i = 0; i < chunks; i++) {
@@ -119,22 +118,30 @@ final class ChoiceKernel {
   }
 
   /**
-   * {@link #weigh} and {@link #take} where a head's pages are one chunk: its work-group needs
-   * nothing of the others. The partials are in the result.
+   * {@link #weigh}, {@link #take} and {@link MergeKernel#merge} where a head's pages are one chunk:
+   * its work-group needs nothing of the others.
    */
-  static void weighAndTake(
+  static void finish(
       KernelContext context,
       IntArray arena,
       IntArray ints,
       FloatArray floats,
       FloatArray scratch,
+      FloatArray partials,
       IntArray histograms,
       FloatArray result) {
     int head = context.groupIdx;
-    weighChunk(context, head, ints, floats, scratch, result, histograms);
+    weighChunk(context, head, ints, floats, scratch, partials, histograms);
     context.localBarrier();
     context.globalBarrier();
-    takeChunk(context, head, arena, ints, floats, scratch, result, histograms, result);
+    takeChunk(context, head, arena, ints, floats, scratch, partials, histograms, result);
+    context.localBarrier();
+    context.globalBarrier();
+    int queries = ints.get(StepLayout.BLOCKS) * 4;
+    for (int query = 0; query < queries; query++) {
+      MergeKernel.query(context, head * queries + query, ints, partials, result);
+      context.localBarrier();
+    }
   }
 
   /** 2: above the lowest bucket that is chosen from; 1: in it; 0: below. */
@@ -348,7 +355,6 @@ final class ChoiceKernel {
       int length = StepLayout.VALUES + 2 * headDim;
       int slot = ints.get(own + StepLayout.FIRST_SLOT) + 1 + chunk;
       int out = (slot * blocks + block) * 4 * length;
-      out += ints.get(StepLayout.PARTIALS_AT);
       for (int g = 0; g < 4; g++) {
         if (lane == 0) {
           int q = block * 4 + g;

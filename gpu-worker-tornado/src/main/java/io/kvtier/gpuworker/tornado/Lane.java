@@ -136,12 +136,9 @@ final class Lane implements AutoCloseable {
     this.scoresMax = Math.clamp(bytes / 32 / Float.BYTES, SCORES_MIN, 1 << 29);
     int mergedMax = StepLayout.partials(1);
     this.merged = new FloatArray(StepLayout.MERGED_AT + mergedMax);
-    this.rowPartials = new FloatArray(StepLayout.partials(StepLayout.ROW_SLOTS));
-    this.result =
-        new FloatArray(
-            StepLayout.MERGED_AT
-                + StepLayout.partials(StepLayout.SLOTS_ALONE)
-                + StepLayout.CHOSEN_NEAR);
+    int rowSlots = fewerThan(StepLayout.KV_HEADS_MAX / 8) ? 1 : StepLayout.ROW_SLOTS;
+    this.rowPartials = new FloatArray(StepLayout.partials(rowSlots));
+    this.result = new FloatArray(StepLayout.MERGED_AT + mergedMax + StepLayout.CHOSEN_NEAR);
     this.scratch = new FloatArray(moreChosenAt() + 2 * chosenMax() - StepLayout.CHOSEN_NEAR);
     this.thread = Executors.newSingleThreadExecutor(Thread.ofPlatform().name(name).factory());
     this.graphs = new LaneGraphs(this, resident(blocks));

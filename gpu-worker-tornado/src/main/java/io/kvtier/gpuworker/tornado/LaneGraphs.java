@@ -128,7 +128,7 @@ final class LaneGraphs {
     grid(choose, "weigh", byHeadChunk);
     grid(choose, "take", byHeadChunk);
     TaskGraph graph =
-        scanning(choose, partials)
+        scanning(choose)
             .task(
                 "weigh",
                 ChoiceKernel::weigh,
@@ -153,26 +153,27 @@ final class LaneGraphs {
         .transferToHost(DataTransferMode.UNDER_DEMAND, lane.scratch);
   }
 
-  /** A choice of heads whose pages are one chunk each; their partials come back as they are. */
+  /** A choice of heads whose pages are one chunk each. */
   private TaskGraph chooseAlone() {
     Lane.Graph choose = Lane.Graph.CHOOSE_ALONE;
-    grid(choose, "take", byHeadChunk);
-    return scanning(choose, lane.result)
+    grid(choose, "finish", byHeadChunk);
+    return scanning(choose)
         .task(
-            "take",
-            ChoiceKernel::weighAndTake,
+            "finish",
+            ChoiceKernel::finish,
             context,
             resident,
             lane.choice,
             lane.floats,
             lane.scratch,
+            partials,
             histograms,
             lane.result)
         .transferToHost(EACH, lane.result)
         .transferToHost(DataTransferMode.UNDER_DEMAND, lane.scratch);
   }
 
-  private TaskGraph scanning(Lane.Graph graph, FloatArray into) {
+  private TaskGraph scanning(Lane.Graph graph) {
     grid(graph, "scan", byPartThenBlockChunk);
     return consuming(graph)
         .transferToDevice(EACH, lane.choice, lane.floats)
@@ -184,7 +185,7 @@ final class LaneGraphs {
             lane.choice,
             lane.floats,
             lane.scratch,
-            into,
+            partials,
             histograms);
   }
 

@@ -22,8 +22,13 @@ final class MergeKernel {
    *     two sums of values over the sum
    */
   static void merge(KernelContext context, IntArray ints, FloatArray partials, FloatArray result) {
+    query(context, context.groupIdx, ints, partials, result);
+  }
+
+  /** Merges one query's. */
+  static void query(
+      KernelContext context, int query, IntArray ints, FloatArray partials, FloatArray result) {
     int lane = context.localIdx;
-    int query = context.groupIdx;
     int headDim = ints.get(StepLayout.HEAD_DIM);
     int blocks = ints.get(StepLayout.BLOCKS);
     int head = query / (blocks * 4);
@@ -32,8 +37,7 @@ final class MergeKernel {
     int own = StepLayout.HEADS + head * StepLayout.HEAD_INTS;
     int slots = ints.get(own + StepLayout.SLOTS);
     int stride = blocks * 4 * length;
-    int first = ints.get(StepLayout.PARTIALS_AT);
-    first += ints.get(own + StepLayout.FIRST_SLOT) * stride + within * length;
+    int first = ints.get(own + StepLayout.FIRST_SLOT) * stride + within * length;
     int into = StepLayout.MERGED_AT + query * length;
     float[] shares = context.allocateFloatLocalArray(SLOTS_MAX);
     float most = StepLayout.NONE;

@@ -48,7 +48,7 @@ final class StagedRows {
   /** Most rows of a slot: as few as leave no more partials than come back. */
   private final int slotRows;
 
-  private final PartialMerge merge;
+  private final RowMerge merge;
   private final Head[] heads;
   private long step;
   private long batch;
@@ -133,7 +133,7 @@ final class StagedRows {
     int partials = inputs.paddedQueries() * StepLayout.partialLength(shape.headDim());
     int headSlots = layer.lane().rowPartials.getSize() / partials;
     this.slotRows = ((batchRows + headSlots - 1) / headSlots + TOKENS - 1) & -TOKENS;
-    this.merge = new PartialMerge(shape);
+    this.merge = new RowMerge(shape);
   }
 
   /**
@@ -332,7 +332,6 @@ final class StagedRows {
       if (own.slotCount > 0) {
         merge.merge(
             lane.rowPartials,
-            0,
             own.firstSlot,
             own.slotCount,
             inputs.blocks(),

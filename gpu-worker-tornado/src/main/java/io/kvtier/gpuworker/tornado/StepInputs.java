@@ -115,11 +115,9 @@ final class StepInputs {
     ints[StepLayout.CHOSEN_AT] = StepLayout.MERGED_AT + mergedLength();
   }
 
-  /** Has each head's pages be one chunk, whose partials come back as they are. */
+  /** Has each head's pages be one chunk. */
   void inOneChunk() {
     cut(Math.max(1, ints[StepLayout.PAGES]), 1);
-    ints[StepLayout.PARTIALS_AT] = StepLayout.MERGED_AT;
-    ints[StepLayout.CHOSEN_AT] = StepLayout.MERGED_AT + StepLayout.SLOTS_ALONE * mergedLength();
   }
 
   /**

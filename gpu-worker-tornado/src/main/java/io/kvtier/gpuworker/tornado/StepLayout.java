@@ -48,9 +48,6 @@ final class StepLayout {
   /** Rows that are attended to: ints of each, and where in the stage their table begins. */
   static final int ROW_INTS = 16;
 
-  /** Where the partials begin in the array that has them. */
-  static final int PARTIALS_AT = 15;
-
   static final int ROW_TABLE = 18;
 
   /** Elements from one exact row to the next. */
@@ -154,13 +151,10 @@ final class StepLayout {
   /** Tables of the sketch: {@code 2 headDim} ints a padded query, four entries an int. */
   static final int TABLE_INTS = 2 * QUERY_ELEMENTS;
 
-  /** Partials of each padded query that come back as they are: of rows, */
+  /** Most partials of rows, which come back as they are, of each padded query there can be. */
   static final int ROW_SLOTS = 4;
 
-  /** and of a choice in one chunk. */
-  static final int SLOTS_ALONE = 2;
-
-  // ---- what comes back: how many tokens each head chose, partials, the chosen tokens
+  // ---- what comes back: how many tokens each head chose, merged partials, the chosen tokens
 
   static final int MERGED_AT = KV_HEADS_MAX;
 

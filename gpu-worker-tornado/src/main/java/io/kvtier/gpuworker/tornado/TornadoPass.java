@@ -42,7 +42,6 @@ final class TornadoPass implements LayerPass {
 
   private final Partial[] coded;
   private final NewRows newRows;
-  private final PartialMerge merge;
   private final StagedRows rows;
   private final StagedPages pages;
   private final boolean[] streamed;
@@ -73,7 +72,6 @@ final class TornadoPass implements LayerPass {
     this.resident = partials();
     this.coded = partials();
     this.newRows = new NewRows(shape);
-    this.merge = new PartialMerge(shape);
     this.rows = new StagedRows(layer, ranges, policies);
     this.pages = new StagedPages(layer, ranges);
     this.streamed = new boolean[shape.kvHeads()];
@@ -155,11 +153,7 @@ final class TornadoPass implements LayerPass {
     TornadoExecutionResult executed =
         lane.execute(alone ? Lane.Graph.CHOOSE_ALONE : Lane.Graph.CHOOSE);
     readChosen(inputs, executed);
-    if (alone) {
-      mergePartials(inputs);
-    } else {
-      readMerged(inputs, lane.result, resident);
-    }
+    readMerged(inputs, lane.result, resident);
   }
 
   /** Exact rows of all heads, pages of dense ones, and room for what others leave. */
@@ -225,22 +219,6 @@ final class TornadoPass implements LayerPass {
 
   private static void copy(MemorySegment from, int at, float[] to, int toAt, int length) {
     MemorySegment.copy(from, ValueLayout.JAVA_FLOAT, (long) at * Float.BYTES, to, toAt, length);
-  }
-
-  /** Merges what a choice in one chunk gave: two partials of each q head at most. */
-  private void mergePartials(StepInputs inputs) {
-    for (int head = inputs.firstHead(); head < inputs.endHead(); head++) {
-      boolean paged = layer.pages() > 0 && !policies.get(head).streamed();
-      merge.merge(
-          lane.result,
-          StepLayout.MERGED_AT,
-          (head - inputs.firstHead()) * StepLayout.SLOTS_ALONE,
-          paged ? StepLayout.SLOTS_ALONE : 1,
-          inputs.blocks(),
-          queries[head],
-          resident,
-          head * shape.group());
-    }
   }
 
   /** Merges what a graph has merged for every q head of a range. */

@@ -91,6 +91,16 @@ final class Filled implements DeviceLayer.PageSink {
    * @param fill whether the rows are written there, or are there already
    */
   float[] attend(HeadPolicy policy, float[] query, DeviceSlot slot, boolean fill) {
+    return attend(policy, query, slot, fill, Integer.MAX_VALUE);
+  }
+
+  /** The same, with all rows from the fourth on written to one place after the other's use. */
+  float[] attendInOnePlace(HeadPolicy policy, float[] query, DeviceSlot slot) {
+    return attend(policy, query, slot, true, 4 * rowLength());
+  }
+
+  private float[] attend(
+      HeadPolicy policy, float[] query, DeviceSlot slot, boolean fill, int lastAt) {
     LayerPass pass = layer.newPass(Collections.nCopies(2, policy));
     pass.choose(query, 0, new float[0], new float[0], 0);
     int at = 0;
@@ -103,7 +113,7 @@ final class Filled implements DeviceLayer.PageSink {
           shape.rowForm().markFetched(slot.buffer(), at);
         }
         pass.giveRow(head, i, slot, at);
-        at += rowLength();
+        at = Math.min(lastAt, at + rowLength());
       }
     }
     pass.attendRows();

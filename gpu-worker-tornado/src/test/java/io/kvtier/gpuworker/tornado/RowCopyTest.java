@@ -76,6 +76,30 @@ class RowCopyTest {
     }
   }
 
+  /**
+   * A row that the lane has, and then another token's in its place, in one batch: the first one is
+   * attended to all the same, and so it is where its place is written to twice.
+   */
+  @Test
+  void aRowDoesNotLoseItsPlaceToOneOfItsBatch() {
+    try (AttentionDevice device = LANES.device(64 << 20)) {
+      Filled layer = layer(device);
+      DeviceSlot slot = slot(layer);
+      float[] expected = layer.attend(SPARSE, query(1));
+      for (int step = 0; step < 3; step++) {
+        assertThat(layer.attend(SPARSE, query(1), slot, true)).isEqualTo(expected);
+      }
+      DeviceSlot empty = slot(layer);
+      for (int step = 0; step < 3; step++) {
+        assertThat(layer.attendInOnePlace(SPARSE, query(1), slot)).isEqualTo(expected);
+        assertThat(layer.attendInOnePlace(SPARSE, query(1), empty)).isEqualTo(expected);
+      }
+      empty.release();
+      slot.release();
+      var _ = layer.layer.release();
+    }
+  }
+
   /** A lane that is nearly full keeps no rows, and attends all the same. */
   @Test
   void aLaneThatIsNearlyFullKeepsNone() {

@@ -11,6 +11,7 @@ import io.kvtier.attention.ReferenceAttention;
 import io.kvtier.gpuworker.core.HeadPolicy;
 import io.kvtier.page.PageLayout;
 import io.kvtier.page.Residence;
+import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.Collections;
 import java.util.List;
@@ -70,18 +71,26 @@ public abstract class AttentionDeviceContractTest {
     }
   }
 
-  /** One head of each kind in one layer: none may read another's slots. */
-  @Test
-  void headsOfEveryResidenceAttendInOneLayer() {
+  /**
+   * Heads of each kind in one layer: none may read another's slots. So many, too, that a device may
+   * serve them in several steps.
+   */
+  @ParameterizedTest
+  @CsvSource({"8, 4, 900", "96, 24, 300"})
+  void headsOfEveryResidenceAttendInOneLayer(int qHeads, int kvHeads, int tokens) {
     try (AttentionDevice device = device(MEMORY)) {
-      LayerShape shape = LayerFixture.shape(8, 4, 64);
-      List<HeadPolicy> mixed =
-          Stream.of(Residence.values()).map(r -> new HeadPolicy(r, 900, 900, 0)).toList();
-      LayerFixture fixture = new LayerFixture(device, shape, 900, mixed, 12);
+      LayerShape shape = LayerFixture.shape(qHeads, kvHeads, 64);
+      List<HeadPolicy> mixed = new ArrayList<>();
+      while (mixed.size() < kvHeads) {
+        for (Residence residence : Residence.values()) {
+          mixed.add(new HeadPolicy(residence, tokens, tokens, 0));
+        }
+      }
+      LayerFixture fixture = new LayerFixture(device, shape, tokens, mixed, 12);
       requireOracle(fixture, mixed, query(shape, 6), 1e-3);
       long bytes = 0;
-      for (Residence residence : Residence.values()) {
-        bytes += (long) fixture.layer.pages() * residence.deviceBytes(shape.layout());
+      for (HeadPolicy head : mixed) {
+        bytes += (long) fixture.layer.pages() * head.residence().deviceBytes(shape.layout());
       }
       assertThat(fixture.layer.residentBytes()).isEqualTo(shape.exactRowBytes() + bytes);
       fixture.layer.release();

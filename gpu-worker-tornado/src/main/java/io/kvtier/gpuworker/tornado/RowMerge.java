@@ -8,11 +8,8 @@ import java.lang.foreign.ValueLayout;
 import java.util.Arrays;
 import uk.ac.manchester.tornado.api.types.arrays.FloatArray;
 
-/**
- * Merges partials that come back as they are, in the order of their slots: where they are few, a
- * kernel for it would take longer. One pass.
- */
-final class PartialMerge {
+/** Merges the partials of chosen tokens' rows, in the order of their slots. One pass. */
+final class RowMerge {
   private final int group;
   private final int headDim;
 
@@ -21,7 +18,7 @@ final class PartialMerge {
 
   private final float[] partial;
 
-  PartialMerge(LayerShape shape) {
+  RowMerge(LayerShape shape) {
     this.group = shape.group();
     this.headDim = shape.headDim();
     this.sums = new float[2 * headDim];
@@ -31,12 +28,11 @@ final class PartialMerge {
   /**
    * Merges one KV head's slots.
    *
-   * @param partials {@code [slots][blocks][4][2 + 2 headDim]} from {@code partialsAt} on
+   * @param partials {@code [slots][blocks][4][2 + 2 headDim]}
    * @param into receives them, a q head each from {@code firstQuery} on
    */
   void merge(
       FloatArray partials,
-      int partialsAt,
       int firstSlot,
       int slots,
       int blocks,
@@ -47,13 +43,10 @@ final class PartialMerge {
     MemorySegment all = partials.getSegment();
     for (int g = 0; g < group; g++) {
       int stride = blocks * StepLayout.QUERIES * partial.length;
-      int first = partialsAt + firstSlot * stride + g * partial.length;
+      int first = firstSlot * stride + g * partial.length;
       float max = StepLayout.NONE;
       for (int slot = 0; slot < slots; slot++) {
         max = Math.max(max, partials.get(first + slot * stride + StepLayout.MAX));
-      }
-      if (max < StepLayout.NONE_AT_MOST) {
-        continue;
       }
       float total = 0;
       Arrays.fill(sums, 0);
