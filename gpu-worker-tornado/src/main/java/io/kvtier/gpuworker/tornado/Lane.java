@@ -45,6 +45,9 @@ final class Lane implements AutoCloseable {
   /** Ints of a small stage of rows: 96 KiB. */
   static final int ROWS_SMALL_INTS = 3 << 13;
 
+  /** No more than most models have KV heads. */
+  private static final int FEW_UNITS = 4;
+
   private static final int SCORES_MIN = 1 << 20;
   private static final int COPIED_INTS = 1 << 23;
   private static final int COPY_ROUNDS = 12;
@@ -58,8 +61,7 @@ final class Lane implements AutoCloseable {
     RESIDENT(3),
     ROWS_SMALL(4),
     ROWS_LARGE(5),
-    PAGES(6),
-    CHOOSE_ALONE(7);
+    PAGES(6);
 
     private final int index;
 
@@ -136,7 +138,7 @@ final class Lane implements AutoCloseable {
     this.scoresMax = Math.clamp(bytes / 32 / Float.BYTES, SCORES_MIN, 1 << 29);
     int mergedMax = StepLayout.partials(1);
     this.merged = new FloatArray(StepLayout.MERGED_AT + mergedMax);
-    int rowSlots = fewerThan(StepLayout.KV_HEADS_MAX / 8) ? 1 : StepLayout.ROW_SLOTS;
+    int rowSlots = hasFewUnits() ? 1 : StepLayout.ROW_SLOTS;
     this.rowPartials = new FloatArray(StepLayout.partials(rowSlots));
     this.result = new FloatArray(StepLayout.MERGED_AT + mergedMax + StepLayout.CHOSEN_NEAR);
     this.scratch = new FloatArray(moreChosenAt() + 2 * chosenMax() - StepLayout.CHOSEN_NEAR);
@@ -163,11 +165,11 @@ final class Lane implements AutoCloseable {
   }
 
   /**
-   * Whether the device has no more compute units than a step has heads: then a work-group for each
-   * keeps it busy, and a choice need not be cut into chunks that wait for each other.
+   * Whether a work-group for each head keeps the device busy: then a choice need not be cut into
+   * chunks that wait for each other.
    */
-  boolean fewerThan(int heads) {
-    return computeUnits <= heads;
+  boolean hasFewUnits() {
+    return computeUnits <= FEW_UNITS;
   }
 
   /** A number that no other batch of rows of the lane has. */
@@ -226,10 +228,8 @@ final class Lane implements AutoCloseable {
     }
     writeCount.set(0, 0);
     for (Graph graph : Graph.values()) {
-      if (graph != Graph.CHOOSE_ALONE || fewerThan(StepLayout.KV_HEADS_MAX)) {
-        progress.accept(LaneGraphs.id(graph));
-        execute(graph);
-      }
+      progress.accept(LaneGraphs.id(graph));
+      execute(graph);
     }
   }
 

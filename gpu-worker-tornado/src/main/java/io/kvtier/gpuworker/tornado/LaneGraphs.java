@@ -54,8 +54,7 @@ final class LaneGraphs {
       resident().snapshot(),
       rows(Lane.Graph.ROWS_SMALL, lane.rowsSmall).snapshot(),
       rows(Lane.Graph.ROWS_LARGE, lane.largeStage).snapshot(),
-      pages().snapshot(),
-      chooseAlone().snapshot()
+      pages().snapshot()
     };
   }
 
@@ -123,41 +122,30 @@ final class LaneGraphs {
     return merging(graph, lane.ints, before, partials, lane.merged);
   }
 
+  /** Attends, scans and chooses; a device of few units in two kernels, others in four. */
   private TaskGraph choose() {
     Lane.Graph choose = Lane.Graph.CHOOSE;
-    grid(choose, "weigh", byHeadChunk);
-    grid(choose, "take", byHeadChunk);
-    TaskGraph graph =
-        scanning(choose)
+    grid(choose, "scan", byPartThenBlockChunk);
+    TaskGraph scanned =
+        consuming(choose)
+            .transferToDevice(EACH, lane.choice, lane.floats)
             .task(
-                "weigh",
-                ChoiceKernel::weigh,
-                context,
-                lane.choice,
-                lane.floats,
-                lane.scratch,
-                partials,
-                histograms)
-            .task(
-                "take",
-                ChoiceKernel::take,
+                "scan",
+                ScanKernel::attendAndScan,
                 context,
                 resident,
                 lane.choice,
                 lane.floats,
                 lane.scratch,
                 partials,
-                histograms,
-                lane.result);
-    return merging(choose, lane.choice, graph, partials, lane.result)
-        .transferToHost(DataTransferMode.UNDER_DEMAND, lane.scratch);
+                histograms);
+    TaskGraph chosen = lane.hasFewUnits() ? finished(scanned) : weighedAndTaken(scanned);
+    return chosen.transferToHost(DataTransferMode.UNDER_DEMAND, lane.scratch);
   }
 
-  /** A choice of heads whose pages are one chunk each. */
-  private TaskGraph chooseAlone() {
-    Lane.Graph choose = Lane.Graph.CHOOSE_ALONE;
-    grid(choose, "finish", byHeadChunk);
-    return scanning(choose)
+  private TaskGraph finished(TaskGraph scanned) {
+    grid(Lane.Graph.CHOOSE, "finish", byHeadChunk);
+    return scanned
         .task(
             "finish",
             ChoiceKernel::finish,
@@ -169,24 +157,34 @@ final class LaneGraphs {
             partials,
             histograms,
             lane.result)
-        .transferToHost(EACH, lane.result)
-        .transferToHost(DataTransferMode.UNDER_DEMAND, lane.scratch);
+        .transferToHost(EACH, lane.result);
   }
 
-  private TaskGraph scanning(Lane.Graph graph) {
-    grid(graph, "scan", byPartThenBlockChunk);
-    return consuming(graph)
-        .transferToDevice(EACH, lane.choice, lane.floats)
+  private TaskGraph weighedAndTaken(TaskGraph scanned) {
+    grid(Lane.Graph.CHOOSE, "weigh", byHeadChunk);
+    grid(Lane.Graph.CHOOSE, "take", byHeadChunk);
+    scanned
         .task(
-            "scan",
-            ScanKernel::attendAndScan,
+            "weigh",
+            ChoiceKernel::weigh,
+            context,
+            lane.choice,
+            lane.floats,
+            lane.scratch,
+            partials,
+            histograms)
+        .task(
+            "take",
+            ChoiceKernel::take,
             context,
             resident,
             lane.choice,
             lane.floats,
             lane.scratch,
             partials,
-            histograms);
+            histograms,
+            lane.result);
+    return merging(Lane.Graph.CHOOSE, lane.choice, scanned, partials, lane.result);
   }
 
   private TaskGraph resident() {

@@ -136,9 +136,8 @@ final class TornadoPass implements LayerPass {
 
   /** Chooses, and attends to all that is resident; on the lane's thread. */
   private void executeChoice(StepInputs inputs) {
-    boolean alone = lane.fewerThan(inputs.heads());
     inputs.begin(layer.pages());
-    if (alone) {
+    if (lane.hasFewUnits()) {
       inputs.inOneChunk();
     }
     describeResident(inputs);
@@ -150,8 +149,7 @@ final class TornadoPass implements LayerPass {
     inputs.write(lane, lane.choice, 1);
     inputs.writeQueries(lane, queries);
     inputs.writeChoice(lane, queries, otherLses);
-    TornadoExecutionResult executed =
-        lane.execute(alone ? Lane.Graph.CHOOSE_ALONE : Lane.Graph.CHOOSE);
+    TornadoExecutionResult executed = lane.execute(Lane.Graph.CHOOSE);
     readChosen(inputs, executed);
     readMerged(inputs, lane.result, resident);
   }
