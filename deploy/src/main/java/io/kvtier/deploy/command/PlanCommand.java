@@ -173,7 +173,7 @@ public final class PlanCommand implements Callable<Integer> {
     long fetch = rows.stream().mapToLong(PlanRow::fetchBytes).sum();
     return """
     device: %,d bytes (exact rows and codes on their way through %,d, heads %,d, hot set %,d) of %s; full KV cache %,d
-    fetch: %,d bytes a token predicted, %.2f ms at %.1f GB/s\
+    fetch: %,d bytes a token predicted, less what the hot set saves, %.2f ms at %.1f GB/s\
     """
         .formatted(
             plan.getDeviceBytes(),
