@@ -120,6 +120,7 @@ public final class WorkerSession {
             host.background(),
             durablePages,
             host.limits().pendingBytesMax(),
+            host.pending().newShare(),
             timeoutNs);
     this.hotSet = new HotSet(all);
     RowFetcher rowFetcher = new RowFetcher(shape, host.tier(), writeBehind);
@@ -170,8 +171,9 @@ public final class WorkerSession {
       try {
         target.requireNoTree(layer);
         growth.requireNext(layer, target.device.tokens(), position, tokens);
-        growth.requireRoom(target, tokens);
-        growth.append(target, layer, tokens, keys, values);
+        try (var _ = growth.requireRoom(target, tokens)) {
+          growth.append(target, layer, tokens, keys, values);
+        }
         steps.forgetServed();
         target.queries = new float[0];
         return target.device.tokens();

@@ -59,7 +59,8 @@ class PrefetchTest extends SessionFixture {
         SessionOpening.open(
             halfDense(),
             Prefix.NONE,
-            new SessionHost(device, tier, told, limits, StepListener.NONE));
+            new SessionHost(
+                device, tier, told, limits, new PendingBytes(16 << 20), StepListener.NONE));
     for (int layer = 0; layer < 2; layer++) {
       for (int i = 0; i < thousands; i++) {
         float[] rows = gaussian(1000 * KV_ROW);
