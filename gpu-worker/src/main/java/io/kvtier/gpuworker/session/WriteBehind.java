@@ -176,9 +176,12 @@ final class WriteBehind {
     }
   }
 
-  /** What is told when the tier did not take enough in time; {@code full} if it did not fail. */
-  private KvtierException late(String full) {
-    return failure != null ? told(failure) : new KvtierException(Code.EXHAUSTED, full);
+  /** What is told of room that there was not in time, and of the tier if it failed. */
+  private KvtierException late(String why) {
+    KvtierException failed = failure;
+    return failed == null
+        ? new KvtierException(Code.EXHAUSTED, why)
+        : new KvtierException(failed.code(), why + ": " + failed.getMessage(), failed);
   }
 
   /** Takes a page; {@link #requireRoom} has made sure that there is room. */
