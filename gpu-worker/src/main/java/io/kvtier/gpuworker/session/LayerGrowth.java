@@ -23,6 +23,7 @@ final class LayerGrowth {
 
   private final WriteBehind writeBehind;
   private final DeviceBudget budget;
+  private final TailorMemory tailor;
 
   LayerGrowth(
       UUID id,
@@ -30,13 +31,15 @@ final class LayerGrowth {
       LayerShape shape,
       PrefixChain chain,
       WriteBehind writeBehind,
-      DeviceBudget budget) {
+      DeviceBudget budget,
+      TailorMemory tailor) {
     this.id = id;
     this.info = info;
     this.shape = shape;
     this.chain = chain;
     this.writeBehind = writeBehind;
     this.budget = budget;
+    this.tailor = tailor;
   }
 
   /**
@@ -73,6 +76,7 @@ final class LayerGrowth {
     WriteBehind.Room room = writeBehind.requireRoom(TierSink.bytes(shape, newPages, first));
     try {
       budget.requireRoom(target, newPages);
+      tailor.requireRoom(target, tokens);
       return room;
     } catch (RuntimeException e) {
       room.close();

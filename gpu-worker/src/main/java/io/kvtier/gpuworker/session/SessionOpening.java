@@ -27,10 +27,15 @@ public final class SessionOpening {
     List<List<HeadPolicy>> policies =
         info.hasPlan() ? PlanSwitch.policiesOf(info.getPlan(), info.getGeometry()) : List.of();
     WorkerSession session = withPrefix(info, prefix, host);
-    if (info.hasPlan()) {
-      session.planning().adopt(info.getPlan(), policies);
+    try {
+      if (info.hasPlan()) {
+        session.planning().adopt(info.getPlan(), policies);
+      }
+      return session;
+    } catch (KvtierException e) {
+      session.abandon();
+      throw e;
     }
-    return session;
   }
 
   /**

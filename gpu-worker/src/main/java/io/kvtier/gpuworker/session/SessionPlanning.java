@@ -16,6 +16,7 @@ final class SessionPlanning {
   private final SessionLayers layers;
   private final PlanSwitch switcher;
   private final DeviceBudget budget;
+  private final TailorMemory tailor;
   private final HotSet hotSet;
   private final NearAttention near;
   private volatile @Nullable Plan plan;
@@ -26,12 +27,14 @@ final class SessionPlanning {
       SessionLayers layers,
       PlanSwitch switcher,
       DeviceBudget budget,
+      TailorMemory tailor,
       HotSet hotSet,
       NearAttention near) {
     this.shape = shape;
     this.layers = layers;
     this.switcher = switcher;
     this.budget = budget;
+    this.tailor = tailor;
     this.hotSet = hotSet;
     this.near = near;
   }
@@ -65,6 +68,7 @@ final class SessionPlanning {
   /** Brings all layers under a plan, or changes nothing. */
   void adopt(Plan made, List<List<HeadPolicy>> policies) {
     layers.whileStill(() -> {
+      tailor.place(policies);
       switcher.apply(layers.all(), policies);
       hotSet.resize(made.getHotSetBytes());
       near.follow(made.getNear());
