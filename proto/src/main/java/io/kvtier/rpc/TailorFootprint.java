@@ -23,6 +23,9 @@ public record TailorFootprint(int kvHeads, int headDim) {
   /** Tokens of a key channel, and dimensions of a value, that share a zero and a step. */
   public static final int DENSE_GROUP = 64;
 
+  /** Fewest tokens that a sparse layer chooses, where it has as many. */
+  public static final int CHOSEN_TOKENS_MIN = 16;
+
   private static final int CHANNEL_BUFFERS = 2;
   private static final int ZERO_AND_STEP_BYTES = 2 * Short.BYTES;
 
@@ -54,6 +57,13 @@ public record TailorFootprint(int kvHeads, int headDim) {
    */
   public long sparseBytes(int tokens, int since) {
     return (Math.min(tokens, ALWAYS_TOKENS) + (long) since) * rowBytes();
+  }
+
+  /** A session of sparse layers, at least. */
+  public long leastBytes(int layers, int tokens) {
+    return layers * sparseBytes(tokens, 0)
+        + channelBytes(tokens)
+        + chosenBytes(Math.min(CHOSEN_TOKENS_MIN, tokens));
   }
 
   /** The channels of all tokens, for the layer that attends and the next. */

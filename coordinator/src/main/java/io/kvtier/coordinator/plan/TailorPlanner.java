@@ -21,7 +21,6 @@ public final class TailorPlanner {
   private static final double DENSE_ABOVE = .2;
   private static final double SHARE = .05;
   private static final int DENSE_BITS = 1;
-  private static final int DOMINANT_TOKENS_LEAST = 16;
 
   private final PlanInputs inputs;
   private final int tokensMax;
@@ -110,7 +109,7 @@ public final class TailorPlanner {
   private int dominantTokens() {
     long max = isBounded() ? inputs.deviceBytesMax() : inputs.fullBytes() / 4;
     long left = Math.max(0, max - bytes(isBounded() ? tokensMax : inputs.tokens(), 0));
-    int least = Math.min(DOMINANT_TOKENS_LEAST, inputs.tokens());
+    int least = Math.min(TailorFootprint.CHOSEN_TOKENS_MIN, inputs.tokens());
     return Math.clamp(left / footprint.rowBytes(), least, inputs.tokens());
   }
 
