@@ -28,7 +28,7 @@ final class TailorPlannerTest {
   void aLayerIsDenseAsAWholeWherePIsAboveAFifth() {
     Plan plan = TailorPlanner.plan(new PlanInputs(TWO_BY_TWO, 4096, 0, 0, 60, CURVES), 4096);
 
-    PlanLimits.check(plan, TWO_BY_TWO);
+    PlanLimits.check(plan, TWO_BY_TWO, PlanMode.PLAN_MODE_TAILORKV);
     assertThat(plan.getMode()).isEqualTo(PlanMode.PLAN_MODE_TAILORKV);
     assertThat(plan.getHeadsList())
         .extracting(HeadPlan::getHeadClass)

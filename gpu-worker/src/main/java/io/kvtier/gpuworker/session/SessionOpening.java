@@ -25,7 +25,7 @@ public final class SessionOpening {
     Sessions.requireBounds(info);
     DeviceBudget.requireFixed(info);
     List<List<HeadPolicy>> policies =
-        info.hasPlan() ? PlanSwitch.policiesOf(info.getPlan(), info.getGeometry()) : List.of();
+        info.hasPlan() ? PlanSwitch.policiesOf(info.getPlan(), info) : List.of();
     WorkerSession session = withPrefix(info, prefix, host);
     try {
       if (info.hasPlan()) {
@@ -47,7 +47,7 @@ public final class SessionOpening {
   public static WorkerSession resume(Session info, Prefix prefix, SessionHost host) {
     Sessions.requireBounds(info);
     List<List<HeadPolicy>> policies =
-        info.hasPlan() ? PlanSwitch.policiesOf(info.getPlan(), info.getGeometry()) : List.of();
+        info.hasPlan() ? PlanSwitch.policiesOf(info.getPlan(), info) : List.of();
     for (int attempt = 1; ; attempt++) {
       // A fork names its own pages by its id, whatever prompt its ancestor was opened with.
       PrefixChain chain = info.getAncestorsCount() == 0 ? prefix.chain() : PrefixChain.EMPTY;

@@ -51,7 +51,7 @@ final class SessionPlanning {
   Plan make(Session info, int tokens, PlanMaker planMaker) {
     if (info.hasPlan()) {
       // Whoever made it by hand may not have known the prompt's length.
-      adoptWithinBudget(info.getPlan(), PlanSwitch.policiesOf(info.getPlan(), info.getGeometry()));
+      adoptWithinBudget(info.getPlan(), PlanSwitch.policiesOf(info.getPlan(), info));
       return info.getPlan();
     }
     Plan made =
@@ -61,7 +61,7 @@ final class SessionPlanning {
             new ProfileMaker(shape, switcher).curves(layers.all(), tokens),
             budget.fixedBytes(tokens),
             shape.pages(tokens));
-    adopt(made, PlanSwitch.policiesOf(made, info.getGeometry()));
+    adopt(made, PlanSwitch.policiesOf(made, info));
     return made;
   }
 

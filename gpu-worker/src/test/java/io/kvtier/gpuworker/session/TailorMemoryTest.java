@@ -39,7 +39,8 @@ class TailorMemoryTest extends SessionFixture {
   private static Plan sparse(int chosen) {
     Plan.Builder plan = plan(HeadClass.HEAD_CLASS_SPARSE).toBuilder();
     plan.setMode(PlanMode.PLAN_MODE_TAILORKV).setDominantTokensMin(chosen);
-    plan.getHeadsBuilderList().forEach(head -> head.setDominantTokensMax(chosen));
+    plan.getHeadsBuilderList()
+        .forEach(head -> head.setDominantTokensMax(chosen).clearResidualMass());
     return plan.build();
   }
 
