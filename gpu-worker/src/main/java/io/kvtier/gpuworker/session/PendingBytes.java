@@ -108,9 +108,9 @@ public final class PendingBytes {
       lock.lock();
       try {
         return ("%d bytes of pages of all sessions wait for the tier, %d of them this session's,"
-                    + " and %d more are needed; at most %d may wait (%d for a session that has"
-                    + " little waiting); send the call again, or start the worker with more pending"
-                    + " bytes")
+                + " and %d more are needed; at most %d may wait (%d for a session that has"
+                + " little waiting); send the call again, or start the worker with more pending"
+                + " bytes")
             .formatted(bytes, own, more, bytesMaxNow(), bytesMax);
       } finally {
         lock.unlock();

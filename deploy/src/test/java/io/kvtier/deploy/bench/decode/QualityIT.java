@@ -100,7 +100,9 @@ class QualityIT {
     Tally sketched = measurement.tally(all.indexOf(SKETCHED));
     assertThat(sketched.captured(0)).as("mass in 64 tokens").isGreaterThanOrEqualTo(.94);
     assertThat(sketched.captured(1)).as("mass in 256 tokens").isGreaterThanOrEqualTo(.977);
-    assertThat(sketched.rowsWithin()).as("rows whose rest is within 1 %").isGreaterThanOrEqualTo(.97);
+    assertThat(sketched.rowsWithin())
+        .as("rows whose rest is within 1 %")
+        .isGreaterThanOrEqualTo(.97);
     assertThat(measurement.tally(all.indexOf(SIXTEENTH)).meanDivergence())
         .as("KL at 1/16, beside TailorKV's")
         .isLessThanOrEqualTo(measurement.tally(all.indexOf(TAILORKV)).meanDivergence() / 3);
