@@ -45,13 +45,13 @@ public final class DeviceMemory implements AutoCloseable {
    *
    * @throws KvtierException EXHAUSTED if they do not fit
    */
-  public synchronized void reserve(long bytes) {
+  public synchronized void occupy(long bytes) {
     requireRoom(bytes);
     bytesUsed += bytes;
   }
 
-  /** Ends what {@link #reserve} began. */
-  public synchronized void unreserve(long bytes) {
+  /** Ends what {@link #occupy} began. */
+  public synchronized void vacate(long bytes) {
     bytesUsed -= bytes;
   }
 

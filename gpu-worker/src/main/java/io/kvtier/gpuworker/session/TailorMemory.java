@@ -124,9 +124,9 @@ final class TailorMemory {
               .formatted(max, bytes, held));
     }
     if (bytes > held) {
-      memory.reserve(bytes - held);
+      memory.occupy(bytes - held);
     } else {
-      memory.unreserve(held - bytes);
+      memory.vacate(held - bytes);
     }
     held = bytes;
   }
