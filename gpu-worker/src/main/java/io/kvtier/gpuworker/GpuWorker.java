@@ -10,6 +10,7 @@ import io.kvtier.gpuworker.grpc.IdleReport;
 import io.kvtier.gpuworker.grpc.ReplicaMeters;
 import io.kvtier.gpuworker.grpc.TierDirectory;
 import io.kvtier.gpuworker.grpc.WorkerMeters;
+import io.kvtier.gpuworker.session.PendingBytes;
 import io.kvtier.gpuworker.session.SessionLimits;
 import io.kvtier.gpuworker.session.SessionTable;
 import io.kvtier.gpuworker.trace.StepListener;
@@ -87,6 +88,7 @@ public final class GpuWorker implements AutoCloseable {
                   tiers,
                   config.sessionsMax(),
                   new SessionLimits(config.pendingBytesMax(), config.tierTimeout().toNanos()),
+                  new PendingBytes(config.pendingBytesTotalMax()),
                   trace.<StepListener>map(file -> file).orElse(StepListener.NONE)));
       AttentionGrpcService service =
           new AttentionGrpcService(sessions, plans, new WorkerMeters(meters, device, sessions));

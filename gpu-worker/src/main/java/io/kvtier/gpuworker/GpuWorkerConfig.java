@@ -18,6 +18,8 @@ import java.util.Optional;
  * @param deviceBytesMax device bytes for sessions, 1 MiB or more
  * @param sessionsMax most sessions at a time, 1..65536
  * @param pendingBytesMax bytes of a session's pages that may wait to be stored, 1 MiB or more
+ * @param pendingBytesTotalMax the same of all sessions together, 1 MiB or more; they are on the
+ *     heap
  * @param tierTimeout longest wait for the tier or the coordinator, 1 ms..10 min
  * @param replicas tier nodes that keep each page, 1..8; 1: a session's pages are all on one node
  * @param writeAcks of them, how many must have a page before it counts as durable, 1..replicas
@@ -33,6 +35,7 @@ public record GpuWorkerConfig(
     long deviceBytesMax,
     int sessionsMax,
     long pendingBytesMax,
+    long pendingBytesTotalMax,
     Duration tierTimeout,
     int replicas,
     int writeAcks,
@@ -42,12 +45,16 @@ public record GpuWorkerConfig(
   /** A call may wait for the tier twice, and must answer within its client's 15 s or more. */
   private static final Duration TIER_TIMEOUT_DEFAULT = Duration.ofSeconds(5);
 
+  /** Calls under way take as much again and more: each has its chunk of rows on the heap. */
+  private static final int PENDING_HEAP_SHARE = 4;
+
   private static final Duration LEASE_TTL_DEFAULT = Duration.ofSeconds(30);
 
   public GpuWorkerConfig {
     requireInRange("device bytes", deviceBytesMax, 1 << 20, Long.MAX_VALUE);
     requireInRange("sessions max", sessionsMax, 1, 1 << 16);
     requireInRange("pending bytes max", pendingBytesMax, 1 << 20, Long.MAX_VALUE);
+    requireInRange("pending bytes total max", pendingBytesTotalMax, 1 << 20, Long.MAX_VALUE);
     requireInRange("tier timeout ms", tierTimeout.toMillis(), 1, 600_000);
     requireInRange("replicas", replicas, 1, ReplicaConfig.REPLICAS_MAX);
     requireInRange("write acks", writeAcks, 1, replicas);
@@ -59,8 +66,9 @@ public record GpuWorkerConfig(
   }
 
   /**
-   * Everything at its default: loopback, 4 GiB on the processor, 256 sessions, 64 MiB pending, 5 s
-   * (of a client's 30), one copy of each page, no trace.
+   * Everything at its default: loopback, 4 GiB on the processor, 256 sessions, 64 MiB pending a
+   * session and a quarter of the largest heap in all, 5 s (of a client's 30), one copy of each
+   * page, no trace.
    */
   public static GpuWorkerConfig of(String coordinatorTarget, String nodeId) {
     return new GpuWorkerConfig(
@@ -70,6 +78,7 @@ public record GpuWorkerConfig(
         4L << 30,
         256,
         64L << 20,
+        Math.max(1 << 20, Runtime.getRuntime().maxMemory() / PENDING_HEAP_SHARE),
         TIER_TIMEOUT_DEFAULT,
         1,
         1,
@@ -87,6 +96,25 @@ public record GpuWorkerConfig(
         bytes,
         sessionsMax,
         pendingBytesMax,
+        pendingBytesTotalMax,
+        tierTimeout,
+        replicas,
+        writeAcks,
+        trace,
+        device,
+        leaseTtl);
+  }
+
+  /** The same with another bound of all sessions' pages that may wait to be stored. */
+  public GpuWorkerConfig withPendingBytesTotalMax(long bytes) {
+    return new GpuWorkerConfig(
+        endpoint,
+        coordinatorTarget,
+        nodeId,
+        deviceBytesMax,
+        sessionsMax,
+        pendingBytesMax,
+        bytes,
         tierTimeout,
         replicas,
         writeAcks,
@@ -104,6 +132,7 @@ public record GpuWorkerConfig(
         deviceBytesMax,
         sessionsMax,
         pendingBytesMax,
+        pendingBytesTotalMax,
         tierTimeout,
         replicas,
         writeAcks,
@@ -121,6 +150,7 @@ public record GpuWorkerConfig(
         deviceBytesMax,
         sessionsMax,
         pendingBytesMax,
+        pendingBytesTotalMax,
         tierTimeout,
         copies,
         acks,
@@ -138,6 +168,7 @@ public record GpuWorkerConfig(
         deviceBytesMax,
         sessionsMax,
         pendingBytesMax,
+        pendingBytesTotalMax,
         tierTimeout,
         replicas,
         writeAcks,
@@ -155,6 +186,7 @@ public record GpuWorkerConfig(
         deviceBytesMax,
         sessionsMax,
         pendingBytesMax,
+        pendingBytesTotalMax,
         tierTimeout,
         replicas,
         writeAcks,
@@ -172,6 +204,7 @@ public record GpuWorkerConfig(
         deviceBytesMax,
         sessionsMax,
         pendingBytesMax,
+        pendingBytesTotalMax,
         tierTimeout,
         replicas,
         writeAcks,

@@ -16,6 +16,8 @@ import io.kvtier.gpuworker.GpuWorkerConfig;
 import io.kvtier.rpc.Closing;
 import io.kvtier.rpc.EndpointConfig;
 import io.kvtier.v1.HeadClass;
+import io.kvtier.v1.PlanMode;
+import io.kvtier.v1.PrefillResponse;
 import io.kvtier.v1.Session;
 import java.util.ArrayList;
 import java.util.List;
@@ -43,6 +45,8 @@ class AdmissionIT {
       Pattern.compile(
           "device_bytes_max is ([0-9]+) .* take ([0-9]+); open the session with at least as many"
               + ".*");
+  private static final Pattern TAILOR_TOO_FEW =
+      Pattern.compile("device_bytes_max is ([0-9]+) and TailorKV's method takes [0-9]+ at");
   private static final Pattern FULL =
       Pattern.compile(
           "device memory is full: ([0-9]+) of ([0-9]+) bytes are used, ([0-9]+) more are needed;"
@@ -130,6 +134,27 @@ class AdmissionIT {
       session.close();
       requireNothingLeft();
     }
+  }
+
+  /** The method has no codes to stream: what it takes is known when its prompt is. */
+  @Test
+  void aTailorKvSessionHoldsWhatItsPlanSaysOrIsRefused() {
+    Synthetic model = new Synthetic(6, TOKENS);
+    SessionOptions options =
+        SessionOptions.of(Synthetic.geometry(), TOKENS + 100).withMode(PlanMode.PLAN_MODE_TAILORKV);
+    try (KvSession session = client.open(options.withDeviceBytesMax(50_000))) {
+      Matcher refusal = refusal(TAILOR_TOO_FEW, () -> model.prefill(session, TOKENS));
+      assertThat(refusal.group(1)).isEqualTo("50000");
+      assertThat(services.worker().deviceBytesUsed()).isZero();
+    }
+    try (KvSession session = client.open(options.withDeviceBytesMax(250_000))) {
+      PrefillResponse finished = model.prefill(session, TOKENS);
+      long planned = finished.getPlan().getDeviceBytes();
+      assertThat(planned).isBetween(200_000L, 250_000L);
+      assertThat(finished.getBytes().getDevice()).isEqualTo(planned);
+      assertThat(services.worker().deviceBytesUsed()).isEqualTo(planned);
+    }
+    requireNothingLeft();
   }
 
   @Test

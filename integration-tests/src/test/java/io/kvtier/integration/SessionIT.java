@@ -16,11 +16,13 @@ import io.kvtier.deploy.service.AllInOne;
 import io.kvtier.rpc.EndpointConfig;
 import io.kvtier.rpc.Tensors;
 import io.kvtier.v1.DecodeResponse;
+import io.kvtier.v1.Dtype;
 import io.kvtier.v1.GatheredHead;
 import io.kvtier.v1.HeadClass;
 import io.kvtier.v1.LoadResponse;
 import io.kvtier.v1.Plan;
 import io.kvtier.v1.PrefillResponse;
+import io.kvtier.v1.Tensor;
 import java.util.HashSet;
 import java.util.List;
 import java.util.Optional;
@@ -79,6 +81,37 @@ class SessionIT {
       assertThat(finished.getDurableTokens()).isEqualTo(30 * 64);
       assertThat(decode(model, session, 2000, 2050, .35)).isPositive();
     }
+  }
+
+  /** An engine may let go of rows as soon as a chunk's answer says that they are stored. */
+  @Test
+  void answersToChunksSayWhatOfTheirLayerIsStored() throws Exception {
+    Synthetic model = new Synthetic(7, 900);
+    try (Loopback at = new Loopback();
+        KvSession session = at.client.open(SessionOptions.of(Synthetic.geometry(), 900))) {
+      int sent = 0;
+      int durable = 0;
+      // The pages of the chunk before are stored soon, beside chunks of a token.
+      for (int count = 500; durable < 6 * 64 && sent < 900; count = 1) {
+        PrefillResponse answer =
+            at.prefill(Quartet.open(session), Quartet.chunk(0, sent, rows(model, sent, count)));
+        sent += count;
+        assertThat(answer.getReceivedTokens()).isEqualTo(sent);
+        assertThat(answer.getLayer()).isZero();
+        assertThat(answer.getDurableTokens()).isBetween(durable, (sent - 64) / 64 * 64);
+        durable = answer.getDurableTokens();
+      }
+      assertThat(durable).isGreaterThanOrEqualTo(6 * 64);
+      PrefillResponse other =
+          at.prefill(Quartet.open(session), Quartet.chunk(1, 0, rows(model, 0, 1)));
+      assertThat(other.getLayer()).isEqualTo(1);
+      assertThat(other.getDurableTokens()).as("nothing of layer 1").isZero();
+    }
+  }
+
+  private static Tensor rows(Synthetic model, int from, int count) {
+    return Tensors.of(
+        Dtype.DTYPE_FP32, model.keys(0, from, from + count), count, KV_HEADS, Synthetic.HEAD_DIM);
   }
 
   @Test

@@ -20,6 +20,7 @@ import io.kvtier.v1.HeadClass;
 import io.kvtier.v1.HeadPlan;
 import io.kvtier.v1.OpenRequest;
 import io.kvtier.v1.Plan;
+import io.kvtier.v1.PlanMode;
 import java.util.ArrayList;
 import java.util.EnumSet;
 import java.util.LinkedHashMap;
@@ -135,6 +136,9 @@ final class WrongOpens {
     wrong.put("head with predicted_residual: NaN", head(h -> h.setPredictedResidual(Float.NaN)));
     wrong.put("dense with dominant_tokens_max: 128", head(h -> dense(h).setDominantTokensMax(128)));
     wrong.put("dense with residual_mass: 0.5", head(h -> dense(h).setResidualMass(.5f)));
+    wrong.put("dense with bits: 0 4", head(h -> dense(h).setBits(4)));
+    wrong.put("dense with bits out of all bounds: 0 9", head(h -> dense(h).setBits(9)));
+    wrong.put("plan of another mode: 2", plan(p -> p.setMode(PlanMode.PLAN_MODE_TAILORKV)));
     wrong.put("dominant_tokens_min: 0", plan(p -> p.setDominantTokensMin(0)));
     wrong.put("dominant_tokens_min: 1048577 1048576", plan(p -> p.setDominantTokensMin(1048577)));
     return wrong;

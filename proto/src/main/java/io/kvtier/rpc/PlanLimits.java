@@ -9,6 +9,7 @@ import io.kvtier.v1.HeadClass;
 import io.kvtier.v1.HeadPlan;
 import io.kvtier.v1.NearUse;
 import io.kvtier.v1.Plan;
+import io.kvtier.v1.PlanMode;
 
 /** What a plan made by hand may be (types.proto). */
 public final class PlanLimits {
@@ -20,17 +21,21 @@ public final class PlanLimits {
 
   private static final int REASON_LENGTH_MAX = 1024;
   private static final int PLANES_MAX = 2;
+  private static final int TAILORKV_BITS_MAX = 2;
 
   private PlanLimits() {}
 
   /**
-   * Checks that a plan has exactly one entry a (layer, KV head) pair, in order, and that every
-   * value lies in its bounds.
+   * Checks that a plan has exactly one entry a (layer, KV head) pair, in order, that every value
+   * lies in its bounds, and that the session's method honours it.
    *
    * @param geometry checked already
-   * @throws KvtierException INVALID with name, value and bound
+   * @param mode the session's; unspecified: kvtier's own
+   * @throws KvtierException INVALID with layer, KV head, name, value and bound
    */
-  public static void check(Plan plan, Geometry geometry) {
+  public static void check(Plan plan, Geometry geometry, PlanMode mode) {
+    boolean tailorKv = mode == PlanMode.PLAN_MODE_TAILORKV;
+    requireMode(plan, tailorKv);
     int heads = GeometryLimits.heads(geometry);
     if (plan.getHeadsCount() != heads) {
       throw KvtierException.invalid(
@@ -48,11 +53,72 @@ public final class PlanLimits {
               + " (2)",
           plan.getNearValue());
     }
+    if (tailorKv && (plan.getHotSetBytes() != 0 || plan.getNearValue() != 0)) {
+      throw KvtierException.invalid(
+          "plan.hot_set_bytes is %d and plan.near is %d; both must be 0 in TailorKV mode, which"
+              + " keeps all rows itself",
+          plan.getHotSetBytes(), plan.getNearValue());
+    }
     for (int i = 0; i < heads; i++) {
       HeadPlan head = plan.getHeads(i);
-      String name = "plan.heads[" + i + "]";
-      requirePlace(name, head.getLayer(), head.getKvHead(), i, geometry);
+      String index = "plan.heads[" + i + "]";
+      requirePlace(index, head.getLayer(), head.getKvHead(), i, geometry);
+      String name = "layer %d, KV head %d: %s".formatted(head.getLayer(), head.getKvHead(), index);
       check(name, head);
+      if (tailorKv) {
+        requireTailorKv(name, head, plan.getHeads(i - head.getKvHead()));
+      } else if (head.getBits() != 0) {
+        throw KvtierException.invalid(
+            "%s.bits is %s; it must be 0 in kvtier mode, where the page's own codes, of 4 bits, are"
+                + " attended to",
+            name, Integer.toUnsignedString(head.getBits()));
+      }
+    }
+  }
+
+  private static void requireMode(Plan plan, boolean tailorKv) {
+    PlanMode wanted = tailorKv ? PlanMode.PLAN_MODE_TAILORKV : PlanMode.PLAN_MODE_KVTIER;
+    if (plan.getMode() != PlanMode.PLAN_MODE_UNSPECIFIED && plan.getMode() != wanted) {
+      throw KvtierException.invalid(
+          "plan.mode is %d and the session's is %s (%d); leave it out, or open the session in the"
+              + " plan's mode",
+          plan.getModeValue(), wanted, wanted.getNumber());
+    }
+  }
+
+  /** TailorKV places whole layers, and estimates nothing. */
+  private static void requireTailorKv(String name, HeadPlan head, HeadPlan first) {
+    boolean dense = head.getHeadClass() == HeadClass.HEAD_CLASS_DENSE;
+    if (head.getHeadClass() == HeadClass.HEAD_CLASS_STREAMED) {
+      throw KvtierException.invalid(
+          "%s.head_class is HEAD_CLASS_STREAMED (3); it must be HEAD_CLASS_DENSE (1) or"
+              + " HEAD_CLASS_SPARSE (2) in TailorKV mode",
+          name);
+    }
+    requireInRange(
+        name + ".bits of a " + (dense ? "dense" : "sparse") + " layer in TailorKV mode",
+        Integer.toUnsignedLong(head.getBits()),
+        dense ? 1 : 0,
+        dense ? TAILORKV_BITS_MAX : 0);
+    if (head.getResidualMass() != 0 || head.getSketchPlanes() != 0 || head.getAheadValue() != 0) {
+      throw KvtierException.invalid(
+          "%s has residual_mass %s, sketch_planes %d and ahead %d; all must be 0 in TailorKV mode,"
+              + " which estimates nothing",
+          name, head.getResidualMass(), head.getSketchPlanes(), head.getAheadValue());
+    }
+    if (head.getHeadClass() != first.getHeadClass()
+        || head.getBits() != first.getBits()
+        || head.getDominantTokensMax() != first.getDominantTokensMax()) {
+      throw KvtierException.invalid(
+          "%s has head_class %d, bits %d and dominant_tokens_max %d, and the layer's first head %d,"
+              + " %d and %d; they must be the same in TailorKV mode, which places whole layers",
+          name,
+          head.getHeadClassValue(),
+          head.getBits(),
+          head.getDominantTokensMax(),
+          first.getHeadClassValue(),
+          first.getBits(),
+          first.getDominantTokensMax());
     }
   }
 

@@ -3,10 +3,13 @@ package io.kvtier.rpc;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 import io.kvtier.KvtierException;
+import io.kvtier.v1.AheadUse;
 import io.kvtier.v1.Geometry;
 import io.kvtier.v1.HeadClass;
 import io.kvtier.v1.HeadPlan;
+import io.kvtier.v1.NearUse;
 import io.kvtier.v1.Plan;
+import io.kvtier.v1.PlanMode;
 import java.util.function.Consumer;
 import org.junit.jupiter.api.Test;
 
@@ -16,8 +19,11 @@ final class PlanLimitsTest {
 
   @Test
   void aPlanWithinItsBoundsIsTaken() {
-    PlanLimits.check(valid().build(), GEOMETRY);
-    PlanLimits.check(valid().setTokens(0).setDominantTokensMin(1 << 20).build(), GEOMETRY);
+    taken(valid(), PlanMode.PLAN_MODE_UNSPECIFIED);
+    taken(valid().setTokens(0).setDominantTokensMin(1 << 20), PlanMode.PLAN_MODE_KVTIER);
+    taken(valid().setMode(PlanMode.PLAN_MODE_KVTIER), PlanMode.PLAN_MODE_UNSPECIFIED);
+    taken(tailorKv(), PlanMode.PLAN_MODE_TAILORKV);
+    taken(tailorKv().setMode(PlanMode.PLAN_MODE_TAILORKV), PlanMode.PLAN_MODE_TAILORKV);
   }
 
   @Test
@@ -48,6 +54,76 @@ final class PlanLimitsTest {
     refusedHead(head -> head.setHeadClass(HeadClass.HEAD_CLASS_DENSE), "all must be 0");
   }
 
+  /** A plan is honoured, or refused: nothing in it is passed over. */
+  @Test
+  void whatTheSessionsMethodDoesNotKnowIsRefused() {
+    refused(plan -> plan.setMode(PlanMode.PLAN_MODE_TAILORKV), "plan.mode is 2");
+    refused(plan -> plan.setModeValue(7), "plan.mode is 7");
+    for (int bits : new int[] {1, 4, 9, -1}) {
+      refusedHead(
+          head -> head.clear().setLayer(1).setHeadClass(HeadClass.HEAD_CLASS_DENSE).setBits(bits),
+          "layer 1, KV head 0: plan.heads[2].bits is " + Integer.toUnsignedString(bits));
+    }
+    refusedHead(head -> head.setBits(2), "layer 1, KV head 0: plan.heads[2].bits is 2");
+
+    for (int bits : new int[] {0, 3, 4, 8, 9, -1}) {
+      refusedTailorKv(
+          plan -> plan.getHeadsBuilderList().subList(0, 2).forEach(head -> head.setBits(bits)),
+          "layer 0, KV head 0: plan.heads[0].bits of a dense layer in TailorKV mode is "
+              + Integer.toUnsignedString(bits),
+          "1..2");
+    }
+    refusedTailorKv(
+        plan -> plan.getHeadsBuilder(3).setBits(1),
+        "layer 1, KV head 1: plan.heads[3].bits of a sparse layer in TailorKV mode is 1");
+    refusedTailorKv(
+        plan ->
+            plan.getHeadsBuilder(2)
+                .setHeadClass(HeadClass.HEAD_CLASS_STREAMED)
+                .clearDominantTokensMax(),
+        "layer 1, KV head 0: plan.heads[2].head_class is HEAD_CLASS_STREAMED (3)");
+    refusedTailorKv(
+        plan -> plan.setHeads(1, plan.getHeads(3).toBuilder().setLayer(0)),
+        "layer 0, KV head 1: plan.heads[1] has head_class 2, bits 0",
+        "first head 1, 1",
+        "the same");
+    refusedTailorKv(plan -> plan.getHeadsBuilder(1).setBits(2), "plan.heads[1] has", "bits 2");
+    refusedTailorKv(
+        plan -> plan.getHeadsBuilder(3).setDominantTokensMax(11), "dominant_tokens_max 11");
+    refusedTailorKv(plan -> plan.getHeadsBuilder(2).setResidualMass(.5f), "residual_mass 0.5");
+    refusedTailorKv(plan -> plan.getHeadsBuilder(2).setSketchPlanes(1), "sketch_planes 1");
+    refusedTailorKv(plan -> plan.getHeadsBuilder(2).setAhead(AheadUse.AHEAD_USE_LAST), "ahead 2");
+    refusedTailorKv(plan -> plan.setMode(PlanMode.PLAN_MODE_KVTIER), "plan.mode is 1");
+    refusedTailorKv(plan -> plan.setHotSetBytes(5), "hot_set_bytes is 5");
+    refusedTailorKv(plan -> plan.setNear(NearUse.NEAR_USE_NEVER), "near is 1");
+  }
+
+  private static void taken(Plan.Builder plan, PlanMode mode) {
+    PlanLimits.check(plan.build(), GEOMETRY, mode);
+  }
+
+  private static void refusedTailorKv(Consumer<Plan.Builder> change, String... mentions) {
+    Plan.Builder plan = tailorKv();
+    change.accept(plan);
+    assertThatThrownBy(() -> PlanLimits.check(plan.build(), GEOMETRY, PlanMode.PLAN_MODE_TAILORKV))
+        .isInstanceOf(KvtierException.class)
+        .hasMessageContainingAll(mentions);
+  }
+
+  /** Layer 0 dense with one bit, layer 1 sparse. */
+  private static Plan.Builder tailorKv() {
+    Plan.Builder plan = Plan.newBuilder().setDominantTokensMin(1);
+    for (int i = 0; i < 4; i++) {
+      HeadPlan.Builder head = plan.addHeadsBuilder().setLayer(i / 2).setKvHead(i % 2);
+      if (i < 2) {
+        head.setHeadClass(HeadClass.HEAD_CLASS_DENSE).setBits(1);
+      } else {
+        head.setHeadClass(HeadClass.HEAD_CLASS_SPARSE).setDominantTokensMax(10);
+      }
+    }
+    return plan;
+  }
+
   private static void refusedHead(Consumer<HeadPlan.Builder> change, String message) {
     refused(plan -> change.accept(plan.getHeadsBuilder(2)), message);
   }
@@ -55,7 +131,7 @@ final class PlanLimitsTest {
   private static void refused(Consumer<Plan.Builder> change, String message) {
     Plan.Builder plan = valid();
     change.accept(plan);
-    assertThatThrownBy(() -> PlanLimits.check(plan.build(), GEOMETRY))
+    assertThatThrownBy(() -> PlanLimits.check(plan.build(), GEOMETRY, PlanMode.PLAN_MODE_KVTIER))
         .isInstanceOf(KvtierException.class)
         .hasMessageContaining(message);
   }

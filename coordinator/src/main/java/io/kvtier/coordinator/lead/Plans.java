@@ -45,7 +45,7 @@ public final class Plans {
     PlanInputs known = refined(key, inputs, request.getQueries());
     Plan plan =
         session.getMode() == PlanMode.PLAN_MODE_TAILORKV
-            ? TailorPlanner.plan(known)
+            ? TailorPlanner.plan(known, session.getTokensMax())
             : Planner.plan(known);
     SetPlan.Builder change =
         SetPlan.newBuilder()

@@ -39,7 +39,7 @@ public final class SessionLimits {
           request.getModeValue());
     }
     if (request.hasPlan()) {
-      PlanLimits.check(request.getPlan(), request.getGeometry());
+      PlanLimits.check(request.getPlan(), request.getGeometry(), request.getMode());
     }
     checkOwner(request.getOwner());
     checkRequestId(request.getRequestId());

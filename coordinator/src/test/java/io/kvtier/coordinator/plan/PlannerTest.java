@@ -12,6 +12,7 @@ import io.kvtier.v1.Geometry;
 import io.kvtier.v1.HeadClass;
 import io.kvtier.v1.HeadPlan;
 import io.kvtier.v1.Plan;
+import io.kvtier.v1.PlanMode;
 import java.util.ArrayList;
 import java.util.Collections;
 import java.util.List;
@@ -78,10 +79,10 @@ final class PlannerTest {
         .endsWith("70 % were chosen the query before: fetched ahead");
     assertThat(plan.getHeads(1).getOverlap()).isEqualTo(.7f);
     assertThat(plan.getHeads(2).getReason()).doesNotContain("query before");
-    PlanLimits.check(plan, TWO_BY_TWO);
+    PlanLimits.check(plan, TWO_BY_TWO, PlanMode.PLAN_MODE_KVTIER);
     Plan streamed = plan(FIXED + 1, curves);
     assertThat(streamed.getHeads(1).getAhead()).isEqualTo(AheadUse.AHEAD_USE_UNSPECIFIED);
-    PlanLimits.check(streamed, TWO_BY_TWO);
+    PlanLimits.check(streamed, TWO_BY_TWO, PlanMode.PLAN_MODE_KVTIER);
     assertThatThrownBy(() -> NARROW.withOverlap("n", Float.NaN))
         .isInstanceOf(KvtierException.class)
         .hasMessage("overlap of n is NaN; it must be 0..1");
@@ -131,7 +132,7 @@ final class PlannerTest {
     Plan plan = Planner.plan(new PlanInputs(TWO_BY_TWO, 10, 0, 0, 0, List.of()));
 
     assertThat(plan.getDominantTokensMin()).isEqualTo(10);
-    PlanLimits.check(plan, TWO_BY_TWO);
+    PlanLimits.check(plan, TWO_BY_TWO, PlanMode.PLAN_MODE_KVTIER);
   }
 
   @Test
@@ -196,7 +197,7 @@ final class PlannerTest {
       for (int step = 0; step < 20; step++) {
         PlanInputs inputs = new PlanInputs(geometry, tokens, budget, fixedBytes, pages, curves);
         Plan plan = Planner.plan(inputs);
-        PlanLimits.check(plan, geometry);
+        PlanLimits.check(plan, geometry, PlanMode.PLAN_MODE_KVTIER);
         assertThat(plan.getDeviceBytes()).isLessThanOrEqualTo(budget);
         long heads = plan.getHeadsList().stream().mapToLong(HeadPlan::getDeviceBytes).sum();
         assertThat(plan.getDeviceBytes()).isEqualTo(fixedBytes + heads + plan.getHotSetBytes());

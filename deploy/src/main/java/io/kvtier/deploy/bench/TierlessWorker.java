@@ -11,6 +11,7 @@ import io.kvtier.gpuworker.cpu.CpuDevice;
 import io.kvtier.gpuworker.grpc.AttentionGrpcService;
 import io.kvtier.gpuworker.grpc.CoordinatorPlans;
 import io.kvtier.gpuworker.grpc.WorkerMeters;
+import io.kvtier.gpuworker.session.PendingBytes;
 import io.kvtier.gpuworker.session.SessionLimits;
 import io.kvtier.gpuworker.session.SessionTable;
 import io.kvtier.gpuworker.trace.StepListener;
@@ -58,6 +59,7 @@ final class TierlessWorker implements AutoCloseable {
                   placement -> new Nowhere(),
                   1,
                   new SessionLimits(PENDING_BYTES, TIMEOUT.toNanos()),
+                  new PendingBytes(2 * PENDING_BYTES),
                   StepListener.NONE));
       Endpoint endpoint =
           closing.add(

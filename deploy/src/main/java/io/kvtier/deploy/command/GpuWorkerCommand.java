@@ -29,6 +29,14 @@ public final class GpuWorkerCommand implements Callable<Integer> {
   private long deviceBytes;
 
   @Option(
+      names = "--pending-bytes",
+      converter = ByteSize.class,
+      description =
+          "heap for all sessions' pages that wait to be stored, 1m or more (default: a quarter of"
+              + " the largest heap)")
+  private @Nullable Long pendingBytes;
+
+  @Option(
       names = "--replicas",
       defaultValue = "1",
       description = "cache tiers that keep each page, 1..8 (default: ${DEFAULT-VALUE})")
@@ -57,19 +65,22 @@ public final class GpuWorkerCommand implements Callable<Integer> {
               + " first sessions are slower then")
   private boolean noRehearsal;
 
+  private GpuWorkerConfig config() {
+    GpuWorkerConfig config =
+        GpuWorkerConfig.of(node.coordinator, node.nodeId("worker"))
+            .withEndpoint(endpoint.config())
+            .withDeviceBytesMax(deviceBytes)
+            .withLeaseTtl(leaseTtl)
+            .withReplicas(replicas, writeAcks == null ? Math.min(2, replicas) : writeAcks);
+    if (pendingBytes != null) {
+      config = config.withPendingBytesTotalMax(pendingBytes);
+    }
+    return trace.applyTo(device.applyTo(config));
+  }
+
   @Override
   public Integer call() throws InterruptedException {
-    GpuWorker worker =
-        GpuWorker.start(
-            trace.applyTo(
-                device.applyTo(
-                    GpuWorkerConfig.of(node.coordinator, node.nodeId("worker"))
-                        .withEndpoint(endpoint.config())
-                        .withDeviceBytesMax(deviceBytes)
-                        .withLeaseTtl(leaseTtl)
-                        .withReplicas(
-                            replicas, writeAcks == null ? Math.min(2, replicas) : writeAcks))),
-            DeviceOptions::tell);
+    GpuWorker worker = GpuWorker.start(config(), DeviceOptions::tell);
     System.out.printf("gpu-worker ready at %s (pages at %s)%n", worker.target(), worker.opsUrl());
     System.out.printf("attention on %s%n", worker.deviceName());
     if (!noRehearsal) {

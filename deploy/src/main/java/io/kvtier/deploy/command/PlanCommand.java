@@ -125,7 +125,7 @@ public final class PlanCommand implements Callable<Integer> {
                 .applyTo(bare);
     Plan plan =
         session.getMode() == PlanMode.PLAN_MODE_TAILORKV
-            ? TailorPlanner.plan(inputs)
+            ? TailorPlanner.plan(inputs, context)
             : Planner.plan(inputs);
     List<PlanRow> rows = PlanRow.of(plan, bandwidth * GIGA);
     System.out.println(table(rows));

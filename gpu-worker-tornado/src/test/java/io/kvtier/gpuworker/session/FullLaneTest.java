@@ -87,7 +87,8 @@ class FullLaneTest {
         SessionOpening.open(
             info,
             Prefix.NONE,
-            new SessionHost(device, tier, background, limits, StepListener.NONE));
+            new SessionHost(
+                device, tier, background, limits, new PendingBytes(16 << 20), StepListener.NONE));
     SplittableRandom random = new SplittableRandom(5);
     for (int layer = 0; layer < 2; layer++) {
       float[] rows = gaussian(random, FILLED * KV_ROW);

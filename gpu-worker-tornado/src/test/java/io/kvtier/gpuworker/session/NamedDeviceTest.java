@@ -128,7 +128,8 @@ class NamedDeviceTest {
         SessionOpening.open(
             session(),
             Prefix.NONE,
-            new SessionHost(device, tier, background, limits, StepListener.NONE));
+            new SessionHost(
+                device, tier, background, limits, new PendingBytes(16 << 20), StepListener.NONE));
     SplittableRandom random = new SplittableRandom(5);
     for (int layer = 0; layer < LAYERS; layer++) {
       float[] keys = gaussian(random, PREFILLED * KV_ROW);

@@ -40,7 +40,22 @@ public final class DeviceMemory implements AutoCloseable {
     return piece;
   }
 
-  private void requireRoom(int bytes) {
+  /**
+   * Counts bytes that are held elsewhere, in the name of the device.
+   *
+   * @throws KvtierException EXHAUSTED if they do not fit
+   */
+  public synchronized void occupy(long bytes) {
+    requireRoom(bytes);
+    bytesUsed += bytes;
+  }
+
+  /** Ends what {@link #occupy} began. */
+  public synchronized void vacate(long bytes) {
+    bytesUsed -= bytes;
+  }
+
+  private void requireRoom(long bytes) {
     if (closed) {
       throw new KvtierException(Code.UNAVAILABLE, "the device is closed");
     }

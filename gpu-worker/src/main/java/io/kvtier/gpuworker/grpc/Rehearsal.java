@@ -8,6 +8,7 @@ import io.grpc.stub.BlockingClientCall;
 import io.kvtier.KvtierException;
 import io.kvtier.client.ReplicatedPages;
 import io.kvtier.gpuworker.cpu.CpuDevice;
+import io.kvtier.gpuworker.session.PendingBytes;
 import io.kvtier.gpuworker.session.SessionLimits;
 import io.kvtier.gpuworker.session.SessionTable;
 import io.kvtier.gpuworker.trace.StepListener;
@@ -123,6 +124,7 @@ public final class Rehearsal {
                   placement -> tier,
                   1,
                   new SessionLimits(PENDING_BYTES, TIMEOUT.toNanos()),
+                  new PendingBytes(2 * PENDING_BYTES),
                   StepListener.NONE));
       AttentionGrpcService service =
           new AttentionGrpcService(

@@ -52,7 +52,8 @@ public final class WorkerMeters {
         .description("sessions attached")
         .register(meters);
     Gauge.builder("kvtier.worker.pending.bytes", sessions, SessionTable::pendingBytes)
-        .description("bytes of pages that wait to be stored; each session's are bounded")
+        .description(
+            "bytes of pages that wait to be stored; each session's, and all together, are bounded")
         .register(meters);
     Gauge.builder("kvtier.worker.device.used.bytes", device, d -> (double) d.memory().bytesUsed())
         .description("device bytes that sessions hold")

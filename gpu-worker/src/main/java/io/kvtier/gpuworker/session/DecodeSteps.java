@@ -59,11 +59,12 @@ final class DecodeSteps {
       growth.requireNext(step.layer(), have, step.position(), longest);
       NewRows rows = NewRows.of(step, waiting, tree, shape.rowLength());
       int appended = rows.appended(step.tokens());
-      growth.requireRoom(target, appended);
-      classes = target.classes;
-      result = steps.attend(target, step.tokens(), step.queries(), rows);
-      if (appended > 0) {
-        growth.appendAhead(target, step.layer(), appended, rows.keys(), rows.values());
+      try (var _ = growth.requireRoom(target, appended)) {
+        classes = target.classes;
+        result = steps.attend(target, step.tokens(), step.queries(), rows);
+        if (appended > 0) {
+          growth.appendAhead(target, step.layer(), appended, rows.keys(), rows.values());
+        }
       }
       target.tree = tree;
       served.set(new ServedStep(step, result));
@@ -101,12 +102,13 @@ final class DecodeSteps {
       TokenTree waiting = requireResolved(target, layer, nodes);
       forgetServed();
       if (waiting != null && nodes.length > 0) {
-        growth.requireRoom(target, nodes.length);
         float[] keys = new float[nodes.length * shape.rowLength()];
         float[] values = new float[keys.length];
         waiting.copyKeys(nodes, keys, 0);
         waiting.copyValues(nodes, values, 0);
-        growth.append(target, layer, nodes.length, keys, values);
+        try (var _ = growth.requireRoom(target, nodes.length)) {
+          growth.append(target, layer, nodes.length, keys, values);
+        }
       }
       target.tree = null;
       return target.device.tokens();

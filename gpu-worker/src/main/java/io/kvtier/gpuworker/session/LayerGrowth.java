@@ -23,6 +23,7 @@ final class LayerGrowth {
 
   private final WriteBehind writeBehind;
   private final DeviceBudget budget;
+  private final TailorMemory tailor;
 
   LayerGrowth(
       UUID id,
@@ -30,13 +31,15 @@ final class LayerGrowth {
       LayerShape shape,
       PrefixChain chain,
       WriteBehind writeBehind,
-      DeviceBudget budget) {
+      DeviceBudget budget,
+      TailorMemory tailor) {
     this.id = id;
     this.info = info;
     this.shape = shape;
     this.chain = chain;
     this.writeBehind = writeBehind;
     this.budget = budget;
+    this.tailor = tailor;
   }
 
   /**
@@ -58,11 +61,27 @@ final class LayerGrowth {
     }
   }
 
-  /** Refuses tokens whose pages could not be kept, before anything else changes. */
-  void requireRoom(SessionLayer target, int tokens) {
-    int newPages = shape.pages(target.device.tokens() + tokens) - target.device.pages();
-    writeBehind.requireRoom(newPages, shape.layout().pageLength());
-    budget.requireRoom(target, newPages);
+  /**
+   * Refuses tokens whose pages could not be kept, before anything else changes.
+   *
+   * @return room for the pages to wait in, to be closed once the tokens are appended or are not
+   */
+  WriteBehind.Room requireRoom(SessionLayer target, int tokens) {
+    // A method that places whole layers keeps their tokens itself.
+    int newPages =
+        target.device.placesHeads()
+            ? shape.pages(target.device.tokens() + tokens) - target.device.pages()
+            : 0;
+    boolean first = newPages > 0 && target.device.pages() == 0;
+    WriteBehind.Room room = writeBehind.requireRoom(TierSink.bytes(shape, newPages, first));
+    try {
+      budget.requireRoom(target, newPages);
+      tailor.requireRoom(target, tokens);
+      return room;
+    } catch (RuntimeException e) {
+      room.close();
+      throw e;
+    }
   }
 
   /** Takes what of a layer is to be stored. */

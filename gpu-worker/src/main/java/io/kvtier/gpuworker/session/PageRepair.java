@@ -83,12 +83,13 @@ final class PageRepair {
       requireSame(target, first + page, names.get(page), buffer);
       made.add(UnsafeByteOperations.unsafeWrap(bytes));
     }
-    writeBehind.requireRoom(made.size(), shape.layout().pageLength());
-    for (int page = 0; page < names.size(); page++) {
-      writeBehind.enqueueAside(layer, names.get(page), made.get(page));
-    }
-    if (first == 0) {
-      sink.acceptSinks(target.device);
+    try (var _ = writeBehind.requireRoom(TierSink.bytes(shape, made.size(), first == 0))) {
+      for (int page = 0; page < names.size(); page++) {
+        writeBehind.enqueueAside(layer, names.get(page), made.get(page));
+      }
+      if (first == 0) {
+        sink.acceptSinks(target.device);
+      }
     }
   }
 

@@ -12,6 +12,7 @@ import io.kvtier.page.Section;
 import io.kvtier.rpc.PlanLimits;
 import io.kvtier.v1.Geometry;
 import io.kvtier.v1.Plan;
+import io.kvtier.v1.Session;
 import java.util.ArrayList;
 import java.util.List;
 
@@ -52,11 +53,12 @@ final class PlanSwitch {
    * The plan's policies.
    *
    * @return {@code [layers][kvHeads]}
-   * @throws io.kvtier.KvtierException INVALID if the plan does not fit the geometry or breaks a
-   *     bound
+   * @throws io.kvtier.KvtierException INVALID if the plan does not fit the session's geometry or
+   *     method, or breaks a bound
    */
-  static List<List<HeadPolicy>> policiesOf(Plan plan, Geometry geometry) {
-    PlanLimits.check(plan, geometry);
+  static List<List<HeadPolicy>> policiesOf(Plan plan, Session info) {
+    Geometry geometry = info.getGeometry();
+    PlanLimits.check(plan, geometry, info.getMode());
     List<List<HeadPolicy>> policies = new ArrayList<>();
     for (int layer = 0; layer < geometry.getLayers(); layer++) {
       policies.add(Sessions.policiesOf(plan, geometry, layer));

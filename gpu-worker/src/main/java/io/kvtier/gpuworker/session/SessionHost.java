@@ -10,6 +10,7 @@ import java.util.concurrent.ExecutorService;
  *
  * @param tier keeps its pages
  * @param background runs what no call waits for
+ * @param pending of all sessions together
  * @param listener hears of each step
  */
 public record SessionHost(
@@ -17,4 +18,5 @@ public record SessionHost(
     PageTransport tier,
     ExecutorService background,
     SessionLimits limits,
+    PendingBytes pending,
     StepListener listener) {}

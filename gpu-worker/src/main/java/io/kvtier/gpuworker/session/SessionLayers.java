@@ -35,7 +35,7 @@ final class SessionLayers {
   /** TailorKV's method places whole layers and pages nothing out. */
   static DeviceLayer emptyLayer(int layer, Session info, LayerShape shape, AttentionDevice device) {
     return info.getMode() == PlanMode.PLAN_MODE_TAILORKV
-        ? new TailorLayer(info.getGeometry().getLayers(), info.getDeviceBytesMax() > 0, shape)
+        ? new TailorLayer(info.getDeviceBytesMax() > 0, shape)
         : device.newLayer(layer, shape);
   }
 

@@ -25,12 +25,17 @@ public final class SessionOpening {
     Sessions.requireBounds(info);
     DeviceBudget.requireFixed(info);
     List<List<HeadPolicy>> policies =
-        info.hasPlan() ? PlanSwitch.policiesOf(info.getPlan(), info.getGeometry()) : List.of();
+        info.hasPlan() ? PlanSwitch.policiesOf(info.getPlan(), info) : List.of();
     WorkerSession session = withPrefix(info, prefix, host);
-    if (info.hasPlan()) {
-      session.planning().adopt(info.getPlan(), policies);
+    try {
+      if (info.hasPlan()) {
+        session.planning().adopt(info.getPlan(), policies);
+      }
+      return session;
+    } catch (KvtierException e) {
+      session.abandon();
+      throw e;
     }
-    return session;
   }
 
   /**
@@ -42,7 +47,7 @@ public final class SessionOpening {
   public static WorkerSession resume(Session info, Prefix prefix, SessionHost host) {
     Sessions.requireBounds(info);
     List<List<HeadPolicy>> policies =
-        info.hasPlan() ? PlanSwitch.policiesOf(info.getPlan(), info.getGeometry()) : List.of();
+        info.hasPlan() ? PlanSwitch.policiesOf(info.getPlan(), info) : List.of();
     for (int attempt = 1; ; attempt++) {
       // A fork names its own pages by its id, whatever prompt its ancestor was opened with.
       PrefixChain chain = info.getAncestorsCount() == 0 ? prefix.chain() : PrefixChain.EMPTY;

@@ -16,6 +16,7 @@ final class SessionPlanning {
   private final SessionLayers layers;
   private final PlanSwitch switcher;
   private final DeviceBudget budget;
+  private final TailorMemory tailor;
   private final HotSet hotSet;
   private final NearAttention near;
   private volatile @Nullable Plan plan;
@@ -26,12 +27,14 @@ final class SessionPlanning {
       SessionLayers layers,
       PlanSwitch switcher,
       DeviceBudget budget,
+      TailorMemory tailor,
       HotSet hotSet,
       NearAttention near) {
     this.shape = shape;
     this.layers = layers;
     this.switcher = switcher;
     this.budget = budget;
+    this.tailor = tailor;
     this.hotSet = hotSet;
     this.near = near;
   }
@@ -48,7 +51,7 @@ final class SessionPlanning {
   Plan make(Session info, int tokens, PlanMaker planMaker) {
     if (info.hasPlan()) {
       // Whoever made it by hand may not have known the prompt's length.
-      adoptWithinBudget(info.getPlan(), PlanSwitch.policiesOf(info.getPlan(), info.getGeometry()));
+      adoptWithinBudget(info.getPlan(), PlanSwitch.policiesOf(info.getPlan(), info));
       return info.getPlan();
     }
     Plan made =
@@ -58,13 +61,14 @@ final class SessionPlanning {
             new ProfileMaker(shape, switcher).curves(layers.all(), tokens),
             budget.fixedBytes(tokens),
             shape.pages(tokens));
-    adopt(made, PlanSwitch.policiesOf(made, info.getGeometry()));
+    adopt(made, PlanSwitch.policiesOf(made, info));
     return made;
   }
 
   /** Brings all layers under a plan, or changes nothing. */
   void adopt(Plan made, List<List<HeadPolicy>> policies) {
     layers.whileStill(() -> {
+      tailor.place(policies);
       switcher.apply(layers.all(), policies);
       hotSet.resize(made.getHotSetBytes());
       near.follow(made.getNear());

@@ -28,6 +28,7 @@ public final class SessionTable implements AutoCloseable {
   private final SessionTiers tiers;
   private final int sessionsMax;
   private final SessionLimits limits;
+  private final PendingBytes pending;
   private final StepListener listener;
   private final ExecutorService background = Executors.newVirtualThreadPerTaskExecutor();
   private final Map<String, WorkerSession> sessions = new LinkedHashMap<>();
@@ -42,6 +43,7 @@ public final class SessionTable implements AutoCloseable {
    * An empty table.
    *
    * @param tiers keep sessions' pages
+   * @param pending of all sessions together
    * @param listener hears of each step
    */
   public SessionTable(
@@ -49,11 +51,13 @@ public final class SessionTable implements AutoCloseable {
       SessionTiers tiers,
       int sessionsMax,
       SessionLimits limits,
+      PendingBytes pending,
       StepListener listener) {
     this.device = device;
     this.tiers = tiers;
     this.sessionsMax = sessionsMax;
     this.limits = limits;
+    this.pending = pending;
     this.listener = listener;
   }
 
@@ -131,7 +135,7 @@ public final class SessionTable implements AutoCloseable {
   }
 
   private SessionHost host(PageTransport tier) {
-    return new SessionHost(device, tier, background, limits, listener);
+    return new SessionHost(device, tier, background, limits, pending, listener);
   }
 
   /** Ends an attach; false if the session was detached, or the worker stopped, meanwhile. */

@@ -38,6 +38,12 @@ final class TierSink implements DeviceLayer.PageSink {
     this.writeBehind = writeBehind;
   }
 
+  /** Bytes of so many pages, with the layer's first one those of its sink rows too. */
+  static long bytes(LayerShape shape, int pages, boolean first) {
+    long sinks = first ? new SinkPage(shape).layout().pageLength() : 0;
+    return (long) pages * shape.layout().pageLength() + sinks;
+  }
+
   @Override
   public PageKey key(int pageIndex, DirectBuffer page) {
     int checksum = Pages.headerChecksum(page, 0);

@@ -41,6 +41,7 @@ public final class WorkerSession {
   private final HotSet hotSet;
   private final Prefetcher prefetcher;
   private final SessionPlanning planning;
+  private final TailorMemory tailor;
   private final LayerGrowth growth;
   private final DecodeSteps steps;
   private final SessionLife life;
@@ -120,6 +121,7 @@ public final class WorkerSession {
             host.background(),
             durablePages,
             host.limits().pendingBytesMax(),
+            host.pending().newShare(),
             timeoutNs);
     this.hotSet = new HotSet(all);
     RowFetcher rowFetcher = new RowFetcher(shape, host.tier(), writeBehind);
@@ -138,8 +140,10 @@ public final class WorkerSession {
     PlanSwitch switcher = new PlanSwitch(shape, memory, codesFetcher);
     DeviceBudget budget =
         new DeviceBudget(info, shape, memory, hotSet, switcher, this::deviceBytes);
-    this.planning = new SessionPlanning(shape, layers, switcher, budget, hotSet, fetches.near());
-    this.growth = new LayerGrowth(id, info, shape, chain, writeBehind, budget);
+    this.tailor = new TailorMemory(info, shape, memory, all);
+    this.planning =
+        new SessionPlanning(shape, layers, switcher, budget, tailor, hotSet, fetches.near());
+    this.growth = new LayerGrowth(id, info, shape, chain, writeBehind, budget, tailor);
     LayerStep layerStep =
         new LayerStep(shape, fetches, hotSet::isUsed, info.getDeviceBytesMax(), this::deviceBytes);
     PageOuts pageOuts = new PageOuts(host.background(), life::tryWhileOpen);
@@ -170,8 +174,9 @@ public final class WorkerSession {
       try {
         target.requireNoTree(layer);
         growth.requireNext(layer, target.device.tokens(), position, tokens);
-        growth.requireRoom(target, tokens);
-        growth.append(target, layer, tokens, keys, values);
+        try (var _ = growth.requireRoom(target, tokens)) {
+          growth.append(target, layer, tokens, keys, values);
+        }
         steps.forgetServed();
         target.queries = new float[0];
         return target.device.tokens();
@@ -355,17 +360,16 @@ public final class WorkerSession {
     WorkerSession fork = new WorkerSession(child, shape, PrefixChain.EMPTY, host, this);
     try {
       fork.shared.hold(shared.keys());
+      Plan inherited = planning.plan();
+      if (inherited != null) {
+        // The child's layers hold the parent's codes of dense heads already: nothing is fetched.
+        fork.planning.adopt(inherited, planning.policies());
+      }
+      return fork;
     } catch (KvtierException e) {
       fork.abandon();
       throw e;
     }
-    Plan inherited = planning.plan();
-    if (inherited != null) {
-      // The child's layers hold the parent's codes of dense heads already: nothing is fetched,
-      // nothing can fail.
-      fork.planning.adopt(inherited, planning.policies());
-    }
-    return fork;
   }
 
   /** Runs a call of an epoch, which stays the session's until the call returns. */
@@ -435,6 +439,7 @@ public final class WorkerSession {
     life.close(wasOpen -> {
       if (wasOpen) {
         writeBehind.close();
+        tailor.release();
         own.leave(SessionLayers.release(layers.all()), deletes);
       }
       own.settle();
@@ -474,7 +479,7 @@ public final class WorkerSession {
 
   /** Bytes the session holds on the device now. */
   public long deviceBytes() {
-    return hotSet.bytes() + layers.residentBytes();
+    return hotSet.bytes() + layers.residentBytes() + tailor.bufferBytes();
   }
 
   private <T> T whileOpen(Supplier<T> call) {

@@ -30,16 +30,29 @@ final class WriteBehind {
   private static final long PAUSE_NS_MIN = TimeUnit.MILLISECONDS.toNanos(20);
   private static final long PAUSE_NS_MAX = TimeUnit.MILLISECONDS.toNanos(250);
 
+  private static final Room NO_ROOM = () -> {};
+
   /**
    * @param counted whether it is one of the layer's pages in order, rather than something beside
    */
   private record Pending(int layer, KeyedPage page, boolean counted) {}
+
+  /**
+   * What a call may add, of all that may wait in the worker. Its pages count beside it as they
+   * come, so that others wait a little longer than they have to, and never too short.
+   */
+  interface Room extends AutoCloseable {
+    /** The call adds no more. */
+    @Override
+    void close();
+  }
 
   private final PageTransport tier;
   private final String tenant;
   private final SharedPages shared;
   private final Executor executor;
   private final long pendingBytesMax;
+  private final PendingBytes.Share share;
   private final long timeoutNs;
   private final ReentrantLock lock = new ReentrantLock();
   private final Condition changed = lock.newCondition();
@@ -68,6 +81,8 @@ final class WriteBehind {
    * @param tenant that the pages are charged to
    * @param shared has the pages that others use too held before they are stored
    * @param durablePages {@code [layers]}: pages of each layer that the tier has already; taken over
+   * @param pendingBytesMax bytes that may wait here
+   * @param share of what may wait in the worker
    * @param timeoutNs longest wait for the tier, in nanoseconds
    */
   WriteBehind(
@@ -77,6 +92,7 @@ final class WriteBehind {
       Executor executor,
       int[] durablePages,
       long pendingBytesMax,
+      PendingBytes.Share share,
       long timeoutNs) {
     this.tier = tier;
     this.tenant = tenant;
@@ -85,6 +101,7 @@ final class WriteBehind {
     this.durablePages = durablePages;
     this.asides = new int[durablePages.length];
     this.pendingBytesMax = pendingBytesMax;
+    this.share = share;
     this.timeoutNs = timeoutNs;
   }
 
@@ -116,32 +133,55 @@ final class WriteBehind {
   }
 
   /**
-   * Waits until some more pages may be pending.
+   * Waits until some more pages may be pending, here and in the worker.
    *
-   * @param pages how many are to come; more than the bound holds may come at once if nothing is
-   *     pending
+   * @param bytes of those that are to come; they may be more than the bound if nothing is pending
+   * @return to be closed once they have come, or will not
    * @throws KvtierException the failure of a put, or EXHAUSTED if the tier does not keep up
    */
-  void requireRoom(int pages, int pageLength) {
+  Room requireRoom(long bytes) {
+    long deadlineNs = System.nanoTime() + timeoutNs;
+    awaitRoomHere(bytes, deadlineNs);
+    if (bytes == 0) {
+      return NO_ROOM;
+    }
+    while (!share.take(bytes, Math.min(deadlineNs, System.nanoTime() + PAUSE_NS_MAX))) {
+      lock.lock();
+      try {
+        requireHealthy();
+        if (System.nanoTime() - deadlineNs >= 0) {
+          throw late(share.refusal(bytes));
+        }
+      } finally {
+        lock.unlock();
+      }
+    }
+    return () -> share.give(bytes);
+  }
+
+  private void awaitRoomHere(long bytes, long deadlineNs) {
     lock.lock();
     try {
       requireHealthy();
-      long deadlineNs = System.nanoTime() + timeoutNs;
-      long bytes = (long) pages * pageLength;
       while (pendingBytes > 0 && pendingBytes + bytes > pendingBytesMax) {
         if (!await(deadlineNs)) {
-          throw failure != null
-              ? told(failure)
-              : new KvtierException(
-                  Code.EXHAUSTED,
-                  "%d bytes of pages wait for the tier, at most %d may; send the call again"
-                      .formatted(pendingBytes, pendingBytesMax));
+          throw late(
+              "%d bytes of pages wait for the tier, at most %d may; send the call again"
+                  .formatted(pendingBytes, pendingBytesMax));
         }
         requireHealthy();
       }
     } finally {
       lock.unlock();
     }
+  }
+
+  /** What is told of room that there was not in time, and of the tier if it failed. */
+  private KvtierException late(String why) {
+    KvtierException failed = failure;
+    return failed == null
+        ? new KvtierException(Code.EXHAUSTED, why)
+        : new KvtierException(failed.code(), why + ": " + failed.getMessage(), failed);
   }
 
   /** Takes a page; {@link #requireRoom} has made sure that there is room. */
@@ -177,6 +217,7 @@ final class WriteBehind {
       Pending before = pending.put(key, waiting);
       if (before == null) {
         pendingBytes += page.size();
+        share.add(page.size());
         asides[waiting.layer()] += waiting.counted() ? 0 : 1;
       }
       if (failure == null) {
@@ -256,6 +297,7 @@ final class WriteBehind {
       long deadlineNs = System.nanoTime() + timeoutNs;
       while (draining && await(deadlineNs)) {}
       pending.clear();
+      share.give(pendingBytes);
       pendingBytes = 0;
     } finally {
       lock.unlock();
@@ -338,8 +380,11 @@ final class WriteBehind {
     lock.lock();
     try {
       for (Pending stored : batch) {
-        pending.remove(stored.page().key());
-        pendingBytes -= stored.page().page().size();
+        // Gone already if closing did not wait any longer for this put.
+        if (pending.remove(stored.page().key()) != null) {
+          pendingBytes -= stored.page().page().size();
+          share.give(stored.page().page().size());
+        }
         durablePages[stored.layer()] += stored.counted() ? 1 : 0;
         asides[stored.layer()] -= stored.counted() ? 0 : 1;
       }

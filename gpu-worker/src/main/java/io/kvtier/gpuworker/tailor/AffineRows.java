@@ -1,6 +1,7 @@
 package io.kvtier.gpuworker.tailor;
 
 import io.kvtier.gpuworker.device.LayerShape;
+import io.kvtier.rpc.TailorFootprint;
 
 /**
  * A dense layer's rows after min-max quantization: keys a channel at a time over groups of 64
@@ -8,8 +9,8 @@ import io.kvtier.gpuworker.device.LayerShape;
  * of them have come together (KIVI, arXiv 2402.02750; TailorKV, section 4.2). One thread.
  */
 final class AffineRows {
-  static final int RESIDUAL = 128;
-  private static final int GROUP = 64;
+  private static final int RESIDUAL = TailorFootprint.DENSE_EXACT_TOKENS;
+  private static final int GROUP = TailorFootprint.DENSE_GROUP;
 
   private final LayerShape shape;
   private final int steps;

@@ -8,6 +8,7 @@ import io.kvtier.gpuworker.device.LayerPass;
 import io.kvtier.gpuworker.device.LayerShape;
 import io.kvtier.page.PageKey;
 import io.kvtier.page.Residence;
+import io.kvtier.rpc.TailorFootprint;
 import java.util.Arrays;
 import java.util.List;
 import org.jspecify.annotations.Nullable;
@@ -15,22 +16,17 @@ import org.jspecify.annotations.Nullable;
 /**
  * A layer under TailorKV (arXiv 2505.19586), to compare with. As there, all keys and values lie in
  * the host memory of one process, so no page goes to the tier; the device bytes are told as the
- * method would take them. Its two channel buffers and its one buffer of chosen rows serve all
- * layers; each layer tells its share of them. What is generated stays on the device, as published;
- * where a session's device bytes are bounded, its window of last tokens moves on instead, and what
- * leaves it is chosen like the prompt's tokens.
+ * method would take them ({@link TailorFootprint}), the buffers that serve all layers apart. What
+ * is generated stays on the device, as published; where a session's device bytes are bounded, its
+ * window of last tokens moves on instead, and what leaves it is chosen like the prompt's tokens.
  */
 public final class TailorLayer implements DeviceLayer {
   /** First tokens of a prompt that are always attended. */
   static final int FIRST_TOKENS = 8;
 
   /** Last tokens that are always attended. */
-  static final int LAST_TOKENS = 56;
+  static final int LAST_TOKENS = TailorFootprint.ALWAYS_TOKENS - FIRST_TOKENS;
 
-  private static final int CHANNELS = 8;
-  private static final int CHANNEL_BUFFERS = 2;
-
-  private final int layers;
   private final boolean bounded;
   private final LayerShape shape;
   private final HostRows rows;
@@ -40,16 +36,15 @@ public final class TailorLayer implements DeviceLayer {
   private int promptTokens = -1;
 
   /**
-   * An empty layer of a model of so many layers.
+   * An empty layer.
    *
    * @param bounded whether the window moves on
    */
-  public TailorLayer(int layers, boolean bounded, LayerShape shape) {
-    this(layers, bounded, shape, new HostRows(shape));
+  public TailorLayer(boolean bounded, LayerShape shape) {
+    this(bounded, shape, new HostRows(shape));
   }
 
-  private TailorLayer(int layers, boolean bounded, LayerShape shape, HostRows rows) {
-    this.layers = layers;
+  private TailorLayer(boolean bounded, LayerShape shape, HostRows rows) {
     this.bounded = bounded;
     this.shape = shape;
     this.rows = rows;
@@ -133,7 +128,6 @@ public final class TailorLayer implements DeviceLayer {
   public LayerPass newPass(List<HeadPolicy> policies) {
     if (promptTokens < 0) {
       promptTokens = rows.tokens();
-      this.policies = policies;
       largestKeys = new float[shape.rowLength()];
       for (int i = 0; i < promptTokens * shape.rowLength(); i++) {
         int channel = i % shape.rowLength();
@@ -187,33 +181,32 @@ public final class TailorLayer implements DeviceLayer {
 
   @Override
   public DeviceLayer fork() {
-    TailorLayer fork = new TailorLayer(layers, bounded, shape, rows.copy(shape));
+    TailorLayer fork = new TailorLayer(bounded, shape, rows.copy(shape));
     fork.promptTokens = promptTokens;
     fork.policies = policies;
     fork.largestKeys = Arrays.copyOf(largestKeys, largestKeys.length);
     return fork;
   }
 
+  /** Tells the policies that the layer is under from now on. */
+  public void place(List<HeadPolicy> policies) {
+    this.policies = policies;
+  }
+
+  /** Device bytes that the layer would take under policies, with so many tokens. */
+  public long bytes(List<HeadPolicy> policies, int tokens) {
+    TailorFootprint footprint = new TailorFootprint(shape.kvHeads(), shape.headDim());
+    HeadPolicy ofAll = policies.getFirst();
+    if (ofAll.dense()) {
+      return footprint.denseBytes(ofAll.bits(), tokens);
+    }
+    int past = bounded || promptTokens < 0 ? tokens : promptTokens;
+    return footprint.sparseBytes(past, tokens - past);
+  }
+
   @Override
   public long residentBytes() {
-    long rowBytes = 2L * shape.rowLength() * Short.BYTES;
-    if (policies.isEmpty()) {
-      return 0;
-    }
-    long since = (long) rows.tokens() - pastTokens();
-    if (policies.getFirst().dense()) {
-      long exact = Math.min(AffineRows.RESIDUAL, rows.tokens());
-      long coded = rows.tokens() - exact;
-      long codes = 2L * shape.rowLength() * policies.getFirst().bits() / Byte.SIZE;
-      // A zero and a step at 16 bits for every 64 elements.
-      long ranges = 2L * shape.rowLength() * 2 * Short.BYTES / 64;
-      return exact * rowBytes + coded * (codes + ranges);
-    }
-    long always = Math.min(pastTokens(), FIRST_TOKENS + LAST_TOKENS) + since;
-    long channels =
-        (long) CHANNEL_BUFFERS * CHANNELS * shape.kvHeads() * Short.BYTES * rows.tokens();
-    long chosen = policies.getFirst().tokensMax() * rowBytes;
-    return always * rowBytes + (channels + chosen) / layers;
+    return policies.isEmpty() ? 0 : bytes(policies, rows.tokens());
   }
 
   @Override

@@ -5,6 +5,7 @@ import io.kvtier.gpuworker.core.HeadPolicy;
 import io.kvtier.gpuworker.device.DeviceSlot;
 import io.kvtier.gpuworker.device.LayerPass;
 import io.kvtier.gpuworker.device.LayerShape;
+import io.kvtier.rpc.TailorFootprint;
 import java.util.Arrays;
 import java.util.List;
 
@@ -16,7 +17,7 @@ import java.util.List;
  * chosen is left out.
  */
 final class TailorPass implements LayerPass {
-  private static final int CHANNELS = 8;
+  private static final int CHANNELS = TailorFootprint.CHANNELS;
 
   private final TailorLayer layer;
   private final LayerShape shape;

@@ -95,7 +95,8 @@ class NearAttentionTest {
         SessionOpening.open(
             info,
             Prefix.NONE,
-            new SessionHost(device, tier, background, limits, StepListener.NONE));
+            new SessionHost(
+                device, tier, background, limits, new PendingBytes(16 << 20), StepListener.NONE));
     assertThat(session.append(0, 0, TOKENS, rows, rows)).isEqualTo(TOKENS);
     assertThat(session.finish(TOKENS, (i, t, c, f, d) -> i.getPlan())).isEqualTo(plan);
     return session;

@@ -3,6 +3,7 @@ package io.kvtier.gpuworker.session;
 import static org.assertj.core.api.Assertions.assertThat;
 
 import io.kvtier.gpuworker.trace.StepListener;
+import io.kvtier.gpuworker.trace.TraceStep;
 import io.kvtier.v1.HeadClass;
 import io.kvtier.v1.HeadPlan;
 import io.kvtier.v1.Plan;
@@ -10,6 +11,7 @@ import io.kvtier.v1.Session;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.CopyOnWriteArrayList;
 import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.TimeUnit;
 import org.junit.jupiter.api.Test;
@@ -40,7 +42,23 @@ class PrefetchTest extends SessionFixture {
     }
   }
 
+  /** Keeps what it hears. */
+  private static final class Heard implements StepListener {
+    final List<TraceStep> steps = new CopyOnWriteArrayList<>();
+
+    @Override
+    public long sinceStartNs(long nowNs) {
+      return 0;
+    }
+
+    @Override
+    public void stepped(TraceStep step) {
+      steps.add(step);
+    }
+  }
+
   private final Told told = new Told();
+  private final Heard heard = new Heard();
   private final float[] row = new float[KV_ROW];
 
   /** Layer 0 dense, so that nothing but a hint's rows is fetched there; layer 1 sparse. */
@@ -54,12 +72,16 @@ class PrefetchTest extends SessionFixture {
 
   /** A session of so many thousands of tokens. */
   private WorkerSession filled(int thousands) {
+    return thousands(halfDense(), thousands);
+  }
+
+  private WorkerSession thousands(Session info, int thousands) {
     SessionLimits limits = new SessionLimits(1 << 20, TIMEOUT_NS);
     WorkerSession session =
         SessionOpening.open(
-            halfDense(),
+            info,
             Prefix.NONE,
-            new SessionHost(device, tier, told, limits, StepListener.NONE));
+            new SessionHost(device, tier, told, limits, new PendingBytes(16 << 20), heard));
     for (int layer = 0; layer < 2; layer++) {
       for (int i = 0; i < thousands; i++) {
         float[] rows = gaussian(1000 * KV_ROW);
@@ -135,6 +157,62 @@ class PrefetchTest extends SessionFixture {
     hint(session, 2003, fresh);
     assertThat(step1(session, 2003, fresh).prefetched()).isPositive();
     control.close();
+    session.close();
+  }
+
+  /** The fewest tokens leave no more than may be left. */
+  private static Session easy() {
+    Session info = halfDense();
+    Plan.Builder plan = info.getPlan().toBuilder();
+    plan.getHeadsBuilderList().subList(2, 4).forEach(head -> head.setResidualMass(1));
+    return info.toBuilder().setPlan(plan).build();
+  }
+
+  /** A trace tells of rows that the step found on their way, and of how many it chose among. */
+  @Test
+  void rowsThatAreStillOnTheirWayAreLateHits() throws Exception {
+    WorkerSession session = thousands(easy(), 2);
+    CountDownLatch go = new CountDownLatch(1);
+    CountDownLatch stuck = new CountDownLatch(1);
+    List<Thread> threads = new ArrayList<>();
+    told.ways.add(choice -> threads.add(Thread.ofPlatform().start(choice)));
+    told.ways.add(fetch ->
+        threads.add(
+            Thread.ofPlatform()
+                .start(() -> {
+                  stuck.countDown();
+                  await(go);
+                  fetch.run();
+                })));
+    // Few tokens have nearly all of the mass.
+    float[] next = gaussian(Q_ROW);
+    for (int k = 0; k < Q_ROW; k++) {
+      next[k] *= 4;
+    }
+    hint(session, 2000, next);
+    await(stuck);
+    CompletableFuture<StepResult> result = new CompletableFuture<>();
+    Thread step = Thread.ofPlatform().start(() -> result.complete(step1(session, 2000, next)));
+    while (step.getState() != Thread.State.TIMED_WAITING) {
+      Thread.onSpinWait();
+    }
+    go.countDown();
+    StepResult served = result.get(30, TimeUnit.SECONDS);
+    for (Thread thread : threads) {
+      thread.join();
+    }
+    step.join();
+    assertThat(served.late()).isEqualTo(served.hit()).isGreaterThan(served.selected() * 9 / 10);
+    TraceStep late = heard.steps.getLast();
+    assertThat(late.layer()).isEqualTo(1);
+    assertThat(late.late()).isEqualTo(served.late());
+    // About the least of two heads, among at least the most.
+    assertThat(late.selected()).isBetween(2L * 64, 2L * 80);
+    assertThat(late.candidates()).isGreaterThanOrEqualTo(2L * 128);
+    StepResult punctual = step1(session, 2001, next);
+    assertThat(punctual.hit()).isPositive();
+    assertThat(punctual.late()).isZero();
+    assertThat(heard.steps.getLast().late()).isZero();
     session.close();
   }
 

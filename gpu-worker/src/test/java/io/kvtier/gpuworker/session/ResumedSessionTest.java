@@ -106,7 +106,8 @@ class ResumedSessionTest {
 
   private SessionHost host() {
     SessionLimits limits = new SessionLimits(1 << 20, 2_000_000_000L);
-    return new SessionHost(device, tier, background, limits, StepListener.NONE);
+    return new SessionHost(
+        device, tier, background, limits, new PendingBytes(16 << 20), StepListener.NONE);
   }
 
   private static float[] rows(float[] of, int row, int from, int count) {
@@ -401,7 +402,8 @@ class ResumedSessionTest {
           }
         };
     SessionLimits limits = new SessionLimits(1 << 20, 2_000_000_000L);
-    try (SessionTable table = new SessionTable(device, tiers, 4, limits, StepListener.NONE)) {
+    try (SessionTable table =
+        new SessionTable(device, tiers, 4, limits, new PendingBytes(16 << 20), StepListener.NONE)) {
       Session second = info.toBuilder().setEpoch(2).build();
       assertThat(table.resume(second, Prefix.NONE)).containsOnly(PAGES * 64);
       refused(Code.PRECONDITION, () -> table.resume(second, Prefix.NONE));

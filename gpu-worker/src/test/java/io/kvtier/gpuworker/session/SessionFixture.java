@@ -83,7 +83,10 @@ abstract class SessionFixture {
   WorkerSession open(Session info, ExecutorService executor) {
     SessionLimits limits = new SessionLimits(1 << 20, 2_000_000_000L);
     return SessionOpening.open(
-        info, Prefix.NONE, new SessionHost(device, tier, executor, limits, StepListener.NONE));
+        info,
+        Prefix.NONE,
+        new SessionHost(
+            device, tier, executor, limits, new PendingBytes(16 << 20), StepListener.NONE));
   }
 
   WorkerSession filled(Session info, int tokens) {

@@ -8,6 +8,7 @@ import io.kvtier.v1.HeadPlan;
 import io.kvtier.v1.Plan;
 import io.kvtier.v1.Session;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.List;
 import org.junit.jupiter.api.Test;
 
@@ -126,6 +127,21 @@ class StepFetchesTest extends SessionFixture {
     // The step sees one token more than the hint did, so that its choice may differ a little.
     assertThat(second.hit()).isGreaterThan(second.selected() * 9 / 10);
     assertThat(tier.rowsRead.get() - before).isEqualTo(second.fetched());
+    session.close();
+  }
+
+  /** Of a step of many queries the last one's hint is nearest to what comes next. */
+  @Test
+  void theLastOfManyHintsIsFollowed() {
+    WorkerSession session = filled(halfDense(), 2000);
+    float[] hints = gaussian(3 * Q_ROW);
+    float[] rows = new float[3 * KV_ROW];
+    StepResult first = session.step(0, 2000, 3, gaussian(3 * Q_ROW), rows, rows, hints);
+    assertThat(first.fetched()).isZero();
+    float[] last = Arrays.copyOfRange(hints, 2 * Q_ROW, 3 * Q_ROW);
+    float[] row = new float[KV_ROW];
+    StepResult second = session.step(1, 2000, 1, last, row, row, NO_HINT);
+    assertThat(second.hit()).isGreaterThan(second.selected() * 9 / 10);
     session.close();
   }
 

@@ -92,6 +92,7 @@ class StepPagesTest extends SessionFixture {
             background,
             new int[1],
             1 << 20,
+            new PendingBytes(16 << 20).newShare(),
             1_000_000_000);
     CodesFetcher fetcher = new CodesFetcher(shape, device.memory(), tier, stored);
     Executor executor =

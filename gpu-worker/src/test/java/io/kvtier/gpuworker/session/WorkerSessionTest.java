@@ -109,7 +109,12 @@ class WorkerSessionTest extends SessionFixture {
       throws InterruptedException {
     SessionTable table =
         new SessionTable(
-            device, id -> tier, 4, new SessionLimits(1 << 20, 2_000_000_000L), StepListener.NONE);
+            device,
+            id -> tier,
+            4,
+            new SessionLimits(1 << 20, 2_000_000_000L),
+            new PendingBytes(16 << 20),
+            StepListener.NONE);
     Session info = info(HeadClass.HEAD_CLASS_SPARSE, 0);
     assertThat(table.attach(info, "", Prefix.NONE)).isZero();
     WorkerSession session = table.require(info.getSessionId(), 1);

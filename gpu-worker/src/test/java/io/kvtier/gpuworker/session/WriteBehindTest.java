@@ -39,6 +39,7 @@ class WriteBehindTest {
           background,
           new int[1],
           (long) ROOM * LAYOUT.pageLength(),
+          new PendingBytes(16 << 20).newShare(),
           TIMEOUT_NS);
   private int made;
 
@@ -49,9 +50,10 @@ class WriteBehindTest {
   }
 
   private void add() {
-    pages.requireRoom(1, LAYOUT.pageLength());
-    PageKey key = PageKey.ofSession(new UUID(1, 2), made++, new Fingerprint(3, 4), 0, LAYOUT);
-    pages.enqueue(0, key, PAGE);
+    try (var _ = pages.requireRoom(LAYOUT.pageLength())) {
+      PageKey key = PageKey.ofSession(new UUID(1, 2), made++, new Fingerprint(3, 4), 0, LAYOUT);
+      pages.enqueue(0, key, PAGE);
+    }
   }
 
   private static void refused(Code code, Runnable call) {
@@ -123,7 +125,7 @@ class WriteBehindTest {
     add();
     while (true) {
       try {
-        pages.requireRoom(1, LAYOUT.pageLength());
+        pages.requireRoom(LAYOUT.pageLength()).close();
       } catch (KvtierException e) {
         assertThat(e.code()).isEqualTo(Code.EXHAUSTED);
         break;

@@ -52,7 +52,7 @@ final class TailorLayerTest {
   }
 
   private TailorLayer layer() {
-    TailorLayer layer = new TailorLayer(1, false, SHAPE);
+    TailorLayer layer = new TailorLayer(false, SHAPE);
     layer.append(keys, values, TOKENS, NO_PAGES);
     return layer;
   }
@@ -178,8 +178,9 @@ final class TailorLayerTest {
   void whereBytesAreBoundedTheWindowMovesOn() {
     HeadPolicy sixteen = HeadPolicy.sparse(16, 16, 0);
     for (boolean bounded : new boolean[] {false, true}) {
-      TailorLayer layer = new TailorLayer(1, bounded, SHAPE);
+      TailorLayer layer = new TailorLayer(bounded, SHAPE);
       layer.append(keys, values, TOKENS - 200, NO_PAGES);
+      layer.place(List.of(sixteen));
       assertThat(attend(layer, sixteen, new float[2])).hasSize(128);
       final long before = layer.residentBytes();
       float[] later = Arrays.copyOfRange(keys, (TOKENS - 200) * 64, TOKENS * 64);
@@ -195,19 +196,24 @@ final class TailorLayerTest {
         found |= pass.chosenPosition(0, i) == TOKENS - 190;
       }
       assertThat(found).isEqualTo(bounded);
-      long channels = 2 * 8 * 2 * 200;
-      assertThat(layer.residentBytes() - before)
-          .isEqualTo(bounded ? channels : channels + 200 * 256);
+      assertThat(layer.residentBytes() - before).isEqualTo(bounded ? 0 : 200 * 256);
     }
   }
 
+  /** The buffers of channels and of chosen rows apart, which all layers share. */
   @Test
   void deviceBytesAreThoseOfTheMethod() {
     TailorLayer layer = layer();
-    assertThat(attend(layer, HeadPolicy.sparse(16, 16, 0), new float[2])).hasSize(128);
-    // 64 rows, 16 chosen rows, two buffers of eight channels.
-    assertThat(layer.residentBytes()).isEqualTo((64 + 16) * 256 + 2 * 8 * 2 * TOKENS);
+    assertThat(layer.residentBytes()).as("before the plan").isZero();
+    HeadPolicy sixteen = HeadPolicy.sparse(16, 16, 0);
+    layer.place(List.of(sixteen));
+    assertThat(attend(layer, sixteen, new float[2])).hasSize(128);
+    assertThat(layer.residentBytes()).isEqualTo(64 * 256);
     assertThat(layer.fork().residentBytes()).isEqualTo(layer.residentBytes());
     assertThat(layer.largestKey(0, 0)).isCloseTo(3, within(2f));
+    // 128 exact rows; of the others keys and values of two bits, and 4 bytes each for the groups of
+    // 64 tokens of a key's channel and of 64 dimensions of a value.
+    long dense = 128 * 256 + 472 * 2 * 64 * 2 / 8 + 472 * 4 * 2;
+    assertThat(layer.bytes(List.of(HeadPolicy.DENSE.withBits(2)), TOKENS)).isEqualTo(dense);
   }
 }

@@ -7,6 +7,7 @@ import io.kvtier.coordinator.plan.Planner;
 import io.kvtier.coordinator.plan.ResidualCurve;
 import io.kvtier.deploy.bench.Benchmark.Progress;
 import io.kvtier.gpuworker.cpu.CpuDevice;
+import io.kvtier.gpuworker.session.PendingBytes;
 import io.kvtier.gpuworker.session.Prefix;
 import io.kvtier.gpuworker.session.SessionHost;
 import io.kvtier.gpuworker.session.SessionLimits;
@@ -86,7 +87,9 @@ final class LongSession implements AutoCloseable {
       CpuDevice device = closing.add(new CpuDevice(2 * info.getDeviceBytesMax() + (1L << 30)));
       ExecutorService background = closing.add(Executors.newVirtualThreadPerTaskExecutor());
       SessionLimits limits = new SessionLimits(64 << 20, TIMEOUT_NS);
-      SessionHost host = new SessionHost(device, tier, background, limits, StepListener.NONE);
+      SessionHost host =
+          new SessionHost(
+              device, tier, background, limits, new PendingBytes(256 << 20), StepListener.NONE);
       session = SessionOpening.open(info, Prefix.NONE, host);
       closing.add(session::close);
       fill(progress);

@@ -11,6 +11,7 @@ import io.kvtier.deploy.engine.Decoder;
 import io.kvtier.deploy.engine.FullKvCache;
 import io.kvtier.deploy.engine.LlamaConfig;
 import io.kvtier.deploy.engine.Prefill;
+import io.kvtier.rpc.TailorFootprint;
 import io.kvtier.v1.HeadClass;
 import io.kvtier.v1.HeadPlan;
 import io.kvtier.v1.Plan;
@@ -157,7 +158,8 @@ final class Measurement {
     SessionOptions options =
         SessionOptions.of(PromptStream.geometry(decoder.model()), prompt + more);
     if (configuration.budget().isPresent()) {
-      options = options.withDeviceBytesMax((long) (full * configuration.budget().getAsDouble()));
+      long bytes = (long) (full * configuration.budget().getAsDouble());
+      options = options.withDeviceBytesMax(Math.max(bytes, leastBytes(configuration, options)));
     }
     if (configuration.planes().isPresent()) {
       int planes = configuration.planes().getAsInt();
@@ -171,6 +173,14 @@ final class Measurement {
               configuration.mode());
     }
     return client.open(options.withMode(configuration.mode()));
+  }
+
+  /** What the method takes in any plan, so that a short context is compared all the same. */
+  private static long leastBytes(Configuration configuration, SessionOptions options) {
+    return configuration.mode() == PlanMode.PLAN_MODE_TAILORKV
+        ? TailorFootprint.of(options.geometry())
+            .leastBytes(options.geometry().getLayers(), options.tokensMax())
+        : 0;
   }
 
   private Plan dense() {
