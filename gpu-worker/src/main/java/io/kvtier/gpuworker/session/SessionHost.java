@@ -8,13 +8,25 @@ import java.util.concurrent.ExecutorService;
 /**
  * What a session runs on, and shares with others.
  *
+ * @param pool what the device's sessions share of its memory
  * @param tier keeps its pages
  * @param background runs what no call waits for
  * @param listener hears of each step
  */
 public record SessionHost(
     AttentionDevice device,
+    DevicePool pool,
     PageTransport tier,
     ExecutorService background,
     SessionLimits limits,
-    StepListener listener) {}
+    StepListener listener) {
+  /** A host of one session, which has the device to itself. */
+  public SessionHost(
+      AttentionDevice device,
+      PageTransport tier,
+      ExecutorService background,
+      SessionLimits limits,
+      StepListener listener) {
+    this(device, new DevicePool(device.memory()), tier, background, limits, listener);
+  }
+}
