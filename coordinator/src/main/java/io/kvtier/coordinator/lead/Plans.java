@@ -88,12 +88,13 @@ public final class Plans {
         request.getHeadsCount() == 0 ? 0 : 1,
         request.getHeadsCount() == 0 ? 0 : QUERIES_MAX);
     return new PlanInputs(
-        session.getGeometry(),
-        tokens,
-        session.getDeviceBytesMax(),
-        request.getFixedDeviceBytes(),
-        pages(request, tokens),
-        Curves.of(request.getHeadsList(), session.getGeometry(), tokens));
+            session.getGeometry(),
+            tokens,
+            session.getDeviceBytesMax(),
+            request.getFixedDeviceBytes(),
+            pages(request, tokens),
+            Curves.of(request.getHeadsList(), session.getGeometry(), tokens))
+        .withDeviceBytesThere(request.getDeviceBytesThere());
   }
 
   private static int pages(MakePlanRequest request, int tokens) {

@@ -21,6 +21,7 @@ import java.util.List;
  * @param pages whole pages that each layer has outside its window, 0..tokens / 64
  * @param curves one a (layer, KV head) pair, by layer, then KV head; empty: no profile
  * @param profileSessions sessions of the model that the curves are of; 0: the session's own
+ * @param deviceBytesThere device bytes that the worker has for the session; 0: it does not tell
  */
 public record PlanInputs(
     Geometry geometry,
@@ -29,7 +30,8 @@ public record PlanInputs(
     long fixedDeviceBytes,
     int pages,
     List<ResidualCurve> curves,
-    int profileSessions) {
+    int profileSessions,
+    long deviceBytesThere) {
   /** Keeps every sum of bytes far from overflow. */
   private static final long FIXED_BYTES_MAX = 1L << 50;
 
@@ -42,6 +44,7 @@ public record PlanInputs(
     curves = List.copyOf(curves);
     requireInRange("tokens", tokens, 1, GeometryLimits.TOKENS_MAX);
     requireInRange("device_bytes_max", deviceBytesMax, 0, Long.MAX_VALUE);
+    requireInRange("device_bytes_there", deviceBytesThere, 0, Long.MAX_VALUE);
     requireInRange("fixed_device_bytes", fixedDeviceBytes, 0, FIXED_BYTES_MAX);
     requireInRange("pages", pages, 0, tokens / PageLayout.TOKENS);
     if (!curves.isEmpty() && curves.size() != GeometryLimits.heads(geometry)) {
@@ -62,13 +65,26 @@ public record PlanInputs(
       long fixedDeviceBytes,
       int pages,
       List<ResidualCurve> curves) {
-    this(geometry, tokens, deviceBytesMax, fixedDeviceBytes, pages, curves, 0);
+    this(geometry, tokens, deviceBytesMax, fixedDeviceBytes, pages, curves, 0, 0);
   }
 
   /** The same with curves that other sessions of the model have shown. */
   public PlanInputs withProfile(List<ResidualCurve> known, int sessions) {
     return new PlanInputs(
-        geometry, tokens, deviceBytesMax, fixedDeviceBytes, pages, known, sessions);
+        geometry,
+        tokens,
+        deviceBytesMax,
+        fixedDeviceBytes,
+        pages,
+        known,
+        sessions,
+        deviceBytesThere);
+  }
+
+  /** The same for a worker that has so many device bytes for the session; 0: it does not tell. */
+  public PlanInputs withDeviceBytesThere(long bytes) {
+    return new PlanInputs(
+        geometry, tokens, deviceBytesMax, fixedDeviceBytes, pages, curves, profileSessions, bytes);
   }
 
   /** Where the curves come from, as a plan tells it before what follows from them. */
@@ -98,11 +114,19 @@ public record PlanInputs(
   }
 
   /**
-   * Device bytes that the plan may spend.
+   * Device bytes that the plan may spend: those of the session, or what the worker has for it where
+   * that is less.
    *
    * @throws KvtierException EXHAUSTED if the session may not hold what any plan takes
    */
   long budgetBytes() {
+    long ofSession = sessionBytes();
+    return deviceBytesThere == 0
+        ? ofSession
+        : Math.min(ofSession, Math.max(deviceBytesThere, fixedDeviceBytes));
+  }
+
+  private long sessionBytes() {
     if (deviceBytesMax == 0) {
       long sketches = GeometryLimits.heads(geometry) * headBytes(Residence.TWO_PLANES);
       return Math.max(fullBytes() / DEFAULT_SHARE, fixedDeviceBytes + sketches);

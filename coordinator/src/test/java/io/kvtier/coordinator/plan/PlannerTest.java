@@ -155,6 +155,19 @@ final class PlannerTest {
     assertThat(large.budgetBytes()).isEqualTo(20_000 + 4 * large.headBytes(Residence.TWO_PLANES));
   }
 
+  /** Of the session's bytes and the worker's the fewer, and never less than any plan takes. */
+  @Test
+  void aPlanTakesNoMoreThanTheWorkerHas() {
+    PlanInputs inputs = inputs(1_000_000, List.of());
+    long fixed = inputs.fixedDeviceBytes();
+    assertThat(inputs.withDeviceBytesThere(2_000_000).budgetBytes()).isEqualTo(1_000_000);
+    assertThat(inputs.withDeviceBytesThere(500_000).budgetBytes()).isEqualTo(500_000);
+    assertThat(inputs.withDeviceBytesThere(1).budgetBytes()).isEqualTo(fixed);
+    assertThat(inputs(0, List.of()).withDeviceBytesThere(500_000).budgetBytes()).isEqualTo(500_000);
+    Plan plan = Planner.plan(inputs(0, List.of()).withDeviceBytesThere(500_000));
+    assertThat(plan.getDeviceBytes()).isBetween(fixed, 500_000L);
+  }
+
   @Test
   void theLargestInputsDoNotOverflow() {
     Geometry largest = PlanSamples.geometry(512, 128, 256);

@@ -13,6 +13,7 @@ import org.jspecify.annotations.Nullable;
  */
 public final class DeviceSlot {
   private final DeviceMemory owner;
+  private final @Nullable DeviceReserve reserve;
   private final Slabs.Piece piece;
   private final UnsafeBuffer buffer;
   private final AtomicInteger holders = new AtomicInteger(1);
@@ -27,8 +28,10 @@ public final class DeviceSlot {
     void release();
   }
 
-  DeviceSlot(DeviceMemory owner, Slabs.Piece piece, UnsafeBuffer buffer) {
+  DeviceSlot(
+      DeviceMemory owner, @Nullable DeviceReserve reserve, Slabs.Piece piece, UnsafeBuffer buffer) {
     this.owner = owner;
+    this.reserve = reserve;
     this.piece = piece;
     this.buffer = buffer;
   }
@@ -83,7 +86,7 @@ public final class DeviceSlot {
       if (made != null) {
         made.release();
       }
-      owner.free(piece, buffer.capacity());
+      owner.free(piece, buffer.capacity(), reserve);
     } else if (count < 0) {
       throw new IllegalStateException("slot released more often than held");
     }

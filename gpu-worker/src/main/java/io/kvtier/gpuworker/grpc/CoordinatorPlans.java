@@ -32,7 +32,8 @@ public final class CoordinatorPlans implements PlanMaker, AutoCloseable {
             .setEpoch(session.getEpoch())
             .setTokens(tokens)
             .setFixedDeviceBytes(fixedDeviceBytes)
-            .setPages(pages);
+            .setPages(pages)
+            .setDeviceBytesThere(session.getDeviceBytesMax());
     request.setQueries(queries(session, curves));
     for (int layer = 0; layer < curves.length; layer++) {
       for (int head = 0; head < curves[layer].length; head++) {

@@ -4,6 +4,7 @@ import io.kvtier.gpuworker.device.AttentionDevice;
 import io.kvtier.gpuworker.session.SessionTable;
 import io.kvtier.gpuworker.session.StepResult;
 import io.micrometer.core.instrument.Counter;
+import io.micrometer.core.instrument.FunctionCounter;
 import io.micrometer.core.instrument.Gauge;
 import io.micrometer.core.instrument.MeterRegistry;
 import io.micrometer.core.instrument.Timer;
@@ -15,6 +16,7 @@ public final class WorkerMeters {
   private final Counter decoded;
   private final Counter selected;
   private final Counter hits;
+  private final Counter late;
   private final Counter fetched;
   private final Counter near;
   private final Counter prefetched;
@@ -29,6 +31,11 @@ public final class WorkerMeters {
         counter(
             meters, "kvtier.worker.selected", "(token, KV head) pairs attended from fetched codes");
     hits = counter(meters, "kvtier.worker.sections.hit", "rows found on the device");
+    late =
+        counter(
+            meters,
+            "kvtier.worker.sections.late",
+            "rows that were still on their way, fetched ahead, when their step came");
     fetched =
         counter(
             meters,
@@ -48,6 +55,9 @@ public final class WorkerMeters {
     compute = timer(meters, "kvtier.worker.step.compute", "scan and attention of one layer's step");
     unhidden =
         timer(meters, "kvtier.worker.step.unhidden", "waiting for fetches in one layer's step");
+    FunctionCounter.builder("kvtier.worker.demotions", sessions, SessionTable::demotions)
+        .description("times that a head came to hold less than planned, for want of device bytes")
+        .register(meters);
     Gauge.builder("kvtier.worker.sessions", sessions, SessionTable::size)
         .description("sessions attached")
         .register(meters);
@@ -79,6 +89,7 @@ public final class WorkerMeters {
     decoded.increment(tokens);
     selected.increment(result.selected());
     hits.increment(result.hit());
+    late.increment(result.late());
     fetched.increment(result.fetched());
     near.increment(result.near());
     prefetched.increment(result.prefetched());

@@ -15,6 +15,7 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.concurrent.atomic.AtomicLong;
 import java.util.function.BiConsumer;
+import java.util.function.IntFunction;
 import org.agrona.DirectBuffer;
 
 /**
@@ -54,10 +55,20 @@ final class CodesFetcher {
    *     then
    */
   List<DeviceSlot> fetch(List<PageHead> wanted, List<PageKey> keys) {
+    return fetch(wanted, keys, memory::allocate);
+  }
+
+  /**
+   * The same into other memory.
+   *
+   * @param allocator gives a slot of a length
+   */
+  List<DeviceSlot> fetch(
+      List<PageHead> wanted, List<PageKey> keys, IntFunction<DeviceSlot> allocator) {
     List<DeviceSlot> slots = new ArrayList<>(wanted.size());
     try {
       while (slots.size() < wanted.size()) {
-        slots.add(memory.allocate(length(wanted.get(slots.size()))));
+        slots.add(allocator.apply(length(wanted.get(slots.size()))));
       }
       List<SectionsOf> remote = new ArrayList<>();
       List<Integer> firstOfRemote = new ArrayList<>();

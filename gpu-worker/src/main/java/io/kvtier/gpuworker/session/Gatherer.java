@@ -126,13 +126,15 @@ final class Gatherer {
         head.take(row, key, value);
       }
     }
-    DeviceSlot scratch = fetches.memory().allocate(shape.codesBytes(Residence.ONE_PLANE));
-    try {
-      Taker taker = new Taker(pass, scratch, key, value);
-      takeDense(pass, key, value);
-      fetches.give(target, taker, device.pageKeys(), STAGING_SLOTS, StepNear.NOTHING);
-    } finally {
-      scratch.release();
+    takeDense(pass, key, value);
+    try (Staging.Lease lease = fetches.staging().lease(STAGING_SLOTS)) {
+      DeviceSlot scratch = lease.memory().allocate(shape.codesBytes(Residence.ONE_PLANE));
+      try {
+        Taker taker = new Taker(pass, scratch, key, value);
+        fetches.give(target, taker, device.pageKeys(), lease, StepNear.NOTHING);
+      } finally {
+        scratch.release();
+      }
     }
   }
 
@@ -317,30 +319,37 @@ final class Gatherer {
             .distinct()
             .sorted()
             .toArray();
-    for (int from = 0; from < pages.length; from += STAGING_SLOTS) {
-      int[] batch = Arrays.copyOfRange(pages, from, Math.min(pages.length, from + STAGING_SLOTS));
-      List<DeviceSlot> slots =
-          fetches
-              .codesFetcher()
-              .fetch(
-                  IntStream.of(batch)
-                      .mapToObj(page -> new PageHead(page, head.kvHead, Residence.STREAMED.codes()))
-                      .toList(),
-                  device.pageKeys());
-      for (int i = exact.length; i < chosen.length; i++) {
-        int slot = Arrays.binarySearch(batch, rows.positions()[i] / TOKENS);
-        if (slot >= 0) {
-          device.readRow(
-              head.kvHead,
-              rows.positions()[i],
-              slots.get(slot),
-              rows.keys(),
-              rows.values(),
-              i * headDim);
-        }
+    try (Staging.Lease lease = fetches.staging().lease(STAGING_SLOTS)) {
+      for (int from = 0; from < pages.length; from += lease.slots()) {
+        int to = Math.min(pages.length, from + lease.slots());
+        readAgain(head, Arrays.copyOfRange(pages, from, to), lease, rows);
       }
-      slots.forEach(DeviceSlot::release);
     }
     return rows;
+  }
+
+  private void readAgain(Candidates head, int[] batch, Staging.Lease lease, HeadRows rows) {
+    List<DeviceSlot> slots =
+        fetches
+            .codesFetcher()
+            .fetch(
+                IntStream.of(batch)
+                    .mapToObj(page -> new PageHead(page, head.kvHead, Residence.STREAMED.codes()))
+                    .toList(),
+                device.pageKeys(),
+                lease.memory()::allocate);
+    for (int i = exact.length; i < rows.positions().length; i++) {
+      int slot = Arrays.binarySearch(batch, rows.positions()[i] / TOKENS);
+      if (slot >= 0) {
+        device.readRow(
+            head.kvHead,
+            rows.positions()[i],
+            slots.get(slot),
+            rows.keys(),
+            rows.values(),
+            i * shape.headDim());
+      }
+    }
+    slots.forEach(DeviceSlot::release);
   }
 }

@@ -4,19 +4,24 @@ import io.kvtier.gpuworker.core.HeadPolicy;
 
 /**
  * A session's rows that stay on the device for later steps: an arena a layer, of a bound that they
- * share by how many heads choose tokens. Arenas are guarded by their layers' locks; this may be
- * asked from any thread.
+ * share by how many heads choose tokens. The bound is the plan's, or what the device has for each
+ * session's where that is less. Arenas are guarded by their layers' locks; this may be asked from
+ * any thread.
  */
 final class HotSet {
   private final SessionLayer[] layers;
   private volatile long bytesMax;
+
+  /** What the device has for each session's; guarded by this. */
+  private long level = Long.MAX_VALUE;
+
   private volatile boolean used;
 
   HotSet(SessionLayer[] layers) {
     this.layers = layers;
   }
 
-  /** Most bytes that it keeps. */
+  /** Most bytes that it keeps where the device has room. */
   long bytesMax() {
     return bytesMax;
   }
@@ -45,22 +50,36 @@ final class HotSet {
   }
 
   /** Lowers the bound to at most so many bytes. */
-  void shrink(long most) {
+  synchronized void shrink(long most) {
     if (bytesMax > most) {
       resize(most);
     }
   }
 
-  /** Sets the bound. A layer that is busy gives back what is too much when its next step begins. */
-  void resize(long most) {
+  /** Sets the bound. A layer that is busy gives back what is too much when its step ends. */
+  synchronized void resize(long most) {
     bytesMax = most;
+    limitArenas();
+  }
+
+  /** Sets what the device has for each session's, likewise. */
+  synchronized void level(long most) {
+    boolean binds = Math.min(most, level) < bytesMax;
+    level = most;
+    if (binds) {
+      limitArenas();
+    }
+  }
+
+  private void limitArenas() {
     long shares = 0;
     for (SessionLayer layer : layers) {
       shares += layer.sketchedHeads;
     }
     used = shares > 0;
+    double most = Math.min(bytesMax, level);
     for (SessionLayer layer : layers) {
-      layer.rows.limit(shares == 0 ? 0 : (long) ((double) most * layer.sketchedHeads / shares));
+      layer.rows.limit(shares == 0 ? 0 : (long) (most * layer.sketchedHeads / shares));
       layer.tryFitRows();
     }
   }

@@ -14,6 +14,8 @@ import java.util.UUID;
  * caller holds the layer's lock.
  */
 final class LayerGrowth {
+  private static final int ATTEMPTS_MAX = 100;
+
   private final UUID id;
   private final Session info;
   private final LayerShape shape;
@@ -99,11 +101,29 @@ final class LayerGrowth {
   void appendAhead(SessionLayer target, int layer, int tokens, float[] keys, float[] values) {
     int pages = target.device.pages();
     TierSink sink = sink(target, layer);
-    if (target.device.appendAhead(keys, values, tokens, sink)) {
+    if (appendAhead(target, tokens, keys, values, sink)) {
       target.leavePage(sink);
     }
     if (pages == 0 && target.device.pages() > 0) {
       sink.acceptSinks(target.device);
+    }
+  }
+
+  /** What others have taken of the room since it was made is made again. */
+  private boolean appendAhead(
+      SessionLayer target, int tokens, float[] keys, float[] values, TierSink sink) {
+    int before = target.device.tokens();
+    for (int attempt = 1; ; attempt++) {
+      try {
+        return target.device.appendAhead(keys, values, tokens, sink);
+      } catch (KvtierException e) {
+        boolean changed = target.device.tokens() != before;
+        if (e.code() != Code.EXHAUSTED || changed || attempt == ATTEMPTS_MAX) {
+          throw e;
+        }
+        budget.requireRoom(
+            target, shape.pages(target.device.tokens() + tokens) - target.device.pages());
+      }
     }
   }
 }

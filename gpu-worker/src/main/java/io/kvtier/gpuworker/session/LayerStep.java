@@ -14,7 +14,6 @@ import java.util.function.LongSupplier;
  */
 final class LayerStep {
   private static final int STAGING_SLOTS_MIN = 32;
-  private static final int STAGING_SLOTS_LEAST = 4;
 
   /** At most this share of a session's device bytes is staged. */
   private static final int STAGING_SHARE = 16;
@@ -64,7 +63,7 @@ final class LayerStep {
       return wanted;
     }
     long affordable = deviceBytesMax / STAGING_SHARE / stagingSlotBytes(shape);
-    return Math.clamp(affordable, STAGING_SLOTS_LEAST, wanted);
+    return Math.clamp(affordable, Staging.SLOTS_LEAST, wanted);
   }
 
   /** Most bytes of a layer's rows that are brought ahead and that its arena cannot keep. */
@@ -95,7 +94,7 @@ final class LayerStep {
             / (bringsAhead.getAsBoolean() ? 2 : 1);
     List<PageKey> pageKeys = target.device.pageKeys();
     LayerPass pass = target.pass();
-    try {
+    try (Staging.Lease lease = fetches.staging().lease(stagingSlots)) {
       for (int t = 0; t < tokens; t++) {
         if (t > 0) {
           giveWay();
@@ -104,7 +103,7 @@ final class LayerStep {
         rows.select(t);
         pass.begin(queries, t * queryLength, rows.keys(), rows.values(), rows.count());
         StepNear near = fetches.near().begin(pass, queries, t * queryLength, pageKeys);
-        StepFetches.Cost cost = fetches.give(target, pass, pageKeys, stagingSlots, near);
+        StepFetches.Cost cost = fetches.give(target, pass, pageKeys, lease, near);
         bytesMoved += pass.bytesMoved();
         pass.finish(tally.output, t * queryLength, tally.lse, t * shape.qHeads());
         near.merge(tally.output, t * queryLength, tally.lse, t * shape.qHeads());

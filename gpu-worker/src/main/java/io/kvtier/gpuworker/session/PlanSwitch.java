@@ -1,5 +1,7 @@
 package io.kvtier.gpuworker.session;
 
+import io.kvtier.KvtierException;
+import io.kvtier.KvtierException.Code;
 import io.kvtier.gpuworker.core.HeadPolicy;
 import io.kvtier.gpuworker.device.DeviceLayer;
 import io.kvtier.gpuworker.device.DeviceMemory;
@@ -14,23 +16,35 @@ import io.kvtier.v1.Geometry;
 import io.kvtier.v1.Plan;
 import io.kvtier.v1.Session;
 import java.util.ArrayList;
+import java.util.Comparator;
 import java.util.List;
+import org.agrona.MutableDirectBuffer;
+import org.agrona.concurrent.UnsafeBuffer;
 
 /**
- * Brings layers under other policies, all of it or nothing: whatever can fail (a plan that is none,
- * a tier that does not answer, full memory) fails before the first head changes. The caller holds
- * the locks of the layers.
+ * Brings layers under other policies. Where there is room for what heads will hold beside what they
+ * hold, it is all of it or nothing: whatever can fail (a plan that is none, a tier that does not
+ * answer, full memory) fails before the first head changes. Where there is not, heads change one
+ * after the other, those first that give back most, and a head lets go first of what it has if it
+ * must. The caller holds the locks of the layers.
  */
 final class PlanSwitch {
+  /** A head that is to hold something else. */
+  private record Change(SessionLayer layer, int kvHead, Residence to) {
+    Residence from() {
+      return layer.device.residence(kvHead);
+    }
+
+    /** Lets go of all that the head has. */
+    void letGo() {
+      layer.device.hold(kvHead, Residence.STREAMED, List.of(), List.of());
+    }
+  }
+
   /** What a head will hold. */
-  private record Holding(
-      DeviceLayer layer,
-      int kvHead,
-      Residence residence,
-      List<DeviceSlot> sketches,
-      List<DeviceSlot> codes) {
+  private record Holding(Change change, List<DeviceSlot> sketches, List<DeviceSlot> codes) {
     void take() {
-      layer.hold(kvHead, residence, sketches, codes);
+      change.layer.device.hold(change.kvHead, change.to, sketches, codes);
     }
 
     void release() {
@@ -66,43 +80,181 @@ final class PlanSwitch {
     return policies;
   }
 
-  /** Gets what heads will hold and have not, then switches all layers. */
-  void apply(SessionLayer[] layers, List<List<HeadPolicy>> policies) {
-    List<Holding> holdings = new ArrayList<>();
+  /**
+   * Gets what heads will hold and have not, and switches all layers.
+   *
+   * @param bytesLeft that may be held more than now, at any time
+   * @throws KvtierException if the tier refuses; policies are as before then, but of heads that
+   *     have changed already
+   */
+  void apply(SessionLayer[] layers, List<List<HeadPolicy>> policies, long bytesLeft) {
+    List<Change> changes = changes(layers, policies);
     try {
+      if (bytesPrepared(changes) > bytesLeft || !changeAtOnce(changes)) {
+        changeInTurn(changes, bytesLeft);
+      }
+    } catch (RuntimeException e) {
       for (int layer = 0; layer < layers.length; layer++) {
-        boolean places = layers[layer].device.placesHeads();
-        for (int head = 0; places && head < policies.get(layer).size(); head++) {
-          Residence residence = policies.get(layer).get(head).residence();
-          if (residence != layers[layer].device.residence(head)) {
-            holdings.add(prepare(layers[layer].device, head, residence));
-          }
+        if (!layers[layer].policies.isEmpty()) {
+          setPolicies(layers[layer], policies.get(layer));
         }
       }
-    } catch (RuntimeException e) {
-      holdings.forEach(Holding::release);
-      throw e;
-    }
-    int taken = 0;
-    try {
-      for (; taken < holdings.size(); taken++) {
-        holdings.get(taken).take();
-      }
-    } catch (RuntimeException e) {
-      holdings.subList(taken, holdings.size()).forEach(Holding::release);
       throw e;
     }
     for (int layer = 0; layer < layers.length; layer++) {
-      layers[layer].setPolicies(policies.get(layer));
+      setPolicies(layers[layer], policies.get(layer));
     }
   }
 
-  private Holding prepare(DeviceLayer layer, int head, Residence residence) {
+  /** Bytes that are held beside what heads hold, if all change at once. */
+  long bytesPrepared(SessionLayer[] layers, List<List<HeadPolicy>> policies) {
+    return bytesPrepared(changes(layers, policies));
+  }
+
+  private long bytesPrepared(List<Change> changes) {
+    return changes.stream().mapToLong(this::bytesPrepared).sum();
+  }
+
+  private static List<Change> changes(SessionLayer[] layers, List<List<HeadPolicy>> policies) {
+    List<Change> changes = new ArrayList<>();
+    for (int layer = 0; layer < layers.length; layer++) {
+      boolean places = layers[layer].device.placesHeads();
+      for (int head = 0; places && head < policies.get(layer).size(); head++) {
+        Residence residence = policies.get(layer).get(head).residence();
+        if (residence != layers[layer].device.residence(head)) {
+          changes.add(new Change(layers[layer], head, residence));
+        }
+      }
+    }
+    return changes;
+  }
+
+  /** Gets what all need, then changes all; false: the device has not as much memory. */
+  private boolean changeAtOnce(List<Change> changes) {
+    List<Holding> holdings = new ArrayList<>();
+    int taken = 0;
+    try {
+      for (Change change : changes) {
+        holdings.add(prepare(change));
+      }
+      for (; taken < holdings.size(); taken++) {
+        holdings.get(taken).take();
+      }
+      return true;
+    } catch (RuntimeException e) {
+      boolean prepared = holdings.size() == changes.size();
+      holdings.subList(taken, holdings.size()).forEach(Holding::release);
+      // A tier that refuses for want of its own room is no reason to demote.
+      if (isFull(e) && (prepared || bytesPrepared(changes) > memory.bytesFree())) {
+        return false;
+      }
+      throw e;
+    }
+  }
+
+  private static boolean isFull(RuntimeException e) {
+    return e instanceof KvtierException refused && refused.code() == Code.EXHAUSTED;
+  }
+
+  /** A head for which there is no memory is left with nothing. */
+  private void changeInTurn(List<Change> changes, long bytesLeft) {
+    List<Change> bySize = new ArrayList<>(changes);
+    bySize.sort(Comparator.comparingLong(this::growth));
+    long left = bytesLeft;
+    for (Change change : bySize) {
+      long growth = growth(change);
+      boolean fits = growth <= Math.max(0, left);
+      if (fits && change.from() != change.to) {
+        fits =
+            bytesPrepared(change) <= Math.max(0, left)
+                ? changeAtOnce(List.of(change))
+                : replace(change);
+      }
+      left -= growth;
+      if (!fits) {
+        left += bytes(change, change.to);
+        change.letGo();
+      }
+    }
+  }
+
+  /**
+   * Has a head let go of what it has before it gets what it will have; what of its sketches stays
+   * is kept by the host meanwhile. False: somebody else has taken the memory.
+   */
+  private boolean replace(Change change) {
+    int have = change.from().sketch();
+    int want = change.to.sketch();
+    if (want == 0 || (want & ~have) != 0 || change.to == Residence.DENSE) {
+      change.letGo();
+      return changeAtOnce(List.of(change));
+    }
+    List<byte[]> kept = new ArrayList<>();
+    for (DeviceSlot sketch : change.layer.device.sketches(change.kvHead)) {
+      byte[] bytes = new byte[shape.layout().lengthOf(want)];
+      copy(sketch, have, want, new UnsafeBuffer(bytes));
+      kept.add(bytes);
+    }
+    change.letGo();
+    List<DeviceSlot> sketches = new ArrayList<>();
+    try {
+      for (byte[] bytes : kept) {
+        DeviceSlot sketch = memory.allocate(bytes.length);
+        sketches.add(sketch);
+        sketch.buffer().putBytes(0, bytes);
+      }
+      new Holding(change, sketches, List.of()).take();
+      return true;
+    } catch (RuntimeException e) {
+      sketches.forEach(DeviceSlot::release);
+      if (isFull(e)) {
+        return false;
+      }
+      throw e;
+    }
+  }
+
+  private long growth(Change change) {
+    return bytes(change, change.to) - bytes(change, change.from());
+  }
+
+  private long bytes(Change change, Residence residence) {
+    return (long) change.layer.device.pages() * residence.deviceBytes(shape.layout());
+  }
+
+  /** Bytes that a head gets before it lets go of what it has. */
+  private long bytesPrepared(Change change) {
+    int slots = change.to.deviceBytes(shape.layout());
+    if (change.from().sketch() == change.to.sketch()) {
+      // Sketches stay where they are.
+      slots -= Residence.TWO_PLANES.deviceBytes(shape.layout());
+    }
+    return (long) change.layer.device.pages() * Math.max(0, slots);
+  }
+
+  /** Under a plan, but where a head came to hold less. */
+  private static void setPolicies(SessionLayer layer, List<HeadPolicy> policies) {
+    List<HeadPolicy> held = new ArrayList<>(policies);
+    for (int head = 0; layer.device.placesHeads() && head < held.size(); head++) {
+      Residence residence = layer.device.residence(head);
+      if (residence != held.get(head).residence()) {
+        boolean asBefore =
+            !layer.policies.isEmpty() && residence == layer.policies.get(head).residence();
+        held.set(head, asBefore ? layer.policies.get(head) : HeadPolicy.STREAMED);
+      }
+    }
+    layer.setPolicies(held);
+  }
+
+  private Holding prepare(Change change) {
+    DeviceLayer layer = change.layer.device;
+    int head = change.kvHead;
+    Residence residence = change.to;
     List<DeviceSlot> sketches = sketches(layer, head, residence);
     try {
       List<DeviceSlot> codes =
           residence == Residence.DENSE ? fetch(layer, head, residence.codes()) : List.of();
-      return new Holding(layer, head, residence, sketches, codes);
+      return new Holding(change, sketches, codes);
     } catch (RuntimeException e) {
       sketches.forEach(DeviceSlot::release);
       throw e;
@@ -126,26 +278,29 @@ final class PlanSwitch {
   }
 
   private List<DeviceSlot> copies(List<DeviceSlot> from, int have, int want) {
-    PageLayout layout = shape.layout();
     List<DeviceSlot> copies = new ArrayList<>();
     try {
       for (DeviceSlot source : from) {
-        DeviceSlot copy = memory.allocate(layout.lengthOf(want));
+        DeviceSlot copy = memory.allocate(shape.layout().lengthOf(want));
         copies.add(copy);
-        for (int left = want; left != 0; left &= left - 1) {
-          Section section = Section.ofId(Integer.numberOfTrailingZeros(left));
-          copy.buffer()
-              .putBytes(
-                  layout.offsetIn(want, section),
-                  source.buffer(),
-                  layout.offsetIn(have, section),
-                  layout.length(section));
-        }
+        copy(source, have, want, copy.buffer());
       }
       return copies;
     } catch (RuntimeException e) {
       copies.forEach(DeviceSlot::release);
       throw e;
+    }
+  }
+
+  private void copy(DeviceSlot source, int have, int want, MutableDirectBuffer to) {
+    PageLayout layout = shape.layout();
+    for (int left = want; left != 0; left &= left - 1) {
+      Section section = Section.ofId(Integer.numberOfTrailingZeros(left));
+      to.putBytes(
+          layout.offsetIn(want, section),
+          source.buffer(),
+          layout.offsetIn(have, section),
+          layout.length(section));
     }
   }
 

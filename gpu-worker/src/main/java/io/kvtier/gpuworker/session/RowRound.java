@@ -1,7 +1,7 @@
 package io.kvtier.gpuworker.session;
 
 import io.kvtier.gpuworker.device.CodesTaker;
-import io.kvtier.gpuworker.device.DeviceMemory;
+import io.kvtier.gpuworker.device.DeviceReserve;
 import io.kvtier.gpuworker.device.DeviceSlot;
 import io.kvtier.page.PageKey;
 import java.util.ArrayList;
@@ -20,7 +20,7 @@ final class RowRound {
   final RowBatch batch = new RowBatch();
 
   private final RowArena arena;
-  private final DeviceMemory memory;
+  private final DeviceReserve memory;
   private final int stagingBytes;
   private final List<DeviceSlot> staging = new ArrayList<>();
 
@@ -39,9 +39,10 @@ final class RowRound {
   /**
    * A round without rows.
    *
+   * @param memory for rows that the arena has no place for
    * @param stagingBytes most bytes of rows that are held beside the arena, a chunk or more
    */
-  RowRound(RowArena arena, DeviceMemory memory, int stagingBytes) {
+  RowRound(RowArena arena, DeviceReserve memory, int stagingBytes) {
     this.arena = arena;
     this.memory = memory;
     this.stagingBytes = stagingBytes;

@@ -8,6 +8,7 @@ import java.util.concurrent.ExecutorService;
 /**
  * What a session runs on, and shares with others.
  *
+ * @param pool what the device's sessions share of its memory
  * @param tier keeps its pages
  * @param background runs what no call waits for
  * @param pending of all sessions together
@@ -15,8 +16,20 @@ import java.util.concurrent.ExecutorService;
  */
 public record SessionHost(
     AttentionDevice device,
+    DevicePool pool,
     PageTransport tier,
     ExecutorService background,
     SessionLimits limits,
     PendingBytes pending,
-    StepListener listener) {}
+    StepListener listener) {
+  /** A host of one session, which has the device to itself. */
+  public SessionHost(
+      AttentionDevice device,
+      PageTransport tier,
+      ExecutorService background,
+      SessionLimits limits,
+      PendingBytes pending,
+      StepListener listener) {
+    this(device, new DevicePool(device.memory()), tier, background, limits, pending, listener);
+  }
+}

@@ -25,6 +25,7 @@ import org.jspecify.annotations.Nullable;
 public final class SessionTable implements AutoCloseable {
 
   private final AttentionDevice device;
+  private final DevicePool pool;
   private final SessionTiers tiers;
   private final int sessionsMax;
   private final SessionLimits limits;
@@ -54,6 +55,7 @@ public final class SessionTable implements AutoCloseable {
       PendingBytes pending,
       StepListener listener) {
     this.device = device;
+    this.pool = new DevicePool(device.memory());
     this.tiers = tiers;
     this.sessionsMax = sessionsMax;
     this.limits = limits;
@@ -135,7 +137,7 @@ public final class SessionTable implements AutoCloseable {
   }
 
   private SessionHost host(PageTransport tier) {
-    return new SessionHost(device, tier, background, limits, pending, listener);
+    return new SessionHost(device, pool, tier, background, limits, pending, listener);
   }
 
   /** Ends an attach; false if the session was detached, or the worker stopped, meanwhile. */
@@ -252,6 +254,11 @@ public final class SessionTable implements AutoCloseable {
 
   public synchronized int size() {
     return sessions.size();
+  }
+
+  /** Heads of all sessions so far that came to hold less than planned, for want of device bytes. */
+  public long demotions() {
+    return pool.demotions();
   }
 
   /** Bytes of all sessions' pages that wait to be stored. */

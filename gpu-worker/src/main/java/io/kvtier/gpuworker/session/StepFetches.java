@@ -1,7 +1,6 @@
 package io.kvtier.gpuworker.session;
 
 import io.kvtier.gpuworker.device.CodesTaker;
-import io.kvtier.gpuworker.device.DeviceMemory;
 import io.kvtier.gpuworker.device.LayerShape;
 import io.kvtier.page.PageKey;
 import java.util.List;
@@ -11,12 +10,13 @@ import java.util.concurrent.Executor;
  * Gets for queries what is not on the device: rows of chosen tokens, pages of streamed heads. Safe
  * for any number of threads.
  *
+ * @param staging lends the memory for what is on its way through
  * @param executor runs fetches
  * @param timeoutNs longest wait for a prefetch under way, in nanoseconds
  */
 record StepFetches(
     LayerShape shape,
-    DeviceMemory memory,
+    Staging staging,
     RowFetcher rowFetcher,
     CodesFetcher codesFetcher,
     NearAttention near,
@@ -36,7 +36,7 @@ record StepFetches(
    * Gives a query everything that it needs; the caller holds the layer's lock.
    *
    * @param keys of all of the layer's pages
-   * @param stagingSlots most pages of a head on the device at once, or as many bytes of rows
+   * @param lease for pages of heads on the device at once, or as many bytes of rows
    * @param elsewhere what the tier is attending to meanwhile
    * @throws io.kvtier.KvtierException if a fetch is refused
    */
@@ -44,17 +44,18 @@ record StepFetches(
       SessionLayer target,
       CodesTaker taker,
       List<PageKey> keys,
-      int stagingSlots,
+      Staging.Lease lease,
       StepNear elsewhere) {
     int stagingBytes =
-        (int) Math.min(Integer.MAX_VALUE, (long) stagingSlots * LayerStep.stagingSlotBytes(shape));
+        (int) Math.min(Integer.MAX_VALUE, (long) lease.slots() * LayerStep.stagingSlotBytes(shape));
     StepRows rows =
-        new StepRows(target, taker, keys, rowFetcher, memory, executor, stagingBytes, timeoutNs);
+        new StepRows(
+            target, taker, keys, rowFetcher, lease.memory(), executor, stagingBytes, timeoutNs);
     rows.give();
     taker.attendResident();
     int firstPage = elsewhere.await();
     long startNs = System.nanoTime();
-    StepPages pages = new StepPages(taker, keys, codesFetcher, executor, stagingSlots, elsewhere);
+    StepPages pages = new StepPages(taker, keys, codesFetcher, executor, lease, elsewhere);
     pages.give(shape.kvHeads(), firstPage);
     elsewhere.fetchedAll(System.nanoTime() - startNs);
     return new Cost(

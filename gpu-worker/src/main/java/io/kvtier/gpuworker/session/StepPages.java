@@ -23,6 +23,7 @@ final class StepPages {
   private final List<PageKey> keys;
   private final CodesFetcher fetcher;
   private final Executor executor;
+  private final Staging.Lease staging;
   private final int partSlots;
   private final StepNear near;
   private long unhiddenNs;
@@ -45,7 +46,7 @@ final class StepPages {
    *
    * @param keys of all of the layer's pages
    * @param executor runs fetches
-   * @param stagingSlots most pages, of a head each, on the device at once, 2 or more
+   * @param staging for the pages that are on the device at once
    * @param near hears of each page
    */
   StepPages(
@@ -53,14 +54,15 @@ final class StepPages {
       List<PageKey> keys,
       CodesFetcher fetcher,
       Executor executor,
-      int stagingSlots,
+      Staging.Lease staging,
       StepNear near) {
     this.near = near;
     this.taker = taker;
     this.keys = keys;
     this.fetcher = fetcher;
     this.executor = executor;
-    this.partSlots = Math.max(1, stagingSlots / 2);
+    this.staging = staging;
+    this.partSlots = Math.max(1, staging.slots() / 2);
   }
 
   /**
@@ -105,7 +107,7 @@ final class StepPages {
     }
     List<PageHead> wanted = all.subList(from, Math.min(all.size(), from + partSlots));
     return CompletableFuture.supplyAsync(
-        () -> new Part(wanted, fetcher.fetch(wanted, keys)), executor);
+        () -> new Part(wanted, fetcher.fetch(wanted, keys, staging.memory()::allocate)), executor);
   }
 
   private Part await(CompletableFuture<Part> next) {

@@ -3,7 +3,7 @@ package io.kvtier.gpuworker.session;
 import io.kvtier.KvtierException;
 import io.kvtier.KvtierException.Code;
 import io.kvtier.gpuworker.device.CodesTaker;
-import io.kvtier.gpuworker.device.DeviceMemory;
+import io.kvtier.gpuworker.device.DeviceReserve;
 import io.kvtier.page.PageKey;
 import java.util.ArrayList;
 import java.util.List;
@@ -28,7 +28,7 @@ final class StepRows {
   private final RowArena arena;
   private final List<PageKey> keys;
   private final RowFetcher fetcher;
-  private final DeviceMemory memory;
+  private final DeviceReserve memory;
   private final Executor executor;
   private final int stagingBytes;
   private final long timeoutNs;
@@ -55,6 +55,7 @@ final class StepRows {
    * Rows for one query.
    *
    * @param keys of all of the layer's pages
+   * @param memory for rows that are held beside the arena
    * @param executor runs fetches
    * @param stagingBytes most bytes of rows that are held beside the arena, a chunk or more
    * @param timeoutNs longest wait for a prefetch under way, in nanoseconds
@@ -64,7 +65,7 @@ final class StepRows {
       CodesTaker taker,
       List<PageKey> keys,
       RowFetcher fetcher,
-      DeviceMemory memory,
+      DeviceReserve memory,
       Executor executor,
       int stagingBytes,
       long timeoutNs) {

@@ -11,6 +11,7 @@ import io.kvtier.page.PageKey;
 import io.kvtier.page.Residence;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.function.IntPredicate;
 
 /** Brings stored pages into a session's empty layers. One thread. */
 final class StoredReader {
@@ -18,9 +19,22 @@ final class StoredReader {
   private final PageTransport tier;
   private final SharedPages shared;
   private final CodesFetcher fetcher;
+  private final IntPredicate room;
   private final SinkPage sinkPage;
 
-  StoredReader(LayerShape shape, PageTransport tier, SharedPages shared, CodesFetcher fetcher) {
+  /**
+   * A reader.
+   *
+   * @param room whether the device has room for the sketches of so many pages; if not, heads hold
+   *     nothing of them
+   */
+  StoredReader(
+      LayerShape shape,
+      PageTransport tier,
+      SharedPages shared,
+      CodesFetcher fetcher,
+      IntPredicate room) {
+    this.room = room;
     this.shape = shape;
     this.tier = tier;
     this.shared = shared;
@@ -48,7 +62,7 @@ final class StoredReader {
         (page, offset, length, index) -> sinkPage.read(page, offset, sinkKeys, sinkValues));
     boolean sketched = device.residence(0) != Residence.STREAMED;
     device.restore(keys, sinkKeys, sinkValues);
-    if (sketched) {
+    if (sketched && room.test(keys.size())) {
       holdSketches(device, keys);
     }
     return keys.size() * TOKENS;

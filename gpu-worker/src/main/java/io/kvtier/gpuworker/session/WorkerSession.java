@@ -10,6 +10,7 @@ import io.kvtier.gpuworker.device.DeviceMemory;
 import io.kvtier.gpuworker.device.LayerShape;
 import io.kvtier.page.PrefixChain;
 import io.kvtier.v1.Plan;
+import io.kvtier.v1.PlanMode;
 import io.kvtier.v1.Session;
 import io.kvtier.v1.SessionBytes;
 import io.kvtier.v1.TokenRange;
@@ -37,6 +38,8 @@ public final class WorkerSession {
   private final SharedPages shared;
   private final OwnPages own;
   private final WriteBehind writeBehind;
+  private final Staging staging;
+  private final DeviceBudget budget;
   private final StepFetches fetches;
   private final HotSet hotSet;
   private final Prefetcher prefetcher;
@@ -56,7 +59,7 @@ public final class WorkerSession {
 
   /** Takes the stored pages of all layers over. */
   void restore(Prefix prefix) {
-    StoredReader reader = new StoredReader(shape, host.tier(), shared, fetches.codesFetcher());
+    StoredReader reader = storedReader();
     for (int layer = 0; layer < layers.count(); layer++) {
       int tokens = reader.read(prefix.reused(layer, shape), layers.get(layer).device);
       writeBehind.setDurable(layer, tokens / TOKENS);
@@ -69,7 +72,7 @@ public final class WorkerSession {
    */
   void resume(List<LayerPages> stored) {
     writeBehind.replaceOthers();
-    StoredReader reader = new StoredReader(shape, host.tier(), shared, fetches.codesFetcher());
+    StoredReader reader = storedReader();
     for (int layer = 0; layer < layers.count(); layer++) {
       LayerPages pages = stored.get(layer);
       if (!pages.keys().isEmpty()) {
@@ -78,6 +81,15 @@ public final class WorkerSession {
         writeBehind.setDurable(layer, pages.keys().size());
       }
     }
+  }
+
+  private StoredReader storedReader() {
+    return new StoredReader(
+        shape,
+        host.tier(),
+        shared,
+        fetches.codesFetcher(),
+        pages -> budget.makeRoomForSketches(pages, shape.kvHeads()));
   }
 
   private WorkerSession(
@@ -96,6 +108,12 @@ public final class WorkerSession {
     int count = info.getGeometry().getLayers();
     SessionLayer[] all = new SessionLayer[count];
     int[] durablePages = new int[count];
+    boolean places = info.getMode() != PlanMode.PLAN_MODE_TAILORKV;
+    int stagingSlotBytes = places ? LayerStep.stagingSlotBytes(shape) : 0;
+    if (places) {
+      host.pool().admit(count * shape.exactRowBytes() + Staging.leastBytes(stagingSlotBytes));
+    }
+    this.staging = new Staging(memory, stagingSlotBytes);
     try {
       for (int layer = 0; layer < count; layer++) {
         DeviceLayer empty =
@@ -107,6 +125,7 @@ public final class WorkerSession {
       }
     } catch (RuntimeException e) {
       SessionLayers.release(all);
+      staging.close();
       throw e;
     }
     this.layers = new SessionLayers(shape, all);
@@ -129,7 +148,7 @@ public final class WorkerSession {
     this.fetches =
         new StepFetches(
             shape,
-            memory,
+            staging,
             rowFetcher,
             codesFetcher,
             new NearAttention(shape, host.tier(), writeBehind, host.background(), timeoutNs),
@@ -138,11 +157,11 @@ public final class WorkerSession {
     this.prefetcher =
         new Prefetcher(shape, rowFetcher, host.background(), info.getDeviceBytesMax());
     PlanSwitch switcher = new PlanSwitch(shape, memory, codesFetcher);
-    DeviceBudget budget =
-        new DeviceBudget(info, shape, memory, hotSet, switcher, this::deviceBytes);
+    this.budget =
+        new DeviceBudget(
+            info, shape, memory, host.pool(), all, staging, hotSet, switcher, life::tryWhileOpen);
     this.tailor = new TailorMemory(info, shape, memory, all);
-    this.planning =
-        new SessionPlanning(shape, layers, switcher, budget, tailor, hotSet, fetches.near());
+    this.planning = new SessionPlanning(shape, layers, switcher, budget, tailor, fetches.near());
     this.growth = new LayerGrowth(id, info, shape, chain, writeBehind, budget, tailor);
     LayerStep layerStep =
         new LayerStep(shape, fetches, hotSet::isUsed, info.getDeviceBytesMax(), this::deviceBytes);
@@ -151,8 +170,9 @@ public final class WorkerSession {
         new DecodeSteps(info.getSessionId(), shape, growth, layerStep, pageOuts, host.listener());
     this.repair = new PageRepair(shape, writeBehind);
     this.missing = new MissingPages(all, host.tier(), writeBehind);
+    budget.join();
     if (parent == null) {
-      budget.holdNoMoreThanFits(all);
+      budget.holdNoMoreThanFits();
     }
   }
 
@@ -441,6 +461,8 @@ public final class WorkerSession {
         writeBehind.close();
         tailor.release();
         own.leave(SessionLayers.release(layers.all()), deletes);
+        staging.close();
+        budget.leave();
       }
       own.settle();
     });
@@ -480,6 +502,11 @@ public final class WorkerSession {
   /** Bytes the session holds on the device now. */
   public long deviceBytes() {
     return hotSet.bytes() + layers.residentBytes() + tailor.bufferBytes();
+  }
+
+  /** Of these, bytes of rows that it keeps for later steps. */
+  long hotSetBytes() {
+    return hotSet.bytes();
   }
 
   private <T> T whileOpen(Supplier<T> call) {

@@ -58,6 +58,9 @@ final class FaultyTransport implements PageTransport {
   final Map<PageKey, ByteString> pages = new ConcurrentHashMap<>();
   volatile Fault fault = Fault.NONE;
 
+  /** Runs when sections are asked for. */
+  volatile Runnable onRead = () -> {};
+
   /** Rows that have been read. */
   final AtomicInteger rowsRead = new AtomicInteger();
 
@@ -124,6 +127,7 @@ final class FaultyTransport implements PageTransport {
 
   @Override
   public void getSections(List<SectionsOf> wanted, ObjIntConsumer<ByteString> consumer) {
+    onRead.run();
     sectionCalls.incrementAndGet();
     mayFail();
     for (int i = 0; i < wanted.size(); i++) {

@@ -95,7 +95,7 @@ abstract class SessionFixture {
       float[] rows = gaussian(tokens * KV_ROW);
       assertThat(session.append(layer, 0, tokens, rows, rows)).isEqualTo(tokens);
     }
-    assertThat(session.finish(tokens, (i, t, c, f, d) -> i.getPlan())).isEqualTo(info.getPlan());
+    requirePlan(info, session.finish(tokens, (i, t, c, f, p) -> i.getPlan()));
     return session;
   }
 
@@ -111,8 +111,17 @@ abstract class SessionFixture {
           (position, n, keys, values) ->
               assertThat(session.append(of, position, n, keys, values)).isEqualTo(position + n));
     }
-    assertThat(session.finish(tokens, (i, t, c, f, p) -> i.getPlan())).isEqualTo(info.getPlan());
+    requirePlan(info, session.finish(tokens, (i, t, c, f, p) -> i.getPlan()));
     return session;
+  }
+
+  /** Followed as it is unless it could not be. */
+  private static void requirePlan(Session info, Plan effective) {
+    if (info.getDeviceBytesMax() == 0) {
+      assertThat(effective).isEqualTo(info.getPlan());
+    } else {
+      assertThat(effective.getHeadsCount()).isEqualTo(info.getPlan().getHeadsCount());
+    }
   }
 
   static double difference(float[] actual, float[] expected) {

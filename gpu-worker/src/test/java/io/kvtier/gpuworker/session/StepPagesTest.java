@@ -100,8 +100,12 @@ class StepPagesTest extends SessionFixture {
           events.add("fetch");
           fetch.run();
         };
-    StepPages pages = new StepPages(new Taker(), keys, fetcher, executor, SLOTS, StepNear.NOTHING);
-    pages.give(shape.kvHeads(), 0);
+    StepPages pages;
+    try (Staging staging = new Staging(device.memory(), LayerStep.stagingSlotBytes(shape));
+        Staging.Lease lease = staging.lease(SLOTS)) {
+      pages = new StepPages(new Taker(), keys, fetcher, executor, lease, StepNear.NOTHING);
+      pages.give(shape.kvHeads(), 0);
+    }
     assertThat(events)
         .containsExactly(
             "fetch",
