@@ -128,6 +128,12 @@ final class Synthetic {
 
   /** Decodes one token of one layer. */
   DecodeResponse step(DecodeStream stream, int layer, int position, float[] query, float[] output) {
+    return step(stream, layer, position, query, new float[0], output);
+  }
+
+  /** The same with the next layer's predicted query; empty: none. */
+  DecodeResponse step(
+      DecodeStream stream, int layer, int position, float[] query, float[] hint, float[] output) {
     return stream.step(
         layer,
         position,
@@ -135,7 +141,7 @@ final class Synthetic {
         query,
         keys(layer, position, position + 1),
         values(layer, position, position + 1),
-        new float[0],
+        hint,
         output);
   }
 

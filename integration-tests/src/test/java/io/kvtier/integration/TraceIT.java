@@ -33,9 +33,10 @@ class TraceIT {
   private static final int STEPS = 20;
 
   @TempDir private Path directory;
+  private double wasted;
 
   /** Serves a session's steps with a trace; what the engine was told of each. */
-  private List<DecodeResponse> decode(Path file) {
+  private List<DecodeResponse> decode(Path file) throws Exception {
     List<DecodeResponse> told = new ArrayList<>();
     AllInOne services =
         AllInOne.start(
@@ -53,10 +54,12 @@ class TraceIT {
       try (DecodeStream stream = session.decode()) {
         for (int position = TOKENS; position < TOKENS + STEPS; position++) {
           for (int layer = 0; layer < LAYERS; layer++) {
-            told.add(model.step(stream, layer, position, model.query(), new float[Q_ROW]));
+            float[] hint = layer + 1 < LAYERS ? model.query() : new float[0];
+            told.add(model.step(stream, layer, position, model.query(), hint, new float[Q_ROW]));
           }
         }
       }
+      wasted = OpsPage.metric(services.worker().opsUrl(), "kvtier_worker_wasted_bytes_total");
     }
     assertThat(services.worker().traceSummary().orElseThrow())
         .isEqualTo("trace: %d steps of a layer in %s".formatted(LAYERS * STEPS, file));
@@ -87,6 +90,11 @@ class TraceIT {
       assertThat(step.stepNs() + 2000).isGreaterThan(stats.getComputeNs() + stats.getUnhiddenNs());
       assertThat(step.classes()).hasSize(Synthetic.KV_HEADS).matches("[DTOS]+");
     }
+    // Hints that have nothing to do with the query: the first layer gets none.
+    assertThat(LayerRow.of(trace).get(0).wastedMegabytes()).isZero();
+    assertThat(LayerRow.of(trace).get(1).wastedMegabytes()).isPositive();
+    assertThat(trace.steps().stream().mapToLong(TraceStep::wasted).sum())
+        .isEqualTo(Math.round(wasted));
     assertThat(LayerRow.of(trace)).extracting(LayerRow::steps).containsOnly(STEPS);
     assertThat(Kvtier.run("trace", file.toString())).isZero();
     assertThat(directory.resolve("trace.csv.svg")).content().contains("40 steps of a layer");

@@ -82,6 +82,7 @@ public final class TraceCommand implements Callable<Integer> {
             number("late", row -> "%,d", LayerRow::late),
             number("near", row -> "%,d", LayerRow::near),
             number("MB", row -> "%,.2f", LayerRow::megabytes),
+            number("wasted MB", row -> "%,.2f", LayerRow::wastedMegabytes),
             number("unhidden p50 us", row -> "%,d", LayerRow::unhiddenP50Us),
             number("p99 us", row -> "%,d", LayerRow::unhiddenP99Us),
             number("step p50 us", row -> "%,d", LayerRow::stepP50Us)));

@@ -20,6 +20,7 @@ import java.util.function.ToLongFunction;
  * @param late pairs still on their way when they were needed
  * @param near (page, KV head) pairs that the tier attended to
  * @param megabytes from the tier, in all
+ * @param wastedMegabytes of rows that came ahead and that their step did not choose
  * @param unhiddenP50Us microseconds of waiting of the median step
  * @param unhiddenP99Us of the step that 99 % do not exceed
  * @param stepP50Us microseconds of the median step
@@ -35,6 +36,7 @@ public record LayerRow(
     long late,
     long near,
     double megabytes,
+    double wastedMegabytes,
     long unhiddenP50Us,
     long unhiddenP99Us,
     long stepP50Us) {
@@ -63,6 +65,7 @@ public record LayerRow(
         sum(steps, TraceStep::late),
         sum(steps, TraceStep::near),
         sum(steps, TraceStep::bytes) / MEGA,
+        sum(steps, TraceStep::wasted) / MEGA,
         percentileUs(steps, TraceStep::unhiddenNs, .5),
         percentileUs(steps, TraceStep::unhiddenNs, .99),
         percentileUs(steps, TraceStep::stepNs, .5));

@@ -38,7 +38,7 @@ final class TraceTest {
 
   private static String line(String session, int layer, int position, int unhiddenUs) {
     return session
-        + ",%d,%d,1,0,%d,%d,100,20,3,1,1,2,500000,DT,4"
+        + ",%d,%d,1,0,%d,%d,100,20,3,1,1,2,500000,20000,DT,4"
             .formatted(layer, position, unhiddenUs + 50, unhiddenUs);
   }
 
@@ -82,6 +82,7 @@ final class TraceTest {
           assertThat(row.late()).isEqualTo(100);
           assertThat(row.near()).isEqualTo(200);
           assertThat(row.megabytes()).isEqualTo(50, within(1e-9));
+          assertThat(row.wastedMegabytes()).isEqualTo(2, within(1e-9));
           assertThat(row.unhiddenP50Us()).isEqualTo(50);
           assertThat(row.unhiddenP99Us()).isEqualTo(99);
           assertThat(row.stepP50Us()).isEqualTo(100);

@@ -21,6 +21,7 @@ public final class WorkerMeters {
   private final Counter near;
   private final Counter prefetched;
   private final Counter bytesFetched;
+  private final Counter bytesWasted;
   private final Timer compute;
   private final Timer unhidden;
 
@@ -52,6 +53,11 @@ public final class WorkerMeters {
             meters,
             "kvtier.worker.fetched.bytes",
             "bytes from the tier, and of the requests for them");
+    bytesWasted =
+        counter(
+            meters,
+            "kvtier.worker.wasted.bytes",
+            "bytes of rows fetched ahead that their step did not choose");
     compute = timer(meters, "kvtier.worker.step.compute", "scan and attention of one layer's step");
     unhidden =
         timer(meters, "kvtier.worker.step.unhidden", "waiting for fetches in one layer's step");
@@ -94,6 +100,7 @@ public final class WorkerMeters {
     near.increment(result.near());
     prefetched.increment(result.prefetched());
     bytesFetched.increment((double) result.bytesFetched());
+    bytesWasted.increment((double) result.bytesWasted());
     compute.record(result.computeNs(), TimeUnit.NANOSECONDS);
     unhidden.record(result.unhiddenNs(), TimeUnit.NANOSECONDS);
   }

@@ -150,6 +150,7 @@ final class DecodeSteps {
         result.fetched(),
         result.near(),
         result.bytesFetched(),
+        result.bytesWasted(),
         classes);
   }
 }

@@ -113,8 +113,11 @@ final class LayerStep {
     } finally {
       pass.release();
     }
+    long wasted = target.aheadUnused;
+    target.aheadUnused = 0;
+    target.rows.endAhead();
     return tally.result(
-        target.prefetched.getAndSet(0), fetches.bytesFetched() - bytesBefore + bytesMoved);
+        target.prefetched.getAndSet(0), wasted, fetches.bytesFetched() - bytesBefore + bytesMoved);
   }
 
   /**

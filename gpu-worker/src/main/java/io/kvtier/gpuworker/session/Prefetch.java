@@ -26,6 +26,10 @@ final class Prefetch {
     /** The rows; each one's number is its row in the arena. */
     final RowBatch batch;
 
+    /** Bytes of the rows; set before {@link #done} ends well. */
+    long bytes;
+
+    private boolean settled;
     private final Set<DeviceSlot> held = new HashSet<>();
 
     private Part(RowBatch batch, RowArena arena) {
@@ -44,11 +48,17 @@ final class Prefetch {
      *
      * @throws IllegalStateException if {@link #done} has not ended
      */
-    void settle(RowArena arena) {
+    void settle(SessionLayer target) {
       if (!done.isDone()) {
         throw new IllegalStateException("the rows are still on their way");
       }
+      if (settled) {
+        return;
+      }
+      settled = true;
+      RowArena arena = target.rows;
       boolean came = !done.isCompletedExceptionally();
+      target.aheadUnused += came ? bytes : 0;
       for (int i = 0; i < batch.count(); i++) {
         int row = batch.number(i);
         int key = RowArena.key(batch.kvHead(i), batch.position(i));

@@ -133,11 +133,11 @@ final class Prefetcher {
     int key = RowArena.key(head, position);
     int row = target.rows.find(key);
     if (row != RowArena.ABSENT) {
-      target.rows.keep(row);
+      target.rows.keepAhead(row);
       return;
     }
     // What the arena cannot keep until the step would be fetched for nothing.
-    row = target.rows.admit(key);
+    row = target.rows.admitAhead(key);
     if (row != RowArena.ABSENT) {
       batch.add(position, head, row);
     }
@@ -157,11 +157,20 @@ final class Prefetcher {
       SessionLayer target, Prefetch.Part part, List<PageKey> keys, List<HeadPolicy> policies) {
     try {
       fetcher.fetch(part.batch, keys, head -> policies.get(head).residence().rows());
+      part.bytes = bytes(part.batch, policies);
       target.prefetched.addAndGet(part.batch.count());
       part.done.complete(null);
     } catch (RuntimeException | Error e) {
       part.done.completeExceptionally(e);
     }
+  }
+
+  private long bytes(RowBatch batch, List<HeadPolicy> policies) {
+    long bytes = 0;
+    for (int i = 0; i < batch.count(); i++) {
+      bytes += fetcher.rowBytes(policies.get(batch.kvHead(i)).residence().rows());
+    }
+    return bytes;
   }
 
   /**
@@ -185,7 +194,7 @@ final class Prefetcher {
     target.enter();
     try {
       if (target.prefetch == prefetch) {
-        prefetch.parts().forEach(part -> part.settle(target.rows));
+        prefetch.parts().forEach(part -> part.settle(target));
         target.prefetch = null;
       }
     } finally {

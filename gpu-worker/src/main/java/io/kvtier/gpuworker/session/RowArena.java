@@ -29,7 +29,8 @@ final class RowArena {
 
   private static final int CHUNK_SHIFT = 6;
   private static final int COUNT_MAX = 7;
-  private static final int COUNT_MASK = 15;
+  private static final int COUNT_MASK = 7;
+  private static final int AHEAD = 8;
   private static final int PENDING = 16;
   private static final int STEP_SHIFT = 5;
   private static final int STEP_MAX = (1 << (Integer.SIZE - STEP_SHIFT - 1)) - 2;
@@ -51,7 +52,8 @@ final class RowArena {
   private int[] keys = new int[0];
 
   /**
-   * By row: the last step that needs it, whether it is still to come, how often it was used again.
+   * By row: the last step that needs it, whether it is still to come, whether it came ahead and
+   * nobody has used it since, how often it was used again.
    */
   private int[] marks = new int[0];
 
@@ -64,6 +66,9 @@ final class RowArena {
   private int firstFree = ABSENT;
   private int hand;
   private int step;
+
+  /** The first step that rows brought ahead now are for. */
+  private int aheadFrom;
 
   /** The step in which the hand found nothing to take. */
   private int stuckAt = -1;
@@ -255,6 +260,7 @@ final class RowArena {
         marks[row] &= (1 << STEP_SHIFT) - 1;
       }
       stuckAt = -1;
+      aheadFrom = step;
     }
     return gone;
   }
@@ -340,6 +346,38 @@ final class RowArena {
       insert(row);
     }
     return row;
+  }
+
+  /** The same for a row that is brought before anybody has chosen it. */
+  int admitAhead(int key) {
+    int row = admit(key);
+    if (row != ABSENT) {
+      marks[row] |= AHEAD;
+    }
+    return row;
+  }
+
+  /** Keeps a row for the next step; what was brought for one before and not used is no longer. */
+  void keepAhead(int row) {
+    if (marks[row] >>> STEP_SHIFT < aheadFrom) {
+      marks[row] &= ~AHEAD;
+    }
+    keep(row);
+  }
+
+  /** Whether a row was brought ahead and this is its first use; to be asked before that. */
+  boolean takeAhead(int row) {
+    int mark = marks[row];
+    if ((mark & AHEAD) == 0) {
+      return false;
+    }
+    marks[row] = mark & ~AHEAD;
+    return mark >>> STEP_SHIFT >= aheadFrom;
+  }
+
+  /** What was brought ahead until now and not used was brought in vain. */
+  void endAhead() {
+    aheadFrom = step;
   }
 
   private void evict() {

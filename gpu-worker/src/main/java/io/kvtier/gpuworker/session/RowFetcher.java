@@ -49,6 +49,11 @@ final class RowFetcher {
     return sections == onePlane.sectionSet() ? onePlane : twoPlanes;
   }
 
+  /** Bytes of a row of so many sections, as it comes. */
+  int rowBytes(int sections) {
+    return rowsOf(sections).length();
+  }
+
   /**
    * Fetches rows to their places.
    *

@@ -34,6 +34,9 @@ final class SessionLayer {
   /** Rows prefetched since the last step. */
   final AtomicInteger prefetched = new AtomicInteger();
 
+  /** Bytes of rows that have come ahead since the last step, and that no query has chosen. */
+  long aheadUnused;
+
   /** One policy a KV head; empty before the plan. */
   List<HeadPolicy> policies = List.of();
 

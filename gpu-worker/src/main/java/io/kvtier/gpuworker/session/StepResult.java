@@ -13,6 +13,8 @@ package io.kvtier.gpuworker.session;
  *     step waited
  * @param near (page, KV head) pairs of streamed heads that the tier attended to
  * @param prefetched rows fetched ahead for the layer since its last step
+ * @param bytesWasted bytes of rows that came ahead for the layer since its last step and that the
+ *     step did not choose
  * @param bytesFetched bytes from the tier, prefetched ones included, and of the requests to it
  * @param computeNs nanoseconds of scan and attention
  * @param chooseNs of these, nanoseconds of scan and choice
@@ -29,6 +31,7 @@ public record StepResult(
     int fetched,
     int near,
     int prefetched,
+    long bytesWasted,
     long bytesFetched,
     long computeNs,
     long chooseNs,

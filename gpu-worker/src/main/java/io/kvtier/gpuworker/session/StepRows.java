@@ -178,6 +178,9 @@ final class StepRows {
 
   private void give(int head, int index, int row, boolean hit) {
     taker.giveRow(head, index, arena.chunk(row), arena.offset(row));
+    if (arena.takeAhead(row)) {
+      target.aheadUnused -= fetcher.rowBytes(taker.rowSections(head));
+    }
     if (hit) {
       arena.use(row);
       hits++;
@@ -234,7 +237,7 @@ final class StepRows {
         prefetch.giveUp();
         return;
       }
-      part.settle(arena);
+      part.settle(target);
       coming.removeIfLong(token -> giveIfThere((int) (token >>> Integer.SIZE), (int) token));
       taker.attendRows();
     }

@@ -35,7 +35,7 @@ final class StepTally {
     deviceBytes = Math.max(deviceBytes, bytes);
   }
 
-  StepResult result(int prefetched, long bytesFetched) {
+  StepResult result(int prefetched, long bytesWasted, long bytesFetched) {
     return new StepResult(
         output,
         lse,
@@ -46,6 +46,7 @@ final class StepTally {
         fetched,
         near,
         prefetched,
+        bytesWasted,
         bytesFetched,
         computeNs,
         chooseNs,

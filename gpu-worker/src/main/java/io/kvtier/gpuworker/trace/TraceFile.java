@@ -27,7 +27,7 @@ public final class TraceFile implements StepListener, AutoCloseable {
 
   /** No session is named so. */
   private static final TraceStep END =
-      new TraceStep("", 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, "D");
+      new TraceStep("", 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, "D");
 
   private final String name;
   private final long bytesMax;

@@ -22,6 +22,8 @@ import java.util.regex.Pattern;
  * @param fetched (page, KV head) pairs needed and fetched while the step waited
  * @param near (page, KV head) pairs of streamed heads that the tier attended to
  * @param bytes from the tier since the layer's step began, prefetched ones included
+ * @param wasted bytes of rows that came ahead since the layer's last step and that this one did not
+ *     choose
  * @param classes one letter a KV head: D dense, T sparse with a sketch of two planes, O of one
  *     plane, S streamed
  */
@@ -40,16 +42,17 @@ public record TraceStep(
     long fetched,
     long near,
     long bytes,
+    long wasted,
     String classes) {
   /** A trace's first line. */
   public static final String HEADER =
       "session,layer,position,tokens,at_us,step_us,unhidden_us,candidates,selected,hits,late,"
-          + "fetched,near,bytes,classes,dropped";
+          + "fetched,near,bytes,wasted,classes,dropped";
 
   /** Most layers, and KV heads, that a line may name; those of a geometry. */
   private static final int LAYERS_MAX = 512;
 
-  private static final int CLASSES_FIELD = 14;
+  private static final int CLASSES_FIELD = 15;
   private static final int TOKENS_MAX = 1 << 20;
   private static final Pattern SESSION = Pattern.compile("[A-Za-z0-9._-]{1,64}");
   private static final Pattern CLASSES = Pattern.compile("[DTOS]{1,128}");
@@ -60,7 +63,7 @@ public record TraceStep(
    * @param dropped steps that the trace lacks so far
    */
   String toLine(long dropped) {
-    return "%s,%d,%d,%d,%d,%d,%d,%d,%d,%d,%d,%d,%d,%d,%s,%d"
+    return "%s,%d,%d,%d,%d,%d,%d,%d,%d,%d,%d,%d,%d,%d,%d,%s,%d"
         .formatted(
             session,
             layer,
@@ -76,6 +79,7 @@ public record TraceStep(
             fetched,
             near,
             bytes,
+            wasted,
             classes,
             dropped);
   }
@@ -120,8 +124,9 @@ public record TraceStep(
             numbers.get(10),
             numbers.get(11),
             numbers.get(12),
+            numbers.get(13),
             fields[CLASSES_FIELD].intern());
-    return new Line(step, numbers.get(13));
+    return new Line(step, numbers.get(14));
   }
 
   private static long most(int field) {

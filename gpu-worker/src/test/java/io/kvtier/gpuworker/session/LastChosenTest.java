@@ -56,6 +56,7 @@ class LastChosenTest extends SessionFixture {
     assertThat(step.prefetched()).isGreaterThan(step.selected() / 2);
     assertThat(step.hit()).isGreaterThan(step.selected() * 3 / 4);
     assertThat(step.hit() + step.fetched()).isEqualTo(step.selected());
+    assertThat(step.bytesWasted()).isEqualTo((step.prefetched() - step.hit()) * rowBytes());
     session.close();
   }
 
@@ -90,7 +91,11 @@ class LastChosenTest extends SessionFixture {
   @Test
   void aPlanThatSaysWhatWasChosenLastIsFetchedAheadIsFollowed() {
     WorkerSession session = filled(planned(AheadUse.AHEAD_USE_LAST), TOKENS);
-    assertThat(decode(session, .1).prefetched()).isPositive();
+    StepResult step = decode(session, .1);
+    assertThat(step.prefetched()).isPositive();
+    assertThat(step.bytesWasted())
+        .isEqualTo((step.prefetched() - step.hit()) * rowBytes())
+        .isPositive();
     session.close();
   }
 

@@ -9,6 +9,7 @@ import io.kvtier.v1.HeadPlan;
 import io.kvtier.v1.Plan;
 import io.kvtier.v1.Session;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.List;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CopyOnWriteArrayList;
@@ -137,6 +138,7 @@ class PrefetchTest extends SessionFixture {
     assertThat(first.output()).isEqualTo(step1(control, 2000, next).output());
     assertThat(first.hit()).isZero();
     assertThat(first.fetched()).isEqualTo(first.selected()).isPositive();
+    assertThat(first.bytesWasted()).isZero();
     assertThat(first.unhiddenNs()).isGreaterThanOrEqualTo(TIMEOUT_NS);
     StepResult second = step1(session, 2001, next);
     assertThat(second.output()).isEqualTo(step1(control, 2001, next).output());
@@ -153,11 +155,52 @@ class PrefetchTest extends SessionFixture {
     StepResult third = step1(session, 2002, next);
     assertThat(third.output()).isEqualTo(step1(control, 2002, next).output());
     assertThat(third.hit()).isGreaterThan(third.selected() * 9 / 10);
+    // However many are chosen now, they came for a step that had to fetch them itself.
+    assertThat(third.prefetched()).isPositive();
+    assertThat(third.bytesWasted()).isEqualTo(third.prefetched() * rowBytes());
     float[] fresh = gaussian(Q_ROW);
     hint(session, 2003, fresh);
     assertThat(step1(session, 2003, fresh).prefetched()).isPositive();
     control.close();
     session.close();
+  }
+
+  /** What comes ahead and is not chosen is wasted, whichever of the step's queries might have. */
+  @Test
+  void bytesOfRowsThatTheirStepDoesNotChooseAreWasted() {
+    WorkerSession session = thousands(easy(), 2);
+    float[] hinted = sharp();
+    hint(session, 2000, hinted);
+    StepResult step = step1(session, 2000, sharp());
+    // Nothing else was on the device: what was found there is what came ahead.
+    assertThat(step.hit()).isLessThan(step.prefetched() / 2);
+    assertThat(step.bytesWasted()).isEqualTo((step.prefetched() - step.hit()) * rowBytes());
+    assertThat(heard.steps.getLast().wasted()).isEqualTo(step.bytesWasted());
+
+    // Of rows that an earlier hint brought a later step wastes none.
+    hint(session, 2001, hinted);
+    StepResult again = step1(session, 2001, sharp());
+    assertThat(again.bytesWasted()).isLessThanOrEqualTo(again.prefetched() * rowBytes());
+    assertThat(again.prefetched()).isLessThan(step.prefetched() / 4);
+
+    float[] second = sharp();
+    hint(session, 2002, second);
+    float[] queries = Arrays.copyOf(sharp(), 2 * Q_ROW);
+    System.arraycopy(second, 0, queries, Q_ROW, Q_ROW);
+    float[] rows = new float[2 * KV_ROW];
+    StepResult both = session.step(1, 2002, 2, queries, rows, rows, NO_HINT);
+    assertThat(both.prefetched()).isPositive();
+    assertThat(both.bytesWasted()).isLessThan(both.prefetched() * rowBytes() / 4);
+    session.close();
+  }
+
+  /** Few tokens have nearly all of its mass. */
+  private float[] sharp() {
+    float[] query = gaussian(Q_ROW);
+    for (int k = 0; k < Q_ROW; k++) {
+      query[k] *= 4;
+    }
+    return query;
   }
 
   /** The fewest tokens leave no more than may be left. */
@@ -184,11 +227,7 @@ class PrefetchTest extends SessionFixture {
                   await(go);
                   fetch.run();
                 })));
-    // Few tokens have nearly all of the mass.
-    float[] next = gaussian(Q_ROW);
-    for (int k = 0; k < Q_ROW; k++) {
-      next[k] *= 4;
-    }
+    float[] next = sharp();
     hint(session, 2000, next);
     await(stuck);
     CompletableFuture<StepResult> result = new CompletableFuture<>();
@@ -206,6 +245,9 @@ class PrefetchTest extends SessionFixture {
     TraceStep late = heard.steps.getLast();
     assertThat(late.layer()).isEqualTo(1);
     assertThat(late.late()).isEqualTo(served.late());
+    assertThat(late.wasted())
+        .isEqualTo(served.bytesWasted())
+        .isEqualTo((served.prefetched() - served.late()) * rowBytes());
     // About the least of two heads, among at least the most.
     assertThat(late.selected()).isBetween(2L * 64, 2L * 80);
     assertThat(late.candidates()).isGreaterThanOrEqualTo(2L * 128);

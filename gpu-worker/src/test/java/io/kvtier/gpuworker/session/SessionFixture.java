@@ -11,6 +11,8 @@ import io.kvtier.gpuworker.cpu.CpuDevice;
 import io.kvtier.gpuworker.trace.StepListener;
 import io.kvtier.page.Codec;
 import io.kvtier.page.PageLayout;
+import io.kvtier.page.Residence;
+import io.kvtier.page.TokenRows;
 import io.kvtier.v1.Dtype;
 import io.kvtier.v1.Geometry;
 import io.kvtier.v1.HeadClass;
@@ -122,6 +124,12 @@ abstract class SessionFixture {
     } else {
       assertThat(effective.getHeadsCount()).isEqualTo(info.getPlan().getHeadsCount());
     }
+  }
+
+  /** Bytes of a row of a head with two planes, as it comes from the tier. */
+  static long rowBytes() {
+    PageLayout layout = new PageLayout(Codec.ROT4, Codec.ROT4, 2, 64);
+    return new TokenRows(layout, Residence.TWO_PLANES.rows()).length();
   }
 
   static double difference(float[] actual, float[] expected) {

@@ -23,7 +23,7 @@ import org.junit.jupiter.params.provider.CsvSource;
 final class TraceFileTest {
   private static TraceStep step(int position) {
     return new TraceStep(
-        "s-1", 3, position, 2, 5_000, 900_000, 100_999, 512, 64, 7, 1, 3, 9, 4096, "DTOS");
+        "s-1", 3, position, 2, 5_000, 900_000, 100_999, 512, 64, 7, 1, 3, 9, 4096, 1024, "DTOS");
   }
 
   @Test
@@ -36,13 +36,13 @@ final class TraceFileTest {
 
     List<String> lines = Files.readAllLines(file);
     assertThat(lines).hasSize(2).first().isEqualTo(TraceStep.HEADER);
-    assertThat(lines.get(1)).isEqualTo("s-1,3,17,2,5,900,100,512,64,7,1,3,9,4096,DTOS,0");
+    assertThat(lines.get(1)).isEqualTo("s-1,3,17,2,5,900,100,512,64,7,1,3,9,4096,1024,DTOS,0");
     // Microseconds are what a file keeps.
     TraceStep read = TraceStep.parse(lines.get(1)).step();
     assertThat(read)
         .isEqualTo(
             new TraceStep(
-                "s-1", 3, 17, 2, 5_000, 900_000, 100_000, 512, 64, 7, 1, 3, 9, 4096, "DTOS"));
+                "s-1", 3, 17, 2, 5_000, 900_000, 100_000, 512, 64, 7, 1, 3, 9, 4096, 1024, "DTOS"));
     assertThat(trace.summary()).isEqualTo("trace: 1 steps of a layer in " + file);
   }
 
@@ -154,13 +154,14 @@ final class TraceFileTest {
       delimiter = '|',
       textBlock =
           """
-          s,0,0,1,0,0,0,0,0,0,0,0,0,0,D          | the line has 15 fields; it must have 16
-          s,512,0,1,0,0,0,0,0,0,0,0,0,0,D,0        | layer is 512; it must be 0..511
-          s,0,-1,1,0,0,0,0,0,0,0,0,0,0,D,0         | position is -1; it must be 0..1048576
-          s,0,0,1,0,9x,0,0,0,0,0,0,0,0,D,0         | step_us is '9x'; it must be a whole number
-          s,0,0,1,0,0,0,0,0,0,0,0,0,0,DQ,0         | classes is 'DQ'
-          <s>,0,0,1,0,0,0,0,0,0,0,0,0,0,D,0        | session is '<s>'
-          s,0,0,1,0,0,0,0,0,0,0,0,0,0,D,           | dropped is ''
+          s,0,0,1,0,0,0,0,0,0,0,0,0,0,0,D          | the line has 16 fields; it must have 17
+          s,512,0,1,0,0,0,0,0,0,0,0,0,0,0,D,0      | layer is 512; it must be 0..511
+          s,0,-1,1,0,0,0,0,0,0,0,0,0,0,0,D,0       | position is -1; it must be 0..1048576
+          s,0,0,1,0,9x,0,0,0,0,0,0,0,0,0,D,0       | step_us is '9x'; it must be a whole number
+          s,0,0,1,0,0,0,0,0,0,0,0,0,0,-1,D,0       | wasted is -1; it must be 0..4503599627370496
+          s,0,0,1,0,0,0,0,0,0,0,0,0,0,0,DQ,0       | classes is 'DQ'
+          <s>,0,0,1,0,0,0,0,0,0,0,0,0,0,0,D,0      | session is '<s>'
+          s,0,0,1,0,0,0,0,0,0,0,0,0,0,0,D,         | dropped is ''
           """)
   void wrongLinesAreRefused(String line, String message) {
     assertThatThrownBy(() -> TraceStep.parse(line))
