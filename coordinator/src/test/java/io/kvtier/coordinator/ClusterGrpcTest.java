@@ -143,6 +143,9 @@ final class ClusterGrpcTest {
     wrong.put("queries is 65; it must be 1..64", request -> request.setQueries(65));
     wrong.put("queries is 32; it must be 0..0", request -> request.clearHeads());
     wrong.put("pages", request -> request.setPages(1 << 20));
+    wrong.put(
+        "fetch_rate is 1000001; it must be 0..1000000", request -> request.setFetchRate(1_000_001));
+    wrong.put("attend_rate is 4294967295", request -> request.setAttendRate(-1));
 
     wrong.forEach((message, change) -> {
       MakePlanRequest.Builder request = planRequest(session);

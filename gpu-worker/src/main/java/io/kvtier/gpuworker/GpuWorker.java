@@ -77,8 +77,6 @@ public final class GpuWorker implements AutoCloseable {
                   new TierDirectory.Lease(
                       "worker:" + config.nodeId(), System.currentTimeMillis(), config.leaseTtl())));
       tiers.replicaCounts().ifPresent(counts -> ReplicaMeters.bind(meters, counts));
-      CoordinatorPlans plans =
-          closing.add(new CoordinatorPlans(config.coordinatorTarget(), config.tierTimeout()));
       Optional<TraceFile> trace =
           config.trace().map(to -> closing.add(TraceFile.open(to, System.nanoTime())));
       SessionTable sessions =
@@ -90,6 +88,10 @@ public final class GpuWorker implements AutoCloseable {
                   new SessionLimits(config.pendingBytesMax(), config.tierTimeout().toNanos()),
                   new PendingBytes(config.pendingBytesTotalMax()),
                   trace.<StepListener>map(file -> file).orElse(StepListener.NONE)));
+      CoordinatorPlans plans =
+          closing.add(
+              new CoordinatorPlans(
+                  config.coordinatorTarget(), config.tierTimeout(), sessions.rates()));
       AttentionGrpcService service =
           new AttentionGrpcService(sessions, plans, new WorkerMeters(meters, device, sessions));
       Endpoint endpoint =

@@ -2,6 +2,7 @@ package io.kvtier.rpc;
 
 import static io.kvtier.KvtierException.requireInRange;
 
+import com.google.errorprone.annotations.CanIgnoreReturnValue;
 import io.kvtier.KvtierException;
 import io.kvtier.v1.AheadUse;
 import io.kvtier.v1.Geometry;
@@ -18,6 +19,9 @@ public final class PlanLimits {
    * ahead: what is moved for nothing is less than half of what a step needs.
    */
   public static final float OVERLAP_AHEAD_MIN = .7f;
+
+  /** Most bytes a microsecond, of what is fetched or attended to. */
+  public static final int RATE_MAX = 1_000_000;
 
   private static final int REASON_LENGTH_MAX = 1024;
   private static final int PLANES_MAX = 2;
@@ -47,6 +51,8 @@ public final class PlanLimits {
     requireBytes("plan.device_bytes", plan.getDeviceBytes());
     requireInRange(
         "plan.tokens", Integer.toUnsignedLong(plan.getTokens()), 0, GeometryLimits.TOKENS_MAX);
+    requireRate("plan.fetch_rate", plan.getFetchRate());
+    requireRate("plan.attend_rate", plan.getAttendRate());
     if (plan.getNear() == NearUse.UNRECOGNIZED) {
       throw KvtierException.invalid(
           "plan.near is %d; it must be 0 (by measured cost), NEAR_USE_NEVER (1) or NEAR_USE_ALWAYS"
@@ -192,6 +198,16 @@ public final class PlanLimits {
 
   private static void requireTokens(String name, int tokens) {
     requireInRange(name, Integer.toUnsignedLong(tokens), 1, GeometryLimits.TOKENS_MAX);
+  }
+
+  /**
+   * Checks a rate as messages have it.
+   *
+   * @throws KvtierException INVALID with name, value and bound
+   */
+  @CanIgnoreReturnValue
+  public static int requireRate(String name, int rate) {
+    return (int) requireInRange(name, Integer.toUnsignedLong(rate), 0, RATE_MAX);
   }
 
   private static void requireBytes(String name, long bytes) {

@@ -43,6 +43,8 @@ final class PlanLimitsTest {
     refused(plan -> plan.setHotSetBytes(-1), "hot_set_bytes is 18446744073709551615");
     refused(plan -> plan.setDeviceBytes(-1), "device_bytes");
     refused(plan -> plan.setTokens((1 << 20) + 1), "plan.tokens");
+    refused(plan -> plan.setFetchRate(1_000_001), "fetch_rate is 1000001; it must be 0..1000000");
+    refused(plan -> plan.setAttendRate(-1), "attend_rate is 4294967295");
     refusedHead(HeadPlan.Builder::clearHeadClass, "head_class is 0");
     refusedHead(head -> head.setHeadClassValue(7), "head_class is 7");
     refusedHead(head -> head.setDominantTokensMax(0), "dominant_tokens_max is 0");

@@ -5,6 +5,7 @@ import static io.kvtier.KvtierException.requireInRange;
 import io.kvtier.coordinator.metrics.CoordinatorMeters;
 import io.kvtier.coordinator.plan.Curves;
 import io.kvtier.coordinator.plan.PlanInputs;
+import io.kvtier.coordinator.plan.PlanRates;
 import io.kvtier.coordinator.plan.Planner;
 import io.kvtier.coordinator.plan.TailorPlanner;
 import io.kvtier.coordinator.profile.ModelKey;
@@ -94,7 +95,8 @@ public final class Plans {
             request.getFixedDeviceBytes(),
             pages(request, tokens),
             Curves.of(request.getHeadsList(), session.getGeometry(), tokens))
-        .withDeviceBytesThere(request.getDeviceBytesThere());
+        .withDeviceBytesThere(request.getDeviceBytesThere())
+        .withRates(PlanRates.told(request.getFetchRate(), request.getAttendRate()));
   }
 
   private static int pages(MakePlanRequest request, int tokens) {

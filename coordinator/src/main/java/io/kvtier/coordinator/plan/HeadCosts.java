@@ -7,20 +7,15 @@ import java.util.List;
 
 /**
  * What one head costs under each residence: device bytes, bytes fetched a step, and the time of a
- * step. The time is that of fetched bytes at a network's rate, and of attended bytes at memory's: a
- * dense head fetches nothing and reads everything, a streamed one does the worst of both.
+ * step. The time is that of fetched bytes at the tier's rate, and of attended bytes at the device's
+ * ({@link PlanRates}): a dense head fetches nothing and reads everything, a streamed one does the
+ * worst of both.
  *
  * <p>Only residences on the lower convex hull of (device bytes, time) are worth their bytes; they
  * are the steps by which a greedy choice under a budget is near the best (a multiple-choice
  * knapsack; Sinha and Zoltners, 1979).
  */
 final class HeadCosts {
-  /** Bytes a nanosecond that come from the tier: a fast network, or loopback. */
-  static final double FETCH_RATE = 1.5;
-
-  /** Bytes a nanosecond that attention reads of codes, and a scan of sketches. */
-  private static final double ATTEND_RATE = 8;
-
   /** Tokens that one plane chooses for each that is needed: it knows them less well. */
   private static final int ONE_PLANE_CANDIDATES = 3;
 
@@ -63,7 +58,7 @@ final class HeadCosts {
           case ONE_PLANE -> inputs.headBytes(Residence.TWO_PLANES);
           case TWO_PLANES, DENSE -> resident;
         };
-    double timeNs = fetched / FETCH_RATE + (fetched + scanned) / ATTEND_RATE;
+    double timeNs = inputs.rates().timeNs(fetched, fetched + scanned);
     return new Option(residence, resident, fetched, timeNs);
   }
 

@@ -22,6 +22,7 @@ import java.util.List;
  * @param curves one a (layer, KV head) pair, by layer, then KV head; empty: no profile
  * @param profileSessions sessions of the model that the curves are of; 0: the session's own
  * @param deviceBytesThere device bytes that the worker has for the session; 0: it does not tell
+ * @param rates of the worker
  */
 public record PlanInputs(
     Geometry geometry,
@@ -31,7 +32,8 @@ public record PlanInputs(
     int pages,
     List<ResidualCurve> curves,
     int profileSessions,
-    long deviceBytesThere) {
+    long deviceBytesThere,
+    PlanRates rates) {
   /** Keeps every sum of bytes far from overflow. */
   private static final long FIXED_BYTES_MAX = 1L << 50;
 
@@ -65,7 +67,8 @@ public record PlanInputs(
       long fixedDeviceBytes,
       int pages,
       List<ResidualCurve> curves) {
-    this(geometry, tokens, deviceBytesMax, fixedDeviceBytes, pages, curves, 0, 0);
+    this(
+        geometry, tokens, deviceBytesMax, fixedDeviceBytes, pages, curves, 0, 0, PlanRates.DEFAULT);
   }
 
   /** The same with curves that other sessions of the model have shown. */
@@ -78,13 +81,36 @@ public record PlanInputs(
         pages,
         known,
         sessions,
-        deviceBytesThere);
+        deviceBytesThere,
+        rates);
   }
 
   /** The same for a worker that has so many device bytes for the session; 0: it does not tell. */
   public PlanInputs withDeviceBytesThere(long bytes) {
     return new PlanInputs(
-        geometry, tokens, deviceBytesMax, fixedDeviceBytes, pages, curves, profileSessions, bytes);
+        geometry,
+        tokens,
+        deviceBytesMax,
+        fixedDeviceBytes,
+        pages,
+        curves,
+        profileSessions,
+        bytes,
+        rates);
+  }
+
+  /** The same for a worker of these rates. */
+  public PlanInputs withRates(PlanRates measured) {
+    return new PlanInputs(
+        geometry,
+        tokens,
+        deviceBytesMax,
+        fixedDeviceBytes,
+        pages,
+        curves,
+        profileSessions,
+        deviceBytesThere,
+        measured);
   }
 
   /** Where the curves come from, as a plan tells it before what follows from them. */

@@ -97,7 +97,9 @@ public final class Planner {
             .setHotSetBytes(hotSet)
             .setDeviceBytes(inputs.fixedDeviceBytes() + resident + hotSet)
             .setTokens(inputs.tokens())
-            .setProfileSessions(inputs.profileSessions());
+            .setProfileSessions(inputs.profileSessions())
+            .setFetchRate(inputs.rates().fetch())
+            .setAttendRate(inputs.rates().attend());
     for (int i = 0; i < count; i++) {
       plan.addHeads(headPlan(inputs, i, heads.get(i), chosen.get(i)));
     }

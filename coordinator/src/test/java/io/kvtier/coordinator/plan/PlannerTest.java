@@ -103,6 +103,38 @@ final class PlannerTest {
     assertThat(classes(plan(1L << 40, curves))).containsOnly("SPARSE 2");
   }
 
+  /** Where fetching is slow bytes go to codes, where it is fast to rows that may recur. */
+  @Test
+  void ratesDecideWhatIsDense() {
+    List<ResidualCurve> curves = List.of(NARROW, WIDE, NARROW, NARROW);
+    PlanInputs inputs = inputs(0, curves);
+    long oneDense = 3 * inputs.headBytes(Residence.TWO_PLANES) + inputs.headBytes(Residence.DENSE);
+    PlanInputs bounded = inputs(FIXED + oneDense * 22 / 20, curves);
+    Plan usual = Planner.plan(bounded);
+    assertThat(Planner.plan(bounded.withRates(PlanRates.told(0, 0)))).isEqualTo(usual);
+    assertThat(usual.getFetchRate()).isEqualTo(1500);
+    assertThat(usual.getAttendRate()).isEqualTo(8000);
+    assertThat(classes(usual)).containsExactly("SPARSE 2", "DENSE 0", "SPARSE 2", "SPARSE 2");
+
+    Plan fast = Planner.plan(bounded.withRates(PlanRates.told(65_536, 0)));
+    assertThat(classes(fast)).containsOnly("SPARSE 2");
+    assertThat(fast.getHotSetBytes()).isGreaterThan(usual.getHotSetBytes());
+    assertThat(fast.getFetchRate()).isEqualTo(65_536);
+
+    PlanInputs ample = inputs(1L << 40, curves);
+    assertThat(classes(Planner.plan(ample)))
+        .containsExactly("SPARSE 2", "DENSE 0", "SPARSE 2", "SPARSE 2");
+    Plan slow = Planner.plan(ample.withRates(PlanRates.told(8, 0)));
+    assertThat(classes(slow)).containsOnly("DENSE 0");
+    assertThat(Planner.plan(ample.withRates(PlanRates.told(8, 0)))).isEqualTo(slow);
+    // A device that attends slowly does better to choose.
+    assertThat(classes(Planner.plan(ample.withRates(PlanRates.told(0, 256)))))
+        .containsOnly("SPARSE 2");
+    assertThatThrownBy(() -> PlanRates.told(0, 1_000_001))
+        .isInstanceOf(KvtierException.class)
+        .hasMessage("attend_rate is 1000001; it must be 0..1000000");
+  }
+
   /** A row in the hot set is longer than one that is fetched, and something has to find it. */
   @Test
   void theHotSetHasRoomForAllRowsAndNoMore() {

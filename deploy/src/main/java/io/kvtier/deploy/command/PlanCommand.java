@@ -5,7 +5,9 @@ import com.github.freva.asciitable.Column;
 import com.github.freva.asciitable.ColumnData;
 import com.github.freva.asciitable.HorizontalAlign;
 import com.google.protobuf.ByteString;
+import io.kvtier.KvtierException;
 import io.kvtier.coordinator.plan.PlanInputs;
+import io.kvtier.coordinator.plan.PlanRates;
 import io.kvtier.coordinator.plan.Planner;
 import io.kvtier.coordinator.plan.ResidualCurve;
 import io.kvtier.coordinator.plan.TailorPlanner;
@@ -18,6 +20,7 @@ import io.kvtier.deploy.plan.ModelProfile;
 import io.kvtier.deploy.plan.PlanRow;
 import io.kvtier.gpuworker.session.Footprint;
 import io.kvtier.rpc.GeometryLimits;
+import io.kvtier.rpc.PlanLimits;
 import io.kvtier.v1.Dtype;
 import io.kvtier.v1.Geometry;
 import io.kvtier.v1.Plan;
@@ -47,6 +50,7 @@ import picocli.CommandLine.Option;
 public final class PlanCommand implements Callable<Integer> {
   private static final int PROFILE_TOKENS_MAX = 8192;
   private static final double GIGA = 1e9;
+  private static final double MEGA_PER_GIGA = 1e3;
 
   @Option(
       names = "--model",
@@ -75,7 +79,8 @@ public final class PlanCommand implements Callable<Integer> {
   @Option(
       names = "--bandwidth",
       defaultValue = "1.5",
-      description = "GB/s from the cache tier (default: ${DEFAULT-VALUE})")
+      description =
+          "GB/s from the cache tier, which heads are placed by (default: ${DEFAULT-VALUE})")
   private double bandwidth;
 
   @Option(
@@ -112,12 +117,13 @@ public final class PlanCommand implements Callable<Integer> {
     Footprint footprint = Footprint.of(session, context);
     PlanInputs bare =
         new PlanInputs(
-            session.getGeometry(),
-            context,
-            session.getDeviceBytesMax(),
-            footprint.fixedBytes(),
-            footprint.pages(),
-            List.of());
+                session.getGeometry(),
+                context,
+                session.getDeviceBytesMax(),
+                footprint.fixedBytes(),
+                footprint.pages(),
+                List.of())
+            .withRates(rates());
     PlanInputs inputs =
         endpoint == null
             ? bare.withProfile(curves(directory), 0)
@@ -134,6 +140,16 @@ public final class PlanCommand implements Callable<Integer> {
       Rows.write(json, rows);
     }
     return 0;
+  }
+
+  private PlanRates rates() {
+    // Written so that NaN is refused too.
+    if (!(bandwidth >= 1 / MEGA_PER_GIGA && bandwidth <= PlanLimits.RATE_MAX / MEGA_PER_GIGA)) {
+      throw KvtierException.invalid(
+          "bandwidth is %s GB/s; it must be %s..%s",
+          bandwidth, 1 / MEGA_PER_GIGA, PlanLimits.RATE_MAX / MEGA_PER_GIGA);
+    }
+    return new PlanRates((int) Math.round(bandwidth * MEGA_PER_GIGA), PlanRates.DEFAULT.attend());
   }
 
   private static Geometry geometry(LlamaConfig config) {

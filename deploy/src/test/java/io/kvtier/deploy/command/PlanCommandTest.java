@@ -49,6 +49,19 @@ final class PlanCommandTest {
     assertThat(rows.path(0).path("why").stringValue()).startsWith("no profile");
   }
 
+  /** What the tier gives decides what is kept, and not only what is printed of it. */
+  @Test
+  void aSlowTierHasMoreHeadsDense() throws IOException {
+    String[] options = {"--model", MODEL.toString(), "--context", "2k", "--gpu-bytes", "2m"};
+    JsonNode usual = rows(options);
+    String[] slow = java.util.Arrays.copyOf(options, options.length + 2);
+    slow[options.length] = "--bandwidth";
+    slow[options.length + 1] = "0.01";
+    assertThat(sum(rows(slow), "deviceBytes")).isGreaterThan(sum(usual, "deviceBytes"));
+    slow[options.length + 1] = "NaN";
+    assertThat(new CommandLine(new PlanCommand()).execute(slow)).isNotZero();
+  }
+
   private static long sum(JsonNode rows, String field) {
     long sum = 0;
     for (JsonNode row : rows.values()) {

@@ -22,9 +22,10 @@ final class LinearCost {
   /** Where next to nothing was expected, so much is believed at once. */
   private static final double SURPRISE_LEAST_NS = 100_000;
 
-  /** What the prior's two points weigh, always. */
+  /** What the prior's two points weigh, always, where it is only to tell the two parts apart. */
   private static final double PRIOR = .02;
 
+  private final double prior;
   private final double priorFixedNs;
   private final double priorUnitNs;
   private double weight;
@@ -36,6 +37,17 @@ final class LinearCost {
 
   /** What it is taken to be before anything is observed. */
   LinearCost(double fixedNs, double unitNs) {
+    this(fixedNs, unitNs, PRIOR);
+  }
+
+  /**
+   * The same with a prior that weighs more, so that observations of much the same size, which tell
+   * little of the two parts, are not taken to tell them.
+   *
+   * @param prior what each of its two points weighs, beside 10 at most for all observations
+   */
+  LinearCost(double fixedNs, double unitNs, double prior) {
+    this.prior = prior;
     this.priorFixedNs = fixedNs;
     this.priorUnitNs = unitNs;
   }
@@ -67,18 +79,57 @@ final class LinearCost {
     if (!any) {
       return priorFixedNs + priorUnitNs * count;
     }
-    // The prior's points: nothing, and the mean size. Their times are scaled to the mean observed
-    // one, so that only the proportion of the two parts is taken from the prior.
-    double mean = units / weight;
-    double scale = times / weight / Math.max(1, priorFixedNs + priorUnitNs * mean);
-    double w = weight + 2 * PRIOR;
-    double x = units + PRIOR * mean;
-    double y = times + PRIOR * scale * (2 * priorFixedNs + priorUnitNs * mean);
-    double xx = unitSquares + PRIOR * mean * mean;
-    double xy = products + PRIOR * mean * scale * (priorFixedNs + priorUnitNs * mean);
-    double spread = w * xx - x * x;
-    double perUnit = spread > 0 ? Math.max(0, (w * xy - x * y) / spread) : 0;
-    double fixed = (y - perUnit * x) / w;
-    return fixed < 0 ? xy / Math.max(1, xx) * count : fixed + perUnit * count;
+    double unit = slope();
+    double fixed = fixedNs(unit);
+    return fixed < 0 ? proportion() * count : fixed + unit * count;
+  }
+
+  /** How long a further unit is expected to take, in nanoseconds; never less than nothing. */
+  double unitNs() {
+    if (!any) {
+      return priorUnitNs;
+    }
+    double unit = slope();
+    return fixedNs(unit) < 0 ? proportion() : unit;
+  }
+
+  private double slope() {
+    double w = weight + 2 * prior;
+    double x = units + prior * mean();
+    double spread = w * squares() - x * x;
+    return spread > 0 ? Math.max(0, (w * productsWithPrior() - x * timesWithPrior()) / spread) : 0;
+  }
+
+  /** Of a line without a fixed part. */
+  private double proportion() {
+    return productsWithPrior() / Math.max(1, squares());
+  }
+
+  private double squares() {
+    return unitSquares + prior * mean() * mean();
+  }
+
+  private double productsWithPrior() {
+    return products + prior * mean() * scale() * (priorFixedNs + priorUnitNs * mean());
+  }
+
+  private double fixedNs(double unit) {
+    return (timesWithPrior() - unit * (units + prior * mean())) / (weight + 2 * prior);
+  }
+
+  /**
+   * The prior's points: nothing, and the mean size. Their times are scaled to the mean observed
+   * one, so that only the proportion of the two parts is taken from the prior.
+   */
+  private double timesWithPrior() {
+    return times + prior * scale() * (2 * priorFixedNs + priorUnitNs * mean());
+  }
+
+  private double scale() {
+    return times / weight / Math.max(1, priorFixedNs + priorUnitNs * mean());
+  }
+
+  private double mean() {
+    return units / weight;
   }
 }

@@ -1,6 +1,7 @@
 package io.kvtier.gpuworker.grpc;
 
 import io.kvtier.client.Coordinators;
+import io.kvtier.gpuworker.core.MeasuredRates;
 import io.kvtier.gpuworker.core.ResidualCurve;
 import io.kvtier.gpuworker.session.PlanMaker;
 import io.kvtier.v1.ClusterGrpc;
@@ -16,9 +17,15 @@ import java.util.stream.Stream;
 public final class CoordinatorPlans implements PlanMaker, AutoCloseable {
   private final Coordinators coordinators;
   private final Duration deadline;
+  private final MeasuredRates rates;
 
-  /** Asks the coordinator at {@code targets}, host:port, or the one of several that leads. */
-  public CoordinatorPlans(String targets, Duration deadline) {
+  /**
+   * Asks the coordinator at {@code targets}, host:port, or the one of several that leads.
+   *
+   * @param rates the worker's, by which plans are made
+   */
+  public CoordinatorPlans(String targets, Duration deadline, MeasuredRates rates) {
+    this.rates = rates;
     this.coordinators = Coordinators.at(targets);
     this.deadline = deadline;
   }
@@ -33,7 +40,9 @@ public final class CoordinatorPlans implements PlanMaker, AutoCloseable {
             .setTokens(tokens)
             .setFixedDeviceBytes(fixedDeviceBytes)
             .setPages(pages)
-            .setDeviceBytesThere(session.getDeviceBytesMax());
+            .setDeviceBytesThere(session.getDeviceBytesMax())
+            .setFetchRate(rates.fetchRate())
+            .setAttendRate(rates.attendRate());
     request.setQueries(queries(session, curves));
     for (int layer = 0; layer < curves.length; layer++) {
       for (int head = 0; head < curves[layer].length; head++) {

@@ -71,6 +71,12 @@ public final class WorkerMeters {
         .description(
             "bytes of pages that wait to be stored; each session's, and all together, are bounded")
         .register(meters);
+    Gauge.builder("kvtier.worker.rate.fetch", sessions, table -> table.rates().fetchRate())
+        .description("bytes a microsecond from tiers, as plans are made by; 0: not measured yet")
+        .register(meters);
+    Gauge.builder("kvtier.worker.rate.attend", sessions, table -> table.rates().attendRate())
+        .description("bytes a microsecond attended to, as plans are made by; 0: not measured yet")
+        .register(meters);
     Gauge.builder("kvtier.worker.device.used.bytes", device, d -> (double) d.memory().bytesUsed())
         .description("device bytes that sessions hold")
         .register(meters);

@@ -4,6 +4,7 @@ import com.google.protobuf.ByteString;
 import io.kvtier.KvtierException;
 import io.kvtier.KvtierException.Code;
 import io.kvtier.client.PageTransport;
+import io.kvtier.gpuworker.core.MeasuredRates;
 import io.kvtier.gpuworker.device.DeviceMemory;
 import io.kvtier.gpuworker.device.DeviceSlot;
 import io.kvtier.gpuworker.device.LayerShape;
@@ -30,9 +31,16 @@ final class CodesFetcher {
   private final DeviceMemory memory;
   private final PageTransport tier;
   private final WriteBehind writeBehind;
+  private final MeasuredRates rates;
   private final AtomicLong bytesFetched = new AtomicLong();
 
-  CodesFetcher(LayerShape shape, DeviceMemory memory, PageTransport tier, WriteBehind writeBehind) {
+  CodesFetcher(
+      LayerShape shape,
+      DeviceMemory memory,
+      PageTransport tier,
+      WriteBehind writeBehind,
+      MeasuredRates rates) {
+    this.rates = rates;
     this.shape = shape;
     this.memory = memory;
     this.tier = tier;
@@ -84,10 +92,15 @@ final class CodesFetcher {
               copyPending(pending, wanted, from, to, slots);
             }
           });
-      for (SectionsOf request : remote) {
+      long bytes = 0;
+      for (int i = 0; i < remote.size(); i++) {
+        SectionsOf request = remote.get(i);
+        bytes += request.getSerializedSize();
+        bytes += (long) headCount(request) * length(wanted.get(firstOfRemote.get(i)));
         bytesFetched.addAndGet(request.getSerializedSize());
       }
       if (!remote.isEmpty()) {
+        long startNs = System.nanoTime();
         tier.readSections(
             remote,
             (data, offset, length, index) ->
@@ -99,6 +112,7 @@ final class CodesFetcher {
                     headCount(remote.get(index)),
                     length(wanted.get(firstOfRemote.get(index))),
                     slots));
+        rates.fetched(bytes, System.nanoTime() - startNs);
       }
       return slots;
     } catch (RuntimeException e) {

@@ -1,5 +1,6 @@
 package io.kvtier.gpuworker.session;
 
+import io.kvtier.gpuworker.core.MeasuredRates;
 import io.kvtier.gpuworker.device.LayerPass;
 import io.kvtier.gpuworker.device.LayerShape;
 import io.kvtier.page.PageKey;
@@ -29,6 +30,7 @@ final class LayerStep {
   private final BooleanSupplier bringsAhead;
   private final long deviceBytesMax;
   private final LongSupplier deviceBytes;
+  private final MeasuredRates rates;
 
   /**
    * Steps of one session.
@@ -36,13 +38,16 @@ final class LayerStep {
    * @param bringsAhead whether rows are brought ahead of steps
    * @param deviceBytesMax what the session may hold on the device; 0: no bound
    * @param deviceBytes what the session holds on the device, what is staged left out
+   * @param rates hears how long queries take
    */
   LayerStep(
       LayerShape shape,
       StepFetches fetches,
       BooleanSupplier bringsAhead,
       long deviceBytesMax,
-      LongSupplier deviceBytes) {
+      LongSupplier deviceBytes,
+      MeasuredRates rates) {
+    this.rates = rates;
     this.bringsAhead = bringsAhead;
     this.shape = shape;
     this.fetches = fetches;
@@ -107,8 +112,11 @@ final class LayerStep {
         bytesMoved += pass.bytesMoved();
         pass.finish(tally.output, t * queryLength, tally.lse, t * shape.qHeads());
         near.merge(tally.output, t * queryLength, tally.lse, t * shape.qHeads());
-        tally.add(
-            cost, pass, System.nanoTime() - startNs, deviceBytes.getAsLong() + cost.stagedBytes());
+        long elapsedNs = System.nanoTime() - startNs;
+        tally.add(cost, pass, elapsedNs, deviceBytes.getAsLong() + cost.stagedBytes());
+        if (cost.near() == 0) {
+          rates.attended(attendedBytes(target), elapsedNs - cost.unhiddenNs());
+        }
       }
     } finally {
       pass.release();
@@ -118,6 +126,24 @@ final class LayerStep {
     target.rows.endAhead();
     return tally.result(
         target.prefetched.getAndSet(0), wasted, fetches.bytesFetched() - bytesBefore + bytesMoved);
+  }
+
+  /** Bytes that a query scans or attends to, as a planner counts them; 0: nothing is placed. */
+  private long attendedBytes(SessionLayer target) {
+    long bytes = 0;
+    for (int head = 0; head < target.policies.size() && target.device.placesHeads(); head++) {
+      bytes += attendedBytes(target.policies.get(head).residence());
+    }
+    return bytes * target.device.pages();
+  }
+
+  private long attendedBytes(Residence residence) {
+    return switch (residence) {
+      case STREAMED -> shape.codesBytes(Residence.STREAMED);
+      // A scan of one plane takes about as long as one of two.
+      case ONE_PLANE, TWO_PLANES -> Residence.TWO_PLANES.deviceBytes(shape.layout());
+      case DENSE -> Residence.DENSE.deviceBytes(shape.layout());
+    };
   }
 
   /**

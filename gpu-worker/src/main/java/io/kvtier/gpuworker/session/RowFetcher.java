@@ -5,6 +5,7 @@ import io.kvtier.KvtierException;
 import io.kvtier.KvtierException.Code;
 import io.kvtier.attention.RowForm;
 import io.kvtier.client.PageTransport;
+import io.kvtier.gpuworker.core.MeasuredRates;
 import io.kvtier.gpuworker.device.LayerShape;
 import io.kvtier.page.PageKey;
 import io.kvtier.page.Residence;
@@ -25,12 +26,14 @@ final class RowFetcher {
   private final LayerShape shape;
   private final PageTransport tier;
   private final WriteBehind writeBehind;
+  private final MeasuredRates rates;
   private final TokenRows twoPlanes;
   private final TokenRows onePlane;
   private final RowForm form;
   private final AtomicLong bytesFetched = new AtomicLong();
 
-  RowFetcher(LayerShape shape, PageTransport tier, WriteBehind writeBehind) {
+  RowFetcher(LayerShape shape, PageTransport tier, WriteBehind writeBehind, MeasuredRates rates) {
+    this.rates = rates;
     this.shape = shape;
     this.tier = tier;
     this.writeBehind = writeBehind;
@@ -65,6 +68,7 @@ final class RowFetcher {
   void fetch(RowBatch batch, List<PageKey> keys, IntUnaryOperator sections) {
     List<RowsOf> remote = new ArrayList<>();
     List<Integer> firstOfRemote = new ArrayList<>();
+    long bytes = 0;
     int from = 0;
     while (from < batch.count()) {
       int set = sections.applyAsInt(batch.kvHead(from));
@@ -79,6 +83,7 @@ final class RowFetcher {
       if (pending == null) {
         remote.add(request(key, set, batch, from, to));
         firstOfRemote.add(from);
+        bytes += (long) (to - from) * rowBytes(set);
       } else {
         takePending(pending, rowsOf(set), batch, from, to);
       }
@@ -88,13 +93,16 @@ final class RowFetcher {
       return;
     }
     for (RowsOf request : remote) {
+      bytes += request.getSerializedSize();
       bytesFetched.addAndGet(request.getSerializedSize());
     }
+    long startNs = System.nanoTime();
     tier.readRows(
         shape.layout(),
         remote,
         (data, offset, length, index) ->
             take(data, offset, length, remote.get(index), batch, firstOfRemote.get(index)));
+    rates.fetched(bytes, System.nanoTime() - startNs);
   }
 
   /** Rows of some heads of one page. */

@@ -1,6 +1,7 @@
 package io.kvtier.gpuworker.session;
 
 import io.kvtier.client.PageTransport;
+import io.kvtier.gpuworker.core.MeasuredRates;
 import io.kvtier.gpuworker.device.AttentionDevice;
 import io.kvtier.gpuworker.trace.StepListener;
 import java.util.concurrent.ExecutorService;
@@ -13,6 +14,7 @@ import java.util.concurrent.ExecutorService;
  * @param background runs what no call waits for
  * @param pending of all sessions together
  * @param listener hears of each step
+ * @param rates hears of each fetch from the tier and each query, and how long it took
  */
 public record SessionHost(
     AttentionDevice device,
@@ -21,7 +23,8 @@ public record SessionHost(
     ExecutorService background,
     SessionLimits limits,
     PendingBytes pending,
-    StepListener listener) {
+    StepListener listener,
+    MeasuredRates rates) {
   /** A host of one session, which has the device to itself. */
   public SessionHost(
       AttentionDevice device,
@@ -30,6 +33,14 @@ public record SessionHost(
       SessionLimits limits,
       PendingBytes pending,
       StepListener listener) {
-    this(device, new DevicePool(device.memory()), tier, background, limits, pending, listener);
+    this(
+        device,
+        new DevicePool(device.memory()),
+        tier,
+        background,
+        limits,
+        pending,
+        listener,
+        new MeasuredRates());
   }
 }

@@ -3,6 +3,7 @@ package io.kvtier.gpuworker.session;
 import io.kvtier.KvtierException;
 import io.kvtier.KvtierException.Code;
 import io.kvtier.client.PageTransport;
+import io.kvtier.gpuworker.core.MeasuredRates;
 import io.kvtier.gpuworker.device.AttentionDevice;
 import io.kvtier.gpuworker.trace.StepListener;
 import io.kvtier.page.PageKey;
@@ -31,6 +32,7 @@ public final class SessionTable implements AutoCloseable {
   private final SessionLimits limits;
   private final PendingBytes pending;
   private final StepListener listener;
+  private final MeasuredRates rates = new MeasuredRates();
   private final ExecutorService background = Executors.newVirtualThreadPerTaskExecutor();
   private final Map<String, WorkerSession> sessions = new LinkedHashMap<>();
 
@@ -137,7 +139,12 @@ public final class SessionTable implements AutoCloseable {
   }
 
   private SessionHost host(PageTransport tier) {
-    return new SessionHost(device, pool, tier, background, limits, pending, listener);
+    return new SessionHost(device, pool, tier, background, limits, pending, listener, rates);
+  }
+
+  /** What sessions' fetches and queries are measured to take. */
+  public MeasuredRates rates() {
+    return rates;
   }
 
   /** Ends an attach; false if the session was detached, or the worker stopped, meanwhile. */

@@ -143,8 +143,9 @@ public final class WorkerSession {
             host.pending().newShare(),
             timeoutNs);
     this.hotSet = new HotSet(all);
-    RowFetcher rowFetcher = new RowFetcher(shape, host.tier(), writeBehind);
-    CodesFetcher codesFetcher = new CodesFetcher(shape, memory, host.tier(), writeBehind);
+    RowFetcher rowFetcher = new RowFetcher(shape, host.tier(), writeBehind, host.rates());
+    CodesFetcher codesFetcher =
+        new CodesFetcher(shape, memory, host.tier(), writeBehind, host.rates());
     this.fetches =
         new StepFetches(
             shape,
@@ -164,7 +165,13 @@ public final class WorkerSession {
     this.planning = new SessionPlanning(shape, layers, switcher, budget, tailor, fetches.near());
     this.growth = new LayerGrowth(id, info, shape, chain, writeBehind, budget, tailor);
     LayerStep layerStep =
-        new LayerStep(shape, fetches, hotSet::isUsed, info.getDeviceBytesMax(), this::deviceBytes);
+        new LayerStep(
+            shape,
+            fetches,
+            hotSet::isUsed,
+            info.getDeviceBytesMax(),
+            this::deviceBytes,
+            host.rates());
     PageOuts pageOuts = new PageOuts(host.background(), life::tryWhileOpen);
     this.steps =
         new DecodeSteps(info.getSessionId(), shape, growth, layerStep, pageOuts, host.listener());

@@ -3,6 +3,7 @@ package io.kvtier.gpuworker.session;
 import static org.assertj.core.api.Assertions.assertThat;
 
 import io.kvtier.TenantName;
+import io.kvtier.gpuworker.core.MeasuredRates;
 import io.kvtier.gpuworker.device.CodesTaker;
 import io.kvtier.gpuworker.device.DeviceSlot;
 import io.kvtier.gpuworker.device.LayerShape;
@@ -94,7 +95,8 @@ class StepPagesTest extends SessionFixture {
             1 << 20,
             new PendingBytes(16 << 20).newShare(),
             1_000_000_000);
-    CodesFetcher fetcher = new CodesFetcher(shape, device.memory(), tier, stored);
+    CodesFetcher fetcher =
+        new CodesFetcher(shape, device.memory(), tier, stored, new MeasuredRates());
     Executor executor =
         fetch -> {
           events.add("fetch");
