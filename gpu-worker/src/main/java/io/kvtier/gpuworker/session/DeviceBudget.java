@@ -98,9 +98,7 @@ final class DeviceBudget {
 
   /** Shares the device from now on. */
   void join() {
-    if (placesHeads()) {
-      pool.join(this);
-    }
+    pool.join(this);
   }
 
   /** Holds nothing any more. */
@@ -119,10 +117,14 @@ final class DeviceBudget {
 
   /**
    * Demotes heads of layers that are not busy while the session holds more than a share of its own.
+   * A method that places whole layers demotes nothing.
    *
    * @param enough whether it may end
    */
   void giveUpBeyond(long share, BooleanSupplier enough) {
+    if (!placesHeads()) {
+      return;
+    }
     whileOpen.accept(() -> {
       boolean gave = true;
       while (gave) {

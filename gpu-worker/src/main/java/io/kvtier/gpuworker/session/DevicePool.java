@@ -59,6 +59,20 @@ final class DevicePool {
   }
 
   /**
+   * Makes room for bytes of a session that demotes nothing itself: hot sets give way, then heads of
+   * sessions that hold more than an equal share, but not for one that wants more than that.
+   *
+   * @param bytes that it needs and does not hold
+   * @param own bytes that it holds then
+   */
+  void makeRoomBesideHeads(long bytes, long own) {
+    if (own <= share()) {
+      demote(bytes, share());
+    }
+    makeRoom(bytes);
+  }
+
+  /**
    * Has sessions that hold more than a share demote heads, the largest first, until hot sets can
    * give the rest. Layers that are busy are left alone.
    */

@@ -13,13 +13,15 @@ import java.util.List;
 
 /**
  * Device bytes of a session in TailorKV mode, whose rows lie on the heap: counted as the method
- * would take them, and bounded like everybody's. The method demotes nothing, so what does not fit
- * is refused. Counts nothing for a session in another mode. Safe for any number of threads.
+ * would take them, and bounded like everybody's. Others make room for them as for any session's
+ * that comes; the method itself demotes nothing, so what does not fit then is refused. Counts
+ * nothing for a session in another mode. Safe for any number of threads.
  */
 final class TailorMemory {
   private final Session info;
   private final TailorFootprint footprint;
   private final DeviceMemory memory;
+  private final DevicePool pool;
 
   /** Of all layers, or empty: another mode. */
   private final List<TailorLayer> layers = new ArrayList<>();
@@ -33,7 +35,9 @@ final class TailorMemory {
   private long held;
 
   /** A session without a plan, of layers that nobody uses yet. */
-  TailorMemory(Session info, LayerShape shape, DeviceMemory memory, SessionLayer[] all) {
+  TailorMemory(
+      Session info, LayerShape shape, DeviceMemory memory, DevicePool pool, SessionLayer[] all) {
+    this.pool = pool;
     this.info = info;
     this.footprint = new TailorFootprint(shape.kvHeads(), shape.headDim());
     this.memory = memory;
@@ -124,6 +128,7 @@ final class TailorMemory {
               .formatted(max, bytes, held));
     }
     if (bytes > held) {
+      pool.makeRoomBesideHeads(bytes - held, bytes);
       memory.occupy(bytes - held);
     } else {
       memory.vacate(held - bytes);

@@ -161,7 +161,7 @@ public final class WorkerSession {
     this.budget =
         new DeviceBudget(
             info, shape, memory, host.pool(), all, staging, hotSet, switcher, life::tryWhileOpen);
-    this.tailor = new TailorMemory(info, shape, memory, all);
+    this.tailor = new TailorMemory(info, shape, memory, host.pool(), all);
     this.planning = new SessionPlanning(shape, layers, switcher, budget, tailor, fetches.near());
     this.growth = new LayerGrowth(id, info, shape, chain, writeBehind, budget, tailor);
     LayerStep layerStep =
