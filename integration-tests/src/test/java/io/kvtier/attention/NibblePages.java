@@ -23,6 +23,7 @@ public final class NibblePages {
   public NibblePages(GroupQuery query) {
     this.query = query;
     this.tables = new GroupQuery(query.group(), 2 * query.headDim());
+    tables.requireTables();
     for (int g = 0; g < query.group(); g++) {
       fillTables(g);
     }
@@ -57,14 +58,14 @@ public final class NibblePages {
     float step = 2 * levels.level(15) * widest / GroupQuery.ENTRY_MAX;
     tables.step[g] = step;
     tables.bias[2 * g] = -levels.level(15) * sum;
-    int at = g * tables.tableStride();
     for (int nibble = 0; nibble < headDim; nibble++) {
       // Row 4j + s: dimension 8j + s, then 8j + s + 4.
       int dimension = nibble / 8 * 8 + nibble % 8 / 2 + nibble % 2 * 4;
       float q = query.rotated[g * headDim + dimension];
+      long table = tables.table(g, nibble);
       for (int i = 0; i < GroupQuery.TABLE_BYTES; i++) {
         float value = q * levels.level(i % 16) + levels.level(15) * Math.abs(q);
-        tables.tables[at++] = (byte) Math.round(value / step);
+        OffHeap.ALL.set(JAVA_BYTE, table + i, (byte) Math.round(value / step));
       }
     }
   }
@@ -74,9 +75,10 @@ public final class NibblePages {
     int rows = query.headDim() / 2;
     for (int g = 0; g < query.group(); g += query.blockAt(g)) {
       if (query.blockAt(g) == 4) {
-        SketchKernels.sumFour(tables, g, nibbles, rows, scratch.sums);
+        SketchKernels.sumTwo(tables, g, nibbles, rows, scratch.sums, g * TOKENS);
+        SketchKernels.sumTwo(tables, g + 2, nibbles, rows, scratch.sums, (g + 2) * TOKENS);
       } else {
-        SketchKernels.sumOne(tables, g, nibbles, rows, scratch.sums);
+        SketchKernels.sumOne(tables, g, nibbles, rows, scratch.sums, g * TOKENS);
       }
     }
     SketchKernels.order(scratch.sums, query.group() * TOKENS, scratch.ordered);

@@ -28,9 +28,10 @@ public class SketchBenchmark extends DeviceBenchmark {
   private GroupQuery query;
   private float[] scores;
   private short[] weights;
-  private final float[] references = new float[GroupQuery.GROUP_MAX];
-  private final float[] means = new float[GroupQuery.GROUP_MAX];
-  private final float[] totals = new float[GroupQuery.GROUP_MAX];
+  private final long[] addresses = new long[STEP];
+  private float[] references;
+  private float[] means;
+  private float[] totals;
 
   @Setup
   public void fill() {
@@ -40,7 +41,10 @@ public class SketchBenchmark extends DeviceBenchmark {
     sketches = region.address();
     query = query(group);
     scores = new float[group * TOKENS];
-    weights = new short[group * TOKENS];
+    weights = new short[STEP * group * TOKENS];
+    references = new float[STEP * group];
+    means = new float[STEP * group];
+    totals = new float[STEP * group];
   }
 
   @Benchmark
@@ -66,10 +70,11 @@ public class SketchBenchmark extends DeviceBenchmark {
   @Benchmark
   public float[] twoPlanesToWeights(Traffic traffic) {
     int first = advance();
-    for (int i = first; i < first + STEP; i++) {
-      kernels.sketchWeights(
-          query, at, address(i), 2, scratch, references, 0, weights, 0, TOKENS, totals, means, 0);
+    for (int i = 0; i < STEP; i++) {
+      addresses[i] = address(first + i);
     }
+    kernels.sketchWeights(
+        query, at, addresses, 0, STEP, 2, scratch, references, 0, weights, 0, totals, means, 0);
     traffic.bytes += (long) STEP * bytesRead(2);
     return scores;
   }

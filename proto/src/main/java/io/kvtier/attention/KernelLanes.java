@@ -1,6 +1,8 @@
 package io.kvtier.attention;
 
 import static java.nio.ByteOrder.LITTLE_ENDIAN;
+import static jdk.incubator.vector.VectorOperators.ASHR;
+import static jdk.incubator.vector.VectorOperators.BITWISE_BLEND;
 import static jdk.incubator.vector.VectorOperators.GE;
 import static jdk.incubator.vector.VectorOperators.GT;
 import static jdk.incubator.vector.VectorOperators.LSHL;
@@ -41,6 +43,24 @@ final class KernelLanes {
   /** Weights below this exponent are 0. */
   private static final float EXPONENT_MIN = -87;
 
+  /** Added to exponents of 2, so that they are above 0. */
+  static final float BIAS = 126;
+
+  /** Least and largest exponent, of e^-87 and e^87. */
+  private static final int LEAST_BITS = Float.floatToRawIntBits(BIAS - 125.5f);
+
+  private static final int MOST_BITS = Float.floatToRawIntBits(BIAS + 125.5f);
+
+  /** Adding 1.5 x 2^23 leaves the nearest integer in the low bits. */
+  private static final float ROUND = 12582912f;
+
+  /** Minimax polynomial of 2^f on [-1/2, 1/2]. */
+  private static final float P0 = 0.9999281f;
+
+  private static final float P1 = 0.693261f;
+  private static final float P2 = 0.24261081f;
+  private static final float P3 = 0.05517144f;
+
   private static final int[] LEVEL_BITS = new int[16];
 
   static {
@@ -52,10 +72,14 @@ final class KernelLanes {
   /** {@code [4][lanes]}: each lane's number with bit 0, 1, 2, 3 turned over. */
   private static final int[] PARTNERS = new int[4 * LANES];
 
+  /** {@code [4][lanes]}: all ones in lanes whose number has bit 0, 1, 2, 3. */
+  private static final int[] WITH = new int[4 * LANES];
+
   static {
     for (int bit = 0; 1 << bit < LANES; bit++) {
       for (int lane = 0; lane < LANES; lane++) {
         PARTNERS[bit * LANES + lane] = lane ^ 1 << bit;
+        WITH[bit * LANES + lane] = -(lane >> bit & 1);
       }
     }
   }
@@ -89,9 +113,12 @@ final class KernelLanes {
     return IntVector.fromMemorySegment(I, OffHeap.ALL, address, LITTLE_ENDIAN);
   }
 
+  static ByteVector bytes(long address) {
+    return ByteVector.fromMemorySegment(BYTES, OffHeap.ALL, address, LITTLE_ENDIAN);
+  }
+
   static LongVector row(long address) {
-    return ByteVector.fromMemorySegment(BYTES, OffHeap.ALL, address, LITTLE_ENDIAN)
-        .reinterpretAsLongs();
+    return bytes(address).reinterpretAsLongs();
   }
 
   /**
@@ -105,6 +132,11 @@ final class KernelLanes {
         .and(0x8FFF_FFFF)
         .reinterpretAsFloats()
         .mul(0x1p112f);
+  }
+
+  /** The fp16 numbers in the upper halves of words, as {@link #halves}. */
+  static FloatVector upperHalves(IntVector words) {
+    return words.lanewise(ASHR, 3).and(0x8FFF_E000).reinterpretAsFloats().mul(0x1p112f);
   }
 
   static FloatVector floats(short[] numbers, int at) {
@@ -187,8 +219,41 @@ final class KernelLanes {
     return FloatVector.zero(F).blend(weight, counts);
   }
 
+  /**
+   * 2^(x - {@link #BIAS}), to 7.5e-5 and then to the nearest bf16, in the upper halves of words;
+   * from e^-87 to e^87.
+   */
+  static IntVector estimates(FloatVector x) {
+    // As integers, since min and max of floats cost several times as much, for the sake of NaN:
+    // what is below 0 is so as an integer too, and the rest is in the same order.
+    FloatVector within = x.reinterpretAsInts().max(LEAST_BITS).min(MOST_BITS).reinterpretAsFloats();
+    FloatVector shifted = within.add(ROUND);
+    FloatVector f = within.sub(shifted.sub(ROUND));
+    FloatVector p =
+        FloatVector.broadcast(F, P3)
+            .fma(f, FloatVector.broadcast(F, P2))
+            .fma(f, FloatVector.broadcast(F, P1))
+            .fma(f, FloatVector.broadcast(F, P0));
+    return p.reinterpretAsInts()
+        .add(shifted.reinterpretAsInts().lanewise(LSHL, 23))
+        .add(0x8000 - ((int) BIAS << 23))
+        .and(0xFFFF_0000);
+  }
+
+  /** Lanes of {@code b} where {@code mask} has ones, of {@code a} where it has zeros. */
+  static FloatVector blend(FloatVector a, FloatVector b, IntVector mask) {
+    return a.reinterpretAsInts()
+        .lanewise(BITWISE_BLEND, b.reinterpretAsInts(), mask)
+        .reinterpretAsFloats();
+  }
+
+  /** All ones in lanes whose number has a bit set. */
+  static IntVector lanesWith(int bit) {
+    return IntVector.fromArray(I, WITH, bit * LANES);
+  }
+
   /** The lanes with each swapped for the one whose number differs in one bit. */
-  private static FloatVector exchange(FloatVector v, int bit) {
+  static FloatVector exchange(FloatVector v, int bit) {
     return IntVector.fromArray(I, PARTNERS, bit * LANES)
         .selectFrom(v.reinterpretAsInts())
         .reinterpretAsFloats();

@@ -39,30 +39,34 @@ public interface Kernels {
       GroupQuery query, HeadOffsets at, long sketch, int planes, Scratch scratch, float[] scores);
 
   /**
-   * Scores a page's tokens by two planes, as {@link #sketchScores}, and turns the scores into
+   * Scores the tokens of a run of pages, as {@link #sketchScores}, and turns the scores into
    * weights at once: {@code e^(score - reference)}, an estimate, to 5e-4 and then to the nearest of
-   * bf16; from e^-87 to e^87.
+   * bf16; from e^-87 to e^87. Memory is asked ahead for the pages of the run.
    *
-   * @param references {@code [group]} from {@code referencesAt} on
-   * @param weights receives {@code [group][stride]} bf16, the page's 64 from {@code weightsAt} on
-   * @param totals receives {@code [group]} from {@code pageAt} on: the page's sum of weights
-   * @param meanScores receives {@code [group]} from {@code pageAt} on: scores of the page's mean
-   *     key
+   * @param sketches addresses that {@code at}'s sketch offsets count from; {@code from} to {@code
+   *     to} are scored
+   * @param references {@code [to - from][group]} from {@code referencesAt} on
+   * @param weights receives {@code [to - from][group][64]} bf16 from {@code weightsAt} on
+   * @param totals receives {@code [to - from][group]} from {@code totalsAt} on: a page's sum of
+   *     weights
+   * @param meanScores receives {@code [to - from][group]} from {@code totalsAt} on: scores of a
+   *     page's mean key
    */
   void sketchWeights(
       GroupQuery query,
       HeadOffsets at,
-      long sketch,
+      long[] sketches,
+      int from,
+      int to,
       int planes,
       Scratch scratch,
       float[] references,
       int referencesAt,
       short[] weights,
       int weightsAt,
-      int stride,
       float[] totals,
       float[] meanScores,
-      int pageAt);
+      int totalsAt);
 
   /**
    * Scores tokens of a page by all four bits.

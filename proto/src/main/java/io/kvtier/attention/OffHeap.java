@@ -11,5 +11,16 @@ final class OffHeap {
   @SuppressWarnings("restricted") // the flags allow native access, and this is what it is for
   static final MemorySegment ALL = MemorySegment.NULL.reinterpret(Long.MAX_VALUE);
 
+  /** No address is larger. */
+  private static final long ADDRESS_MAX = Long.MAX_VALUE >>> 1;
+
   private OffHeap() {}
+
+  /**
+   * The same address, which the compiler then knows to be neither negative nor near the end: loads
+   * a little behind it need no checks.
+   */
+  static long address(long address) {
+    return address & ADDRESS_MAX;
+  }
 }

@@ -44,7 +44,7 @@ final class ScalarKernels implements Kernels {
   @Override
   public void fillTables(GroupQuery query, int g) {
     float toStep = query.step[g] == 0 ? 0 : 1 / query.step[g];
-    int at = g * query.tableStride();
+    int index = 0;
     for (int plane = 0; plane < 2; plane++) {
       float weight = (plane == 0 ? GroupQuery.SIGN_WEIGHT : GroupQuery.COARSE_WEIGHT) * toStep;
       for (int i = 0; i < query.headDim(); i += 4) {
@@ -53,6 +53,7 @@ final class ScalarKernels implements Kernels {
         float q2 = query.rotated[g * query.headDim() + i + 2] * weight;
         float q3 = query.rotated[g * query.headDim() + i + 3] * weight;
         float lowest = -(Math.abs(q0) + Math.abs(q1) + Math.abs(q2) + Math.abs(q3));
+        long table = query.table(g, index++);
         for (int entry = 0; entry < GroupQuery.ENTRIES; entry++) {
           float sum = (entry & 1) == 0 ? -q0 : q0;
           sum += (entry & 2) == 0 ? -q1 : q1;
@@ -60,10 +61,9 @@ final class ScalarKernels implements Kernels {
           sum += (entry & 8) == 0 ? -q3 : q3;
           byte quantized = (byte) Math.min(GroupQuery.ENTRY_MAX, (int) (sum - lowest + .5f));
           for (int copy = 0; copy < GroupQuery.TABLE_BYTES; copy += GroupQuery.ENTRIES) {
-            query.tables[at + copy + entry] = quantized;
+            OffHeap.ALL.set(ValueLayout.JAVA_BYTE, table + copy + entry, quantized);
           }
         }
-        at += GroupQuery.TABLE_BYTES;
       }
     }
   }
@@ -80,9 +80,8 @@ final class ScalarKernels implements Kernels {
         int sum = 0;
         for (int row = 0; row < rows; row++) {
           int bits = u8(sketch + at.planes() + (long) row * TOKENS + t);
-          int table = g * query.tableStride() + 2 * row * GroupQuery.TABLE_BYTES;
-          sum += query.tables[table + (bits & 15)];
-          sum += query.tables[table + GroupQuery.TABLE_BYTES + (bits >> 4)];
+          sum += u8(query.table(g, 2 * row) + (bits & 15));
+          sum += u8(query.table(g, 2 * row + 1) + (bits >> 4));
         }
         scores[g * TOKENS + t] = (sum * step + bias) * half(sketch + at.keyScales(), t) + mean;
       }
@@ -93,29 +92,33 @@ final class ScalarKernels implements Kernels {
   public void sketchWeights(
       GroupQuery query,
       HeadOffsets at,
-      long sketch,
+      long[] sketches,
+      int from,
+      int to,
       int planes,
       Scratch scratch,
       float[] references,
       int referencesAt,
       short[] weights,
       int weightsAt,
-      int stride,
       float[] totals,
       float[] meanScores,
-      int pageAt) {
-    sketchScores(query, at, sketch, planes, scratch, scratch.scores);
-    for (int g = 0; g < query.group(); g++) {
-      float total = 0;
-      for (int t = 0; t < TOKENS; t++) {
-        float x = scratch.scores[g * TOKENS + t] - references[referencesAt + g];
-        float weight = (float) Math.exp(Math.clamp(x, -ESTIMATE_MAX, ESTIMATE_MAX));
-        short rounded = RawRows.toBf16(weight);
-        weights[g * stride + weightsAt + t] = rounded;
-        total += RawRows.ofBf16(rounded);
+      int totalsAt) {
+    for (int page = from; page < to; page++) {
+      sketchScores(query, at, sketches[page], planes, scratch, scratch.scores);
+      for (int g = 0; g < query.group(); g++) {
+        int slot = (page - from) * query.group() + g;
+        float total = 0;
+        for (int t = 0; t < TOKENS; t++) {
+          float x = scratch.scores[g * TOKENS + t] - references[referencesAt + slot];
+          float weight = (float) Math.exp(Math.clamp(x, -ESTIMATE_MAX, ESTIMATE_MAX));
+          short rounded = RawRows.toBf16(weight);
+          weights[weightsAt + slot * TOKENS + t] = rounded;
+          total += RawRows.ofBf16(rounded);
+        }
+        totals[totalsAt + slot] = total;
+        meanScores[totalsAt + slot] = meanScore(query, g, sketches[page] + at.keyMean());
       }
-      totals[pageAt + g] = total;
-      meanScores[pageAt + g] = meanScore(query, g, sketch + at.keyMean());
     }
   }
 

@@ -92,13 +92,38 @@ final class ScoreKernels {
   /**
    * Adds up lanes, several sums at once.
    *
-   * @param lanes {@code [count][lanes]}
+   * @param lanes {@code [count][lanes]}; may be overwritten
    * @param sums receives them from {@code at} on, {@code stride} apart
    */
   static void sums(float[] lanes, int count, float[] sums, int at, int stride) {
-    for (int i = 0; i < count; i++) {
+    int i = 0;
+    for (; stride == 1 && i <= count - LANES; i += LANES) {
+      sumsOfLanes(lanes, i * LANES, sums, at + i);
+    }
+    for (; i < count; i++) {
       sums[at + i * stride] = KernelLanes.sum(FloatVector.fromArray(F, lanes, i * LANES));
     }
+  }
+
+  /**
+   * As many sums as there are lanes: halves of two vectors are added at once and make one, until
+   * one vector is left that holds all sums. The same additions as {@link KernelLanes#sum}'s.
+   *
+   * @param lanes {@code [lanes][lanes]} from {@code from} on; overwritten
+   */
+  private static void sumsOfLanes(float[] lanes, int from, float[] sums, int at) {
+    for (int bit = LANES == 16 ? 3 : 2; bit >= 0; bit--) {
+      IntVector upper = KernelLanes.lanesWith(bit);
+      int half = LANES << bit;
+      for (int i = from; i < from + half; i += LANES) {
+        FloatVector a = FloatVector.fromArray(F, lanes, i);
+        FloatVector b = FloatVector.fromArray(F, lanes, i + half);
+        KernelLanes.blend(a, b, upper)
+            .add(KernelLanes.exchange(KernelLanes.blend(b, a, upper), bit))
+            .intoArray(lanes, i);
+      }
+    }
+    FloatVector.fromArray(F, lanes, from).intoArray(sums, at);
   }
 
   private static float meanScore(float[] q, int at, int headDim, long mean) {
@@ -126,6 +151,90 @@ final class ScoreKernels {
     sum1.intoArray(lanes, LANES);
     sum2.intoArray(lanes, 2 * LANES);
     sum3.intoArray(lanes, 3 * LANES);
+  }
+
+  /**
+   * As {@link #meanScores} of four pages and queries {@code at} begins with: each query is read
+   * once for all pages.
+   *
+   * @param lanes receives {@code [4 pages][stride]} from {@code lanesAt} on, {@code [4][lanes]} of
+   *     each, still to be added up
+   */
+  static void meanScoresOfFour(
+      float[] q,
+      int at,
+      int headDim,
+      long mean0,
+      long mean1,
+      long mean2,
+      long mean3,
+      float[] lanes,
+      int lanesAt,
+      int stride) {
+    FloatVector zero = FloatVector.zero(F);
+    FloatVector s00 = zero;
+    FloatVector s01 = zero;
+    FloatVector s02 = zero;
+    FloatVector s03 = zero;
+    FloatVector s10 = zero;
+    FloatVector s11 = zero;
+    FloatVector s12 = zero;
+    FloatVector s13 = zero;
+    FloatVector s20 = zero;
+    FloatVector s21 = zero;
+    FloatVector s22 = zero;
+    FloatVector s23 = zero;
+    FloatVector s30 = zero;
+    FloatVector s31 = zero;
+    FloatVector s32 = zero;
+    FloatVector s33 = zero;
+    for (int i = 0; i < headDim; i += LANES) {
+      FloatVector m0 = KernelLanes.halves(OffHeap.address(mean0 + 2L * i));
+      FloatVector m1 = KernelLanes.halves(OffHeap.address(mean1 + 2L * i));
+      FloatVector m2 = KernelLanes.halves(OffHeap.address(mean2 + 2L * i));
+      FloatVector m3 = KernelLanes.halves(OffHeap.address(mean3 + 2L * i));
+      int qAt = at + i;
+      FloatVector q0 = FloatVector.fromArray(F, q, qAt);
+      s00 = q0.fma(m0, s00);
+      s10 = q0.fma(m1, s10);
+      s20 = q0.fma(m2, s20);
+      s30 = q0.fma(m3, s30);
+      FloatVector q1 = FloatVector.fromArray(F, q, qAt + headDim);
+      s01 = q1.fma(m0, s01);
+      s11 = q1.fma(m1, s11);
+      s21 = q1.fma(m2, s21);
+      s31 = q1.fma(m3, s31);
+      FloatVector q2 = FloatVector.fromArray(F, q, qAt + 2 * headDim);
+      s02 = q2.fma(m0, s02);
+      s12 = q2.fma(m1, s12);
+      s22 = q2.fma(m2, s22);
+      s32 = q2.fma(m3, s32);
+      FloatVector q3 = FloatVector.fromArray(F, q, qAt + 3 * headDim);
+      s03 = q3.fma(m0, s03);
+      s13 = q3.fma(m1, s13);
+      s23 = q3.fma(m2, s23);
+      s33 = q3.fma(m3, s33);
+    }
+    int to = lanesAt;
+    s00.intoArray(lanes, to);
+    s01.intoArray(lanes, to + LANES);
+    s02.intoArray(lanes, to + 2 * LANES);
+    s03.intoArray(lanes, to + 3 * LANES);
+    to += stride;
+    s10.intoArray(lanes, to);
+    s11.intoArray(lanes, to + LANES);
+    s12.intoArray(lanes, to + 2 * LANES);
+    s13.intoArray(lanes, to + 3 * LANES);
+    to += stride;
+    s20.intoArray(lanes, to);
+    s21.intoArray(lanes, to + LANES);
+    s22.intoArray(lanes, to + 2 * LANES);
+    s23.intoArray(lanes, to + 3 * LANES);
+    to += stride;
+    s30.intoArray(lanes, to);
+    s31.intoArray(lanes, to + LANES);
+    s32.intoArray(lanes, to + 2 * LANES);
+    s33.intoArray(lanes, to + 3 * LANES);
   }
 
   /**

@@ -8,6 +8,9 @@ import static io.kvtier.page.PageLayout.TOKENS;
 public final class Scratch {
   private static final int CHUNK = 32;
 
+  /** Pages that are weighed together. */
+  static final int PAGES = 4;
+
   /** Room for a vector of fp32. */
   static final int LANES_MAX = 16;
 
@@ -17,10 +20,10 @@ public final class Scratch {
   /** One token's full codes, eight dimensions a word: {@code [wordRoom]}, zeros at the end. */
   final int[] words;
 
-  /** Sums of table entries: {@code [group][64]}. */
+  /** Sums of table entries: {@code [pages][group][64]}. */
   final short[] sums;
 
-  /** The same in the order of tokens. */
+  /** A page's in the order of tokens. */
   final short[] ordered;
 
   /** fp16 values as fp32: scales or a mean. */
@@ -32,10 +35,10 @@ public final class Scratch {
   /** Scores, {@code [group][64]}. */
   final float[] scores;
 
-  /** Sums of lanes before they are added up, {@code [group][16]}. */
+  /** Sums of lanes before they are added up, {@code [pages][group][16]}. */
   final float[] lanes;
 
-  /** What makes a query's table sums scores: {@code [group][3]}. */
+  /** What makes a query's table sums scores: {@code [pages][group][3]}. */
   final float[] terms;
 
   /** As {@link #lanes}, of chosen tokens: {@code [64][4][16]}. */
@@ -53,12 +56,12 @@ public final class Scratch {
     this.headDim = headDim;
     this.codes = new byte[headDim / 2 * TOKENS];
     this.words = new int[wordRoom(headDim)];
-    this.sums = new short[group * TOKENS];
+    this.sums = new short[PAGES * group * TOKENS];
     this.ordered = new short[group * TOKENS];
     this.halves = new float[Math.max(TOKENS, headDim)];
     this.scores = new float[group * TOKENS];
-    this.lanes = new float[group * LANES_MAX];
-    this.terms = new float[group * 3];
+    this.lanes = new float[PAGES * group * LANES_MAX];
+    this.terms = new float[PAGES * group * 3];
     this.scaled = new float[group * TOKENS];
   }
 

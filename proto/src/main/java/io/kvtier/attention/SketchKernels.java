@@ -46,42 +46,25 @@ final class SketchKernels {
 
   private static final float LOG2_E = 1.442695f;
 
-  /** Added to exponents of 2, so that they are above 0. */
-  private static final float BIAS = 126;
-
-  /** Least and largest exponent, of e^-87 and e^87. */
-  private static final int LEAST_BITS = Float.floatToRawIntBits(BIAS - 125.5f);
-
-  private static final int MOST_BITS = Float.floatToRawIntBits(BIAS + 125.5f);
-
-  /** Adding 1.5 x 2^23 leaves the nearest integer in the low bits. */
-  private static final float ROUND = 12582912f;
-
-  /** Minimax polynomial of 2^f on [-1/2, 1/2]. */
-  private static final float P0 = 0.9999281f;
-
-  private static final float P1 = 0.693261f;
-  private static final float P2 = 0.24261081f;
-  private static final float P3 = 0.05517144f;
+  private static final float BIAS = KernelLanes.BIAS;
 
   private SketchKernels() {}
 
   static void fillTables(GroupQuery query, int g) {
     float toStep = query.step[g] == 0 ? 0 : 1 / query.step[g];
-    int planeTables = query.headDim() / 4;
-    int at = g * query.tableStride();
-    fillPlane(query, g, GroupQuery.SIGN_WEIGHT * toStep, at);
-    fillPlane(query, g, GroupQuery.COARSE_WEIGHT * toStep, at + planeTables * TABLE);
+    fillPlane(query, g, GroupQuery.SIGN_WEIGHT * toStep, 0);
+    fillPlane(query, g, GroupQuery.COARSE_WEIGHT * toStep, query.headDim() / 4);
   }
 
-  private static void fillPlane(GroupQuery query, int g, float weight, int tablesAt) {
-    int at = tablesAt;
+  private static void fillPlane(GroupQuery query, int g, float weight, int firstTable) {
+    int index = firstTable;
     for (int i = g * query.headDim(); i < (g + 1) * query.headDim(); i += 4) {
       float q0 = query.rotated[i] * weight;
       float q1 = query.rotated[i + 1] * weight;
       float q2 = query.rotated[i + 2] * weight;
       float q3 = query.rotated[i + 3] * weight;
       float lowest = -(Math.abs(q0) + Math.abs(q1) + Math.abs(q2) + Math.abs(q3));
+      long table = query.table(g, index++);
       for (int entry = 0; entry < GroupQuery.ENTRIES; entry += LANES) {
         FloatVector sum =
             FloatVector.fromArray(F, SIGNS, entry)
@@ -91,12 +74,10 @@ final class SketchKernels {
                 .add(FloatVector.fromArray(F, SIGNS, 48 + entry).mul(q3));
         IntVector steps = (IntVector) sum.sub(lowest).add(.5f).convert(F2I, 0);
         ByteVector bytes = (ByteVector) steps.min(GroupQuery.ENTRY_MAX).convertShape(I2B, FEW, 0);
-        bytes.intoArray(query.tables, at + entry);
-        bytes.intoArray(query.tables, at + 16 + entry);
-        bytes.intoArray(query.tables, at + 32 + entry);
-        bytes.intoArray(query.tables, at + 48 + entry);
+        for (int copy = 0; copy < TABLE; copy += GroupQuery.ENTRIES) {
+          bytes.intoMemorySegment(OffHeap.ALL, table + copy + entry, LITTLE_ENDIAN);
+        }
       }
-      at += TABLE;
     }
   }
 
@@ -105,115 +86,80 @@ final class SketchKernels {
    *
    * @param planes address of the first plane's rows of 64 bytes
    * @param rows even
-   * @param sums receives 64 sums from {@code 64 g} on
+   * @param sums receives 64 sums from {@code sumsAt} on
    */
-  static void sumOne(GroupQuery query, int g, long planes, int rows, short[] sums) {
-    byte[] tables = query.tables;
-    int from = g * query.tableStride();
+  static void sumOne(GroupQuery query, int g, long planes, int rows, short[] sums, int sumsAt) {
+    long tables = query.table(g, 0);
+    ShortVector nibble = ShortVector.broadcast(SHORTS, (short) 4);
+    ShortVector upper = ShortVector.broadcast(SHORTS, (short) 8);
     for (int column = 0; column < TOKENS; column += B.length()) {
       ShortVector even = ShortVector.zero(SHORTS);
       ShortVector odd = even;
       for (int i = 0; i < rows / 2; i++) {
-        long row = planes + column + 2L * i * TOKENS;
-        int table = from + i * 4 * TABLE;
-        ByteVector x = ByteVector.fromMemorySegment(B, OffHeap.ALL, row, LITTLE_ENDIAN);
-        ByteVector y = ByteVector.fromMemorySegment(B, OffHeap.ALL, row + TOKENS, LITTLE_ENDIAN);
-        ByteVector x1 =
-            x.reinterpretAsShorts().lanewise(LSHR, 4).reinterpretAsBytes().and((byte) 15);
-        ByteVector y1 =
-            y.reinterpretAsShorts().lanewise(LSHR, 4).reinterpretAsBytes().and((byte) 15);
+        long row = OffHeap.address(planes + column + i * 2L * TOKENS);
+        long table = OffHeap.address(tables + i * 4L * TABLE);
+        ByteVector x0 = KernelLanes.bytes(row);
+        ByteVector y0 = KernelLanes.bytes(row + TOKENS);
+        ByteVector x1 = x0.reinterpretAsShorts().lanewise(LSHR, nibble).reinterpretAsBytes();
+        ByteVector y1 = y0.reinterpretAsShorts().lanewise(LSHR, nibble).reinterpretAsBytes();
         ShortVector four =
-            x.and((byte) 15)
-                .selectFrom(ByteVector.fromArray(B, tables, table))
-                .add(x1.selectFrom(ByteVector.fromArray(B, tables, table + TABLE)))
-                .add(
-                    y.and((byte) 15).selectFrom(ByteVector.fromArray(B, tables, table + 2 * TABLE)))
-                .add(y1.selectFrom(ByteVector.fromArray(B, tables, table + 3 * TABLE)))
+            x0.selectFrom(KernelLanes.bytes(table))
+                .add(x1.selectFrom(KernelLanes.bytes(table + TABLE)))
+                .add(y0.selectFrom(KernelLanes.bytes(table + 2 * TABLE)))
+                .add(y1.selectFrom(KernelLanes.bytes(table + 3 * TABLE)))
                 .reinterpretAsShorts();
         even = even.add(four);
-        odd = odd.add(four.lanewise(LSHR, 8));
+        odd = odd.add(four.lanewise(LSHR, upper));
       }
-      int at = g * TOKENS + column;
+      int at = sumsAt + column;
       even.intoArray(sums, at);
       odd.intoArray(sums, at + SHORTS.length());
     }
   }
 
   /**
-   * As {@link #sumOne} for queries {@code g} to {@code g + 3}: each row is read once. One loop,
-   * written out: the compiler keeps vectors in registers only in such. All indices are multiples of
-   * the loop's own, so that their bounds are checked once, before it.
+   * As {@link #sumOne} for queries {@code g} and {@code g + 1} of a block of four. One loop,
+   * written out: the compiler keeps vectors in registers only in such, and four queries are too
+   * much for it.
    */
-  static void sumFour(GroupQuery query, int g, long planes, int rows, short[] sums) {
-    byte[] tables = query.tables;
-    int stride = query.tableStride();
-    int from = g * stride;
+  static void sumTwo(GroupQuery query, int g, long planes, int rows, short[] sums, int sumsAt) {
+    long tables = query.table(g, 0);
+    ShortVector nibble = ShortVector.broadcast(SHORTS, (short) 4);
+    ShortVector upper = ShortVector.broadcast(SHORTS, (short) 8);
     for (int column = 0; column < TOKENS; column += B.length()) {
       ShortVector even0 = ShortVector.zero(SHORTS);
       ShortVector even1 = even0;
-      ShortVector even2 = even0;
-      ShortVector even3 = even0;
       ShortVector odd0 = even0;
       ShortVector odd1 = even0;
-      ShortVector odd2 = even0;
-      ShortVector odd3 = even0;
       for (int i = 0; i < rows / 2; i++) {
-        long row = planes + column + 2L * i * TOKENS;
-        int table0 = from + i * 4 * TABLE;
-        ByteVector x = ByteVector.fromMemorySegment(B, OffHeap.ALL, row, LITTLE_ENDIAN);
-        ByteVector y = ByteVector.fromMemorySegment(B, OffHeap.ALL, row + TOKENS, LITTLE_ENDIAN);
-        ByteVector x0 = x.and((byte) 15);
-        ByteVector x1 =
-            x.reinterpretAsShorts().lanewise(LSHR, 4).reinterpretAsBytes().and((byte) 15);
-        ByteVector y0 = y.and((byte) 15);
-        ByteVector y1 =
-            y.reinterpretAsShorts().lanewise(LSHR, 4).reinterpretAsBytes().and((byte) 15);
-        ShortVector four;
-        four =
-            x0.selectFrom(ByteVector.fromArray(B, tables, table0))
-                .add(x1.selectFrom(ByteVector.fromArray(B, tables, table0 + TABLE)))
-                .add(y0.selectFrom(ByteVector.fromArray(B, tables, table0 + 2 * TABLE)))
-                .add(y1.selectFrom(ByteVector.fromArray(B, tables, table0 + 3 * TABLE)))
+        long row = OffHeap.address(planes + column + i * 2L * TOKENS);
+        long table = OffHeap.address(tables + i * 16L * TABLE);
+        ByteVector x0 = KernelLanes.bytes(row);
+        ByteVector y0 = KernelLanes.bytes(row + TOKENS);
+        ByteVector x1 = x0.reinterpretAsShorts().lanewise(LSHR, nibble).reinterpretAsBytes();
+        ByteVector y1 = y0.reinterpretAsShorts().lanewise(LSHR, nibble).reinterpretAsBytes();
+        ShortVector four =
+            x0.selectFrom(KernelLanes.bytes(table))
+                .add(x1.selectFrom(KernelLanes.bytes(table + TABLE)))
+                .add(y0.selectFrom(KernelLanes.bytes(table + 2 * TABLE)))
+                .add(y1.selectFrom(KernelLanes.bytes(table + 3 * TABLE)))
                 .reinterpretAsShorts();
         even0 = even0.add(four);
-        odd0 = odd0.add(four.lanewise(LSHR, 8));
-        int table1 = table0 + stride;
+        odd0 = odd0.add(four.lanewise(LSHR, upper));
         four =
-            x0.selectFrom(ByteVector.fromArray(B, tables, table1))
-                .add(x1.selectFrom(ByteVector.fromArray(B, tables, table1 + TABLE)))
-                .add(y0.selectFrom(ByteVector.fromArray(B, tables, table1 + 2 * TABLE)))
-                .add(y1.selectFrom(ByteVector.fromArray(B, tables, table1 + 3 * TABLE)))
+            x0.selectFrom(KernelLanes.bytes(table + 4 * TABLE))
+                .add(x1.selectFrom(KernelLanes.bytes(table + 5 * TABLE)))
+                .add(y0.selectFrom(KernelLanes.bytes(table + 6 * TABLE)))
+                .add(y1.selectFrom(KernelLanes.bytes(table + 7 * TABLE)))
                 .reinterpretAsShorts();
         even1 = even1.add(four);
-        odd1 = odd1.add(four.lanewise(LSHR, 8));
-        int table2 = table1 + stride;
-        four =
-            x0.selectFrom(ByteVector.fromArray(B, tables, table2))
-                .add(x1.selectFrom(ByteVector.fromArray(B, tables, table2 + TABLE)))
-                .add(y0.selectFrom(ByteVector.fromArray(B, tables, table2 + 2 * TABLE)))
-                .add(y1.selectFrom(ByteVector.fromArray(B, tables, table2 + 3 * TABLE)))
-                .reinterpretAsShorts();
-        even2 = even2.add(four);
-        odd2 = odd2.add(four.lanewise(LSHR, 8));
-        int table3 = table2 + stride;
-        four =
-            x0.selectFrom(ByteVector.fromArray(B, tables, table3))
-                .add(x1.selectFrom(ByteVector.fromArray(B, tables, table3 + TABLE)))
-                .add(y0.selectFrom(ByteVector.fromArray(B, tables, table3 + 2 * TABLE)))
-                .add(y1.selectFrom(ByteVector.fromArray(B, tables, table3 + 3 * TABLE)))
-                .reinterpretAsShorts();
-        even3 = even3.add(four);
-        odd3 = odd3.add(four.lanewise(LSHR, 8));
+        odd1 = odd1.add(four.lanewise(LSHR, upper));
       }
-      int at = g * TOKENS + column;
+      int at = sumsAt + column;
       even0.intoArray(sums, at);
       odd0.intoArray(sums, at + SHORTS.length());
       even1.intoArray(sums, at + TOKENS);
       odd1.intoArray(sums, at + TOKENS + SHORTS.length());
-      even2.intoArray(sums, at + 2 * TOKENS);
-      odd2.intoArray(sums, at + 2 * TOKENS + SHORTS.length());
-      even3.intoArray(sums, at + 3 * TOKENS);
-      odd3.intoArray(sums, at + 3 * TOKENS + SHORTS.length());
     }
   }
 
@@ -251,50 +197,72 @@ final class SketchKernels {
   }
 
   /**
+   * Scales as fp32, of as many even tokens as there are lanes, then of the odd ones between them,
+   * and so on.
+   *
+   * @param scales address of {@code [64]} fp16
+   */
+  static void factors(long scales, float[] factors) {
+    for (int t = 0; t < TOKENS; t += 2 * LANES) {
+      IntVector pair = KernelLanes.words(scales + 2L * t);
+      KernelLanes.upperHalves(pair.lanewise(LSHL, 16)).intoArray(factors, t);
+      KernelLanes.upperHalves(pair).intoArray(factors, t + LANES);
+    }
+  }
+
+  /**
    * As {@link #scores} for a whole group, and on to weights 2^(score log2 e), with the polynomial
    * of degree 3 (relative error 7.5e-5, far below the sketch's own), rounded to bf16: half the
-   * memory to write and to read again.
+   * memory to write and to read again. Sums are taken as they come: even tokens and odd ones are
+   * weighed apart, and a bf16 of each makes an int of what is written.
    *
-   * @param terms {@code [group][3]}: step, bias and the mean's score less the reference
-   * @param lanes receives {@code [group][lanes]}: sums of the weights, still to be added up
+   * @param sums {@code [group][64]} from {@code sumsAt} on, not ordered
+   * @param factors the tokens' scales, as {@link #factors} leaves them
+   * @param terms {@code [group][3]} from {@code termsAt} on: step, bias and the mean's score less
+   *     the reference
+   * @param weights receives {@code [group][64]} from {@code weightsAt} on
+   * @param lanes receives {@code [group][lanes]} from {@code lanesAt} on: sums of the weights,
+   *     still to be added up
    */
   static void weights(
       short[] sums,
+      int sumsAt,
       int group,
+      float[] factors,
       float[] terms,
-      float[] scales,
+      int termsAt,
       short[] weights,
       int weightsAt,
-      int stride,
-      float[] lanes) {
+      float[] lanes,
+      int lanesAt) {
     for (int g = 0; g < group; g++) {
-      FloatVector steps = FloatVector.broadcast(F, terms[3 * g] * LOG2_E);
-      FloatVector biases = FloatVector.broadcast(F, terms[3 * g + 1] * LOG2_E);
-      FloatVector means = FloatVector.broadcast(F, terms[3 * g + 2] * LOG2_E + BIAS);
+      FloatVector steps = FloatVector.broadcast(F, terms[termsAt + 3 * g] * LOG2_E);
+      FloatVector biases = FloatVector.broadcast(F, terms[termsAt + 3 * g + 1] * LOG2_E);
+      FloatVector means = FloatVector.broadcast(F, terms[termsAt + 3 * g + 2] * LOG2_E + BIAS);
       FloatVector total = FloatVector.zero(F);
-      for (int t = 0; t < TOKENS; t += LANES) {
-        FloatVector exponent =
-            KernelLanes.floats(sums, g * TOKENS + t)
+      for (int t = 0; t < TOKENS; t += 2 * LANES) {
+        int at = sumsAt + g * TOKENS + t / B.length() * B.length() + t % B.length() / 2;
+        ShortVector odds = ShortVector.fromArray(KernelLanes.S, sums, at + SHORTS.length());
+        ShortVector evens =
+            ShortVector.fromArray(KernelLanes.S, sums, at).sub(odds.lanewise(LSHL, 8));
+        FloatVector even =
+            ((FloatVector) evens.castShape(F, 0))
                 .fma(steps, biases)
-                .fma(FloatVector.fromArray(F, scales, t), means);
-        // As integers, since min and max of floats cost several times as much, for the sake of
-        // NaN: what is below 0 is so as an integer too, and the rest is in the same order.
-        FloatVector within =
-            exponent.reinterpretAsInts().max(LEAST_BITS).min(MOST_BITS).reinterpretAsFloats();
-        FloatVector shifted = within.add(ROUND);
-        FloatVector f = within.sub(shifted.sub(ROUND));
-        FloatVector p =
-            FloatVector.broadcast(F, P3)
-                .fma(f, FloatVector.broadcast(F, P2))
-                .fma(f, FloatVector.broadcast(F, P1))
-                .fma(f, FloatVector.broadcast(F, P0));
-        IntVector bits = p.reinterpretAsInts().add(shifted.reinterpretAsInts().lanewise(LSHL, 23));
-        IntVector rounded = bits.add(0x8000 - ((int) BIAS << 23)).and(0xFFFF_0000);
-        ((ShortVector) rounded.lanewise(LSHR, 16).castShape(KernelLanes.S, 0))
-            .intoArray(weights, weightsAt + g * stride + t);
-        total = total.add(rounded.reinterpretAsFloats());
+                .fma(FloatVector.fromArray(F, factors, t), means);
+        FloatVector odd =
+            ((FloatVector) odds.castShape(F, 0))
+                .fma(steps, biases)
+                .fma(FloatVector.fromArray(F, factors, t + LANES), means);
+        IntVector evenBits = KernelLanes.estimates(even);
+        IntVector oddBits = KernelLanes.estimates(odd);
+        total = total.add(evenBits.reinterpretAsFloats()).add(oddBits.reinterpretAsFloats());
+        evenBits
+            .lanewise(LSHR, 16)
+            .or(oddBits)
+            .reinterpretAsShorts()
+            .intoArray(weights, weightsAt + g * TOKENS + t);
       }
-      total.intoArray(lanes, g * LANES);
+      total.intoArray(lanes, lanesAt + g * LANES);
     }
   }
 }

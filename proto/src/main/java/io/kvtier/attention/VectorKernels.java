@@ -3,6 +3,7 @@ package io.kvtier.attention;
 import static io.kvtier.page.PageLayout.TOKENS;
 
 import io.kvtier.codec.Vectors;
+import java.lang.ref.Reference;
 
 /**
  * The kernels on the vector unit, of whatever width it has. The loops are in {@link SketchKernels},
@@ -13,6 +14,9 @@ final class VectorKernels implements Kernels {
 
   /** So many tokens of a page are scored sooner one by one than with their neighbours. */
   private static final int FEW_TOKENS = 3;
+
+  /** Memory is asked for so many pages ahead. */
+  private static final int AHEAD = 2;
 
   private VectorKernels() {}
 
@@ -41,52 +45,141 @@ final class VectorKernels implements Kernels {
   /** Leaves ordered sums in the scratch, mean scores in its scaled, key scales in its halves. */
   private static void sum(
       GroupQuery query, HeadOffsets at, long sketch, int planes, Scratch scratch) {
-    int rows = planes * at.headDim() / 8;
-    for (int g = 0; g < query.group(); g += query.blockAt(g)) {
-      if (query.blockAt(g) == 4) {
-        SketchKernels.sumFour(query, g, sketch + at.planes(), rows, scratch.sums);
-      } else {
-        SketchKernels.sumOne(query, g, sketch + at.planes(), rows, scratch.sums);
-      }
-    }
+    sumPage(query, at, sketch, planes, scratch.sums, 0);
     SketchKernels.order(scratch.sums, query.group() * TOKENS, scratch.ordered);
     ScoreKernels.meanScores(query, sketch + at.keyMean(), scratch.lanes, scratch.scaled);
     ScoreKernels.halves(sketch + at.keyScales(), TOKENS, scratch.halves);
+  }
+
+  private static void sumPage(
+      GroupQuery query, HeadOffsets at, long sketch, int planes, short[] sums, int sumsAt) {
+    int rows = planes * at.headDim() / 8;
+    long row = sketch + at.planes();
+    try {
+      for (int g = 0; g < query.group(); g += query.blockAt(g)) {
+        int to = sumsAt + g * TOKENS;
+        if (query.blockAt(g) == 4) {
+          SketchKernels.sumTwo(query, g, row, rows, sums, to);
+          SketchKernels.sumTwo(query, g + 2, row, rows, sums, to + 2 * TOKENS);
+        } else {
+          SketchKernels.sumOne(query, g, row, rows, sums, to);
+        }
+      }
+    } finally {
+      // The tables lie off-heap, as long as the query is there.
+      Reference.reachabilityFence(query);
+    }
   }
 
   @Override
   public void sketchWeights(
       GroupQuery query,
       HeadOffsets at,
-      long sketch,
+      long[] sketches,
+      int from,
+      int to,
       int planes,
       Scratch scratch,
       float[] references,
       int referencesAt,
       short[] weights,
       int weightsAt,
-      int stride,
       float[] totals,
       float[] meanScores,
-      int pageAt) {
-    sum(query, at, sketch, planes, scratch);
-    float[] terms = scratch.terms;
-    for (int g = 0; g < query.group(); g++) {
-      meanScores[pageAt + g] = scratch.scaled[g];
-      terms[3 * g] = query.scoreStep(g, planes);
-      terms[3 * g + 1] = query.scoreBias(g, planes);
-      terms[3 * g + 2] = scratch.scaled[g] - references[referencesAt + g];
+      int totalsAt) {
+    int group = query.group();
+    for (int page = from; page < to; page += Scratch.PAGES) {
+      int count = Math.min(Scratch.PAGES, to - page);
+      int done = (page - from) * group;
+      for (int i = 0; i < count; i++) {
+        if (page + i + AHEAD < to) {
+          Prefetch.lines(sketches[page + i + AHEAD], at.valueMean());
+        }
+        sumPage(query, at, sketches[page + i], planes, scratch.sums, i * group * TOKENS);
+      }
+      meanScores(query, at, sketches, page, count, scratch, meanScores, totalsAt + done);
+      terms(
+          query,
+          planes,
+          count,
+          meanScores,
+          totalsAt + done,
+          references,
+          referencesAt + done,
+          scratch.terms);
+      for (int i = 0; i < count; i++) {
+        SketchKernels.factors(sketches[page + i] + at.keyScales(), scratch.halves);
+        SketchKernels.weights(
+            scratch.sums,
+            i * group * TOKENS,
+            group,
+            scratch.halves,
+            scratch.terms,
+            i * group * 3,
+            weights,
+            weightsAt + (done + i * group) * TOKENS,
+            scratch.lanes,
+            i * group * KernelLanes.LANES);
+      }
+      ScoreKernels.sums(scratch.lanes, count * group, totals, totalsAt + done, 1);
     }
-    SketchKernels.weights(
-        scratch.ordered,
-        query.group(),
-        terms,
-        scratch.halves,
-        weights,
-        weightsAt,
-        stride,
-        scratch.lanes);
-    ScoreKernels.sums(scratch.lanes, query.group(), totals, pageAt, 1);
+  }
+
+  /** The mean's scores of up to four pages. */
+  private static void meanScores(
+      GroupQuery query,
+      HeadOffsets at,
+      long[] sketches,
+      int page,
+      int count,
+      Scratch scratch,
+      float[] scores,
+      int scoresAt) {
+    int group = query.group();
+    if (count < Scratch.PAGES || query.blockAt(group - 1 & -4) != 4) {
+      for (int i = 0; i < count; i++) {
+        long mean = sketches[page + i] + at.keyMean();
+        ScoreKernels.meanScores(query, mean, scratch.lanes, scratch.scaled);
+        System.arraycopy(scratch.scaled, 0, scores, scoresAt + i * group, group);
+      }
+      return;
+    }
+    for (int g = 0; g < group; g += 4) {
+      ScoreKernels.meanScoresOfFour(
+          query.plain,
+          g * at.headDim(),
+          at.headDim(),
+          sketches[page] + at.keyMean(),
+          sketches[page + 1] + at.keyMean(),
+          sketches[page + 2] + at.keyMean(),
+          sketches[page + 3] + at.keyMean(),
+          scratch.lanes,
+          g * KernelLanes.LANES,
+          group * KernelLanes.LANES);
+    }
+    ScoreKernels.sums(scratch.lanes, count * group, scores, scoresAt, 1);
+  }
+
+  private static void terms(
+      GroupQuery query,
+      int planes,
+      int count,
+      float[] meanScores,
+      int meansAt,
+      float[] references,
+      int referencesAt,
+      float[] terms) {
+    int group = query.group();
+    for (int g = 0; g < group; g++) {
+      float step = query.scoreStep(g, planes);
+      float bias = query.scoreBias(g, planes);
+      for (int i = 0; i < count; i++) {
+        int slot = i * group + g;
+        terms[3 * slot] = step;
+        terms[3 * slot + 1] = bias;
+        terms[3 * slot + 2] = meanScores[meansAt + slot] - references[referencesAt + slot];
+      }
+    }
   }
 
   @Override

@@ -45,8 +45,10 @@ class KernelsParityTest {
         bug("sketchScores", "scales of the next token", args -> moved(args, 1, 0, 2, 0, 0)),
         bug("sketchScores", "one plane for two", args -> with(args, 3, 3 - (int) args[3])),
         bug("sketchWeights", "a mean read one element late", args -> moved(args, 1, 0, 0, 2, 0)),
-        bug("sketchWeights", "the next page's place", args -> with(args, 8, (int) args[8] + 1)),
-        bug("sketchWeights", "another reference", args -> with(args, 6, 0)),
+        bug("sketchWeights", "the last page left out", args -> with(args, 4, (int) args[4] - 1)),
+        bug("sketchWeights", "the page before", args -> with(args, 2, before((long[]) args[2]))),
+        bug("sketchWeights", "the next token's place", args -> with(args, 10, 2)),
+        bug("sketchWeights", "another reference", args -> with(args, 8, 0)),
         bug("exactScores", "fine planes a row off", args -> moved(args, 1, 0, 0, 0, 64)),
         bug("exactScores", "tokens not wanted", args -> with(args, 4, ~(long) args[4])),
         bug("weigh", "another reference", args -> with(args, 2, (float) args[2] + .01f)),
@@ -93,6 +95,12 @@ class KernelsParityTest {
 
   private static long[] plus(long[] addresses, int more) {
     return Arrays.stream(addresses).map(address -> address + more).toArray();
+  }
+
+  private static long[] before(long[] addresses) {
+    long[] moved = addresses.clone();
+    System.arraycopy(addresses, 0, moved, 1, addresses.length - 1);
+    return moved;
   }
 
   private static Object[] moved(

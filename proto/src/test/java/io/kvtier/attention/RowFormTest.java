@@ -62,14 +62,15 @@ final class RowFormTest {
         .sketchWeights(
             query,
             at,
-            address,
+            new long[] {address},
+            0,
+            1,
             2,
             scratch,
             new float[group],
             0,
             unused,
             0,
-            TOKENS,
             totals,
             means,
             0);

@@ -22,6 +22,9 @@ final class SketchScan {
   /** Weights beyond this are near fp32's end: their reference is raised. */
   private static final float TOTAL_MAX = 1e30f;
 
+  /** Pages weighed at once after a reference was raised. */
+  private static final int RAISED_RUN = 4;
+
   private static final float LN_2 = .6931472f;
 
   private static final int RANGE = HeadPass.RANGE;
@@ -96,15 +99,16 @@ final class SketchScan {
     for (int g = 0; g < group; g++) {
       memory.references[range * group + g] = reference(g, first, tools);
     }
-    for (int page = first; page < end(range); page++) {
-      if (page + 1 < end(range)) {
-        kernels.prefetch(pages.sketchAddress(page + 1), at.valueMean());
-      }
-      scanPage(range, page, memory, tools);
-      for (int g = 0; g < group; g++) {
-        if (memory.pageTotals[page * group + g] > TOTAL_MAX) {
-          raise(range, g, page, memory, tools);
-        }
+    int end = end(range);
+    int run = RANGE;
+    int page = first;
+    while (page < end) {
+      int to = Math.min(end, page + run);
+      weigh(range, page, to, memory, tools);
+      page = raiseFirst(range, page, to, memory, tools);
+      if (page < to) {
+        // Where one page's weights are too large, those of the pages behind it may be.
+        run = RAISED_RUN;
       }
     }
     if (range == 0) {
@@ -112,8 +116,8 @@ final class SketchScan {
     }
     for (int g = 0; g < group; g++) {
       double total = 0;
-      for (int page = first; page < end(range); page++) {
-        total += memory.pageTotals[page * group + g];
+      for (int scanned = first; scanned < end; scanned++) {
+        total += memory.pageTotals[scanned * group + g];
       }
       memory.rangeTotals[range * group + g] = total;
     }
@@ -123,27 +127,30 @@ final class SketchScan {
    * The error of a sketch score is spread about 0, so that e^score is too small on average by
    * e^(variance / 2): the reference makes up for it, page by page.
    */
-  private void scanPage(int range, int page, PassMemory memory, Tools tools) {
-    float[] references = tools.totals;
-    for (int g = 0; g < group; g++) {
-      references[g] =
-          memory.references[range * group + g]
-              - SketchError.raise(errorVariance[g], pages.squareScale(page));
+  private void weigh(int range, int from, int to, PassMemory memory, Tools tools) {
+    float[] references = tools.references;
+    for (int page = from; page < to; page++) {
+      for (int g = 0; g < group; g++) {
+        references[(page - from) * group + g] =
+            memory.references[range * group + g]
+                - SketchError.raise(errorVariance[g], pages.squareScale(page));
+      }
     }
     kernels.sketchWeights(
         query,
         at,
-        pages.sketchAddress(page),
+        pages.sketchAddresses(),
+        from,
+        to,
         planes,
         tools.scratch,
         references,
         0,
         memory.weights,
-        page * group * TOKENS,
-        TOKENS,
+        from * group * TOKENS,
         memory.pageTotals,
         memory.meanScores,
-        page * group);
+        from * group);
   }
 
   /**
@@ -166,8 +173,28 @@ final class SketchScan {
   }
 
   /**
-   * A page's weights are too large for what they are relative to: takes the page's largest score.
+   * Looks for the first page whose weights are too large for what they are relative to, and raises
+   * that.
+   *
+   * @return from where on pages must be weighed again: that page; {@code to} if there is none
    */
+  private int raiseFirst(int range, int from, int to, PassMemory memory, Tools tools) {
+    for (int page = from; page < to; page++) {
+      boolean raised = false;
+      for (int g = 0; g < group; g++) {
+        if (memory.pageTotals[page * group + g] > TOTAL_MAX) {
+          raise(range, g, page, memory, tools);
+          raised = true;
+        }
+      }
+      if (raised) {
+        return page;
+      }
+    }
+    return to;
+  }
+
+  /** Takes the page's largest score as the reference of a query's weights in the range. */
   private void raise(int range, int g, int page, PassMemory memory, Tools tools) {
     int slot = range * group + g;
     float higher = Math.max(memory.references[slot], multiple(largestScore(g, page, tools)));
@@ -182,7 +209,6 @@ final class SketchScan {
       }
       memory.pageTotals[before * group + g] = total;
     }
-    scanPage(range, page, memory, tools);
   }
 
   /** Sinks are attended exactly; their codes in page 0 must not count again. */

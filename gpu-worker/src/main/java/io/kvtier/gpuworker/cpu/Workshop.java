@@ -48,6 +48,9 @@ final class Workshop implements AutoCloseable {
     /** {@code [group]}. */
     final float[] totals;
 
+    /** {@code [pages][group]}, of a range's pages. */
+    final float[] references;
+
     /** {@code [pages][group]}, of {@link CodedAttention#TOUCHED} pages. */
     final float[] pageWeights;
 
@@ -68,6 +71,7 @@ final class Workshop implements AutoCloseable {
       this.scores = new float[group * PageLayout.TOKENS];
       this.weights = new float[group * PageLayout.TOKENS];
       this.totals = new float[group];
+      this.references = new float[HeadPass.RANGE * group];
       this.pageWeights = new float[CodedAttention.TOUCHED * group];
       this.output = new float[headDim];
       this.codes = BufferUtil.allocateDirectAligned(codesBytes + SLACK, PageLayout.ALIGNMENT);
