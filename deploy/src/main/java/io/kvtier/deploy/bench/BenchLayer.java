@@ -35,15 +35,19 @@ final class BenchLayer implements DeviceLayer.PageSink, AutoCloseable {
   private static final Fingerprint MODEL = new Fingerprint(1, 1);
   private static final int CHUNK = 1024;
 
+  /** Rows of so many pages lie in one slot: a hot set's slots hold many rows, too. */
+  private static final int SLOT_PAGES = 64;
+
   private final AttentionDevice device;
   private final LayerShape shape;
   private final DeviceLayer layer;
   private final TokenRows tokenRows;
   private final RowForm form;
 
-  /** {@code [pages][heads]}: the rows of all of a page's tokens. */
+  /** {@code [pages / SLOT_PAGES]}: {@code [SLOT_PAGES][heads][64]} rows. */
   private final List<DeviceSlot> rows = new ArrayList<>();
 
+  private int rowPages;
   private final boolean dense;
 
   BenchLayer(AttentionDevice device, int tokens, boolean dense, long seed) {
@@ -109,8 +113,9 @@ final class BenchLayer implements DeviceLayer.PageSink, AutoCloseable {
       int count = dense ? 0 : pass.chosenCount(head);
       for (int i = 0; i < count; i++) {
         int position = pass.chosenPosition(head, i);
-        DeviceSlot slot = rows.get(position / TOKENS * KV_HEADS + head);
-        pass.giveRow(head, i, slot, position % TOKENS * form.bytes());
+        int page = position / TOKENS;
+        int at = (page % SLOT_PAGES * KV_HEADS + head) * TOKENS + position % TOKENS;
+        pass.giveRow(head, i, rows.get(page / SLOT_PAGES), at * form.bytes());
       }
     }
     pass.attendRows();
@@ -127,15 +132,18 @@ final class BenchLayer implements DeviceLayer.PageSink, AutoCloseable {
     if (dense) {
       return;
     }
+    int index = rowPages++;
+    if (index % SLOT_PAGES == 0) {
+      rows.add(device.memory().allocate(SLOT_PAGES * KV_HEADS * TOKENS * form.bytes()));
+    }
+    DeviceSlot slot = rows.getLast();
     for (int head = 0; head < KV_HEADS; head++) {
-      DeviceSlot slot = device.memory().allocate(TOKENS * form.bytes());
       for (int token = 0; token < TOKENS; token++) {
-        int at = token * form.bytes();
+        int at = ((index % SLOT_PAGES * KV_HEADS + head) * TOKENS + token) * form.bytes();
         int fetchedAt = form.fetchedAt(Residence.TWO_PLANES);
         tokenRows.takeFromPage(page, 0, head, token, slot.buffer(), at + fetchedAt);
         form.markFetched(slot.buffer(), at);
       }
-      rows.add(slot);
     }
   }
 
