@@ -75,10 +75,10 @@ public final class NibblePages {
     int rows = query.headDim() / 2;
     for (int g = 0; g < query.group(); g += query.blockAt(g)) {
       if (query.blockAt(g) == 4) {
-        SketchKernels.sumTwo(tables, g, nibbles, rows, scratch.sums, g * TOKENS);
-        SketchKernels.sumTwo(tables, g + 2, nibbles, rows, scratch.sums, (g + 2) * TOKENS);
+        SketchKernels.sumTwo(tables, g, nibbles, rows, scratch.sums + 2L * g * TOKENS);
+        SketchKernels.sumTwo(tables, g + 2, nibbles, rows, scratch.sums + 2L * (g + 2) * TOKENS);
       } else {
-        SketchKernels.sumOne(tables, g, nibbles, rows, scratch.sums, g * TOKENS);
+        SketchKernels.sumOne(tables, g, nibbles, rows, scratch.sums + 2L * g * TOKENS);
       }
     }
     SketchKernels.order(scratch.sums, query.group() * TOKENS, scratch.ordered);

@@ -27,7 +27,7 @@ public class SketchBenchmark extends DeviceBenchmark {
   private long sketches;
   private GroupQuery query;
   private float[] scores;
-  private short[] weights;
+  private long weights;
   private final long[] addresses = new long[STEP];
   private float[] references;
   private float[] means;
@@ -41,7 +41,7 @@ public class SketchBenchmark extends DeviceBenchmark {
     sketches = region.address();
     query = query(group);
     scores = new float[group * TOKENS];
-    weights = new short[STEP * group * TOKENS];
+    weights = allocate(2 * STEP * group * TOKENS).address();
     references = new float[STEP * group];
     means = new float[STEP * group];
     totals = new float[STEP * group];
@@ -74,7 +74,7 @@ public class SketchBenchmark extends DeviceBenchmark {
       addresses[i] = address(first + i);
     }
     kernels.sketchWeights(
-        query, at, addresses, 0, STEP, 2, scratch, references, 0, weights, 0, totals, means, 0);
+        query, at, addresses, 0, STEP, 2, scratch, references, 0, weights, totals, means, 0);
     traffic.bytes += (long) STEP * bytesRead(2);
     return scores;
   }

@@ -1,8 +1,11 @@
 package io.kvtier.benchmark;
 
 import static io.kvtier.page.PageLayout.TOKENS;
+import static java.lang.foreign.ValueLayout.JAVA_SHORT;
 
 import io.kvtier.codec.RawRows;
+import java.lang.foreign.Arena;
+import java.lang.foreign.MemorySegment;
 import org.openjdk.jmh.annotations.Benchmark;
 import org.openjdk.jmh.annotations.Param;
 import org.openjdk.jmh.annotations.Setup;
@@ -30,7 +33,7 @@ public class WeightsBenchmark extends LayerBenchmark {
   private final float[] masses = new float[80];
   private float[] scores;
   private float[] weights;
-  private short[] estimates;
+  private MemorySegment estimates;
 
   @Setup
   public void fill() {
@@ -41,9 +44,9 @@ public class WeightsBenchmark extends LayerBenchmark {
       scores[i] = (float) random.nextDouble();
     }
     weights = scores.clone();
-    estimates = new short[scores.length];
+    estimates = Arena.ofAuto().allocate(2L * scores.length, 64);
     for (int i = 0; i < scores.length; i++) {
-      estimates[i] = RawRows.toBf16(scores[i]);
+      estimates.setAtIndex(JAVA_SHORT, i, RawRows.toBf16(scores[i]));
     }
   }
 
@@ -66,9 +69,9 @@ public class WeightsBenchmark extends LayerBenchmark {
     int count = 0;
     int first = advance();
     for (int i = first; i < first + STEP; i++) {
+      long weightsAt = estimates.address() + 2L * at(i, 0);
       count +=
-          kernels.candidates(
-              estimates, at(i, 0), tokens, GROUP, SHARES, 0, FLOOR, 0, positions, masses, 0);
+          kernels.candidates(weightsAt, tokens, GROUP, SHARES, 0, FLOOR, 0, positions, masses, 0);
     }
     traffic.bytes += bytes();
     return count;

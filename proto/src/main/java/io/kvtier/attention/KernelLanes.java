@@ -139,6 +139,10 @@ final class KernelLanes {
     return words.lanewise(ASHR, 3).and(0x8FFF_E000).reinterpretAsFloats().mul(0x1p112f);
   }
 
+  static ShortVector shorts(long address) {
+    return ShortVector.fromMemorySegment(S, OffHeap.ALL, address, LITTLE_ENDIAN);
+  }
+
   static FloatVector floats(short[] numbers, int at) {
     return (FloatVector) ShortVector.fromArray(S, numbers, at).castShape(F, 0);
   }
@@ -146,12 +150,6 @@ final class KernelLanes {
   static FloatVector bf16(long address) {
     return ((IntVector)
             ShortVector.fromMemorySegment(S, OffHeap.ALL, address, LITTLE_ENDIAN).castShape(I, 0))
-        .lanewise(LSHL, 16)
-        .reinterpretAsFloats();
-  }
-
-  static FloatVector bf16(short[] numbers, int at) {
-    return ((IntVector) ShortVector.fromArray(S, numbers, at).castShape(I, 0))
         .lanewise(LSHL, 16)
         .reinterpretAsFloats();
   }

@@ -46,7 +46,8 @@ public interface Kernels {
    * @param sketches addresses that {@code at}'s sketch offsets count from; {@code from} to {@code
    *     to} are scored
    * @param references {@code [to - from][group]} from {@code referencesAt} on
-   * @param weights receives {@code [to - from][group][64]} bf16 from {@code weightsAt} on
+   * @param weights address of what receives {@code [to - from][group][64]} bf16, best at a multiple
+   *     of 64
    * @param totals receives {@code [to - from][group]} from {@code totalsAt} on: a page's sum of
    *     weights
    * @param meanScores receives {@code [to - from][group]} from {@code totalsAt} on: scores of a
@@ -62,8 +63,7 @@ public interface Kernels {
       Scratch scratch,
       float[] references,
       int referencesAt,
-      short[] weights,
-      int weightsAt,
+      long weights,
       float[] totals,
       float[] meanScores,
       int totalsAt);
@@ -249,7 +249,7 @@ public interface Kernels {
    * Pools the masses of a page's tokens over the group, {@code Σ_g weight x share}, and notes those
    * not below a floor.
    *
-   * @param weights {@code [group][stride]} bf16, the page's 64 from {@code at} on
+   * @param weights address of {@code [group][stride]} bf16, of which the page's 64 are the first
    * @param shares {@code [group]} from {@code sharesAt} on
    * @param floor above 0
    * @param position of the page's first token
@@ -258,8 +258,7 @@ public interface Kernels {
    * @return the count with those noted
    */
   int candidates(
-      short[] weights,
-      int at,
+      long weights,
       int stride,
       int group,
       float[] shares,

@@ -99,8 +99,7 @@ final class ScalarKernels implements Kernels {
       Scratch scratch,
       float[] references,
       int referencesAt,
-      short[] weights,
-      int weightsAt,
+      long weights,
       float[] totals,
       float[] meanScores,
       int totalsAt) {
@@ -113,7 +112,7 @@ final class ScalarKernels implements Kernels {
           float x = scratch.scores[g * TOKENS + t] - references[referencesAt + slot];
           float weight = (float) Math.exp(Math.clamp(x, -ESTIMATE_MAX, ESTIMATE_MAX));
           short rounded = RawRows.toBf16(weight);
-          weights[weightsAt + slot * TOKENS + t] = rounded;
+          OffHeap.ALL.set(SHORT, weights + 2L * (slot * TOKENS + t), rounded);
           total += RawRows.ofBf16(rounded);
         }
         totals[totalsAt + slot] = total;
@@ -363,8 +362,7 @@ final class ScalarKernels implements Kernels {
 
   @Override
   public int candidates(
-      short[] weights,
-      int at,
+      long weights,
       int stride,
       int group,
       float[] shares,
@@ -378,7 +376,8 @@ final class ScalarKernels implements Kernels {
     for (int t = 0; t < TOKENS; t++) {
       float mass = 0;
       for (int g = 0; g < group; g++) {
-        mass += RawRows.ofBf16(weights[g * stride + at + t]) * shares[sharesAt + g];
+        short weight = OffHeap.ALL.get(SHORT, weights + 2L * (g * stride + t));
+        mass += RawRows.ofBf16(weight) * shares[sharesAt + g];
       }
       if (mass >= floor) {
         positions[n] = position + t;

@@ -1,6 +1,7 @@
 package io.kvtier.attention;
 
 import static io.kvtier.page.PageLayout.TOKENS;
+import static java.nio.ByteOrder.LITTLE_ENDIAN;
 import static jdk.incubator.vector.VectorOperators.GE;
 import static jdk.incubator.vector.VectorOperators.GT;
 import static jdk.incubator.vector.VectorOperators.MAX;
@@ -20,6 +21,9 @@ final class ScoreKernels {
   private static final VectorSpecies<Float> F = KernelLanes.F;
   private static final VectorSpecies<Integer> I = KernelLanes.I;
   private static final int LANES = KernelLanes.LANES;
+
+  /** Bytes of a vector. */
+  private static final long VECTOR = (long) Float.BYTES * LANES;
 
   private static final ValueLayout.OfShort SHORT =
       ValueLayout.JAVA_SHORT_UNALIGNED.withOrder(ByteOrder.LITTLE_ENDIAN);
@@ -92,38 +96,46 @@ final class ScoreKernels {
   /**
    * Adds up lanes, several sums at once.
    *
-   * @param lanes {@code [count][lanes]}; may be overwritten
+   * @param lanes {@code [count][lanes]}
    * @param sums receives them from {@code at} on, {@code stride} apart
    */
   static void sums(float[] lanes, int count, float[] sums, int at, int stride) {
-    int i = 0;
-    for (; stride == 1 && i <= count - LANES; i += LANES) {
-      sumsOfLanes(lanes, i * LANES, sums, at + i);
-    }
-    for (; i < count; i++) {
+    for (int i = 0; i < count; i++) {
       sums[at + i * stride] = KernelLanes.sum(FloatVector.fromArray(F, lanes, i * LANES));
     }
   }
 
   /**
-   * As many sums as there are lanes: halves of two vectors are added at once and make one, until
-   * one vector is left that holds all sums. The same additions as {@link KernelLanes#sum}'s.
+   * The same, as many sums at once as there are lanes: halves of two vectors are added and make
+   * one, until one vector is left that holds all sums. The same additions as {@link
+   * KernelLanes#sum}'s.
    *
-   * @param lanes {@code [lanes][lanes]} from {@code from} on; overwritten
+   * @param lanes address of {@code [count][lanes]}; overwritten
    */
-  private static void sumsOfLanes(float[] lanes, int from, float[] sums, int at) {
+  static void sums(long lanes, int count, float[] sums, int at) {
+    int done = 0;
+    for (; done <= count - LANES; done += LANES) {
+      sumsOfLanes(lanes + done * VECTOR, sums, at + done);
+    }
+    for (; done < count; done++) {
+      sums[at + done] = KernelLanes.sum(KernelLanes.fp32(lanes + done * VECTOR));
+    }
+  }
+
+  private static void sumsOfLanes(long lanes, float[] sums, int at) {
     for (int bit = LANES == 16 ? 3 : 2; bit >= 0; bit--) {
       IntVector upper = KernelLanes.lanesWith(bit);
-      int half = LANES << bit;
-      for (int i = from; i < from + half; i += LANES) {
-        FloatVector a = FloatVector.fromArray(F, lanes, i);
-        FloatVector b = FloatVector.fromArray(F, lanes, i + half);
+      long half = VECTOR << bit;
+      for (int i = 0; i < 1 << bit; i++) {
+        long from = OffHeap.address(lanes + i * VECTOR);
+        FloatVector a = KernelLanes.fp32(from);
+        FloatVector b = KernelLanes.fp32(OffHeap.address(from + half));
         KernelLanes.blend(a, b, upper)
             .add(KernelLanes.exchange(KernelLanes.blend(b, a, upper), bit))
-            .intoArray(lanes, i);
+            .intoMemorySegment(OffHeap.ALL, from, LITTLE_ENDIAN);
       }
     }
-    FloatVector.fromArray(F, lanes, from).intoArray(sums, at);
+    KernelLanes.fp32(OffHeap.address(lanes)).intoArray(sums, at);
   }
 
   private static float meanScore(float[] q, int at, int headDim, long mean) {
@@ -157,8 +169,8 @@ final class ScoreKernels {
    * As {@link #meanScores} of four pages and queries {@code at} begins with: each query is read
    * once for all pages.
    *
-   * @param lanes receives {@code [4 pages][stride]} from {@code lanesAt} on, {@code [4][lanes]} of
-   *     each, still to be added up
+   * @param lanes address of what receives {@code [4 pages][4][lanes]}, still to be added up; {@code
+   *     stride} bytes from page to page
    */
   static void meanScoresOfFour(
       float[] q,
@@ -168,8 +180,7 @@ final class ScoreKernels {
       long mean1,
       long mean2,
       long mean3,
-      float[] lanes,
-      int lanesAt,
+      long lanes,
       int stride) {
     FloatVector zero = FloatVector.zero(F);
     FloatVector s00 = zero;
@@ -215,26 +226,26 @@ final class ScoreKernels {
       s23 = q3.fma(m2, s23);
       s33 = q3.fma(m3, s33);
     }
-    int to = lanesAt;
-    s00.intoArray(lanes, to);
-    s01.intoArray(lanes, to + LANES);
-    s02.intoArray(lanes, to + 2 * LANES);
-    s03.intoArray(lanes, to + 3 * LANES);
-    to += stride;
-    s10.intoArray(lanes, to);
-    s11.intoArray(lanes, to + LANES);
-    s12.intoArray(lanes, to + 2 * LANES);
-    s13.intoArray(lanes, to + 3 * LANES);
-    to += stride;
-    s20.intoArray(lanes, to);
-    s21.intoArray(lanes, to + LANES);
-    s22.intoArray(lanes, to + 2 * LANES);
-    s23.intoArray(lanes, to + 3 * LANES);
-    to += stride;
-    s30.intoArray(lanes, to);
-    s31.intoArray(lanes, to + LANES);
-    s32.intoArray(lanes, to + 2 * LANES);
-    s33.intoArray(lanes, to + 3 * LANES);
+    long to = OffHeap.address(lanes);
+    s00.intoMemorySegment(OffHeap.ALL, to, LITTLE_ENDIAN);
+    s01.intoMemorySegment(OffHeap.ALL, to + VECTOR, LITTLE_ENDIAN);
+    s02.intoMemorySegment(OffHeap.ALL, to + 2 * VECTOR, LITTLE_ENDIAN);
+    s03.intoMemorySegment(OffHeap.ALL, to + 3 * VECTOR, LITTLE_ENDIAN);
+    to = OffHeap.address(to + stride);
+    s10.intoMemorySegment(OffHeap.ALL, to, LITTLE_ENDIAN);
+    s11.intoMemorySegment(OffHeap.ALL, to + VECTOR, LITTLE_ENDIAN);
+    s12.intoMemorySegment(OffHeap.ALL, to + 2 * VECTOR, LITTLE_ENDIAN);
+    s13.intoMemorySegment(OffHeap.ALL, to + 3 * VECTOR, LITTLE_ENDIAN);
+    to = OffHeap.address(to + stride);
+    s20.intoMemorySegment(OffHeap.ALL, to, LITTLE_ENDIAN);
+    s21.intoMemorySegment(OffHeap.ALL, to + VECTOR, LITTLE_ENDIAN);
+    s22.intoMemorySegment(OffHeap.ALL, to + 2 * VECTOR, LITTLE_ENDIAN);
+    s23.intoMemorySegment(OffHeap.ALL, to + 3 * VECTOR, LITTLE_ENDIAN);
+    to = OffHeap.address(to + stride);
+    s30.intoMemorySegment(OffHeap.ALL, to, LITTLE_ENDIAN);
+    s31.intoMemorySegment(OffHeap.ALL, to + VECTOR, LITTLE_ENDIAN);
+    s32.intoMemorySegment(OffHeap.ALL, to + 2 * VECTOR, LITTLE_ENDIAN);
+    s33.intoMemorySegment(OffHeap.ALL, to + 3 * VECTOR, LITTLE_ENDIAN);
   }
 
   /**
@@ -322,8 +333,7 @@ final class ScoreKernels {
   }
 
   static int candidates(
-      short[] weights,
-      int at,
+      long weights,
       int stride,
       int group,
       float[] shares,
@@ -339,15 +349,14 @@ final class ScoreKernels {
       FloatVector mass = FloatVector.zero(F);
       for (int g = 0; g < group; g++) {
         mass =
-            KernelLanes.bf16(weights, g * stride + at + t)
+            KernelLanes.bf16(OffHeap.address(weights + 2L * (g * stride + t)))
                 .fma(FloatVector.broadcast(F, shares[sharesAt + g]), mass);
       }
       VectorMask<Float> taken = mass.compare(GE, floor);
-      if (taken.anyTrue()) {
-        mass.compress(taken).intoArray(masses, n);
-        lane.add(position + t).compress(taken.cast(I)).intoArray(positions, n);
-        n += taken.trueCount();
-      }
+      // No branch, which would go either way too often; what is not taken is written over.
+      mass.compress(taken).intoArray(masses, n);
+      lane.add(position + t).compress(taken.cast(I)).intoArray(positions, n);
+      n += taken.trueCount();
     }
     return n;
   }

@@ -2,6 +2,9 @@ package io.kvtier.attention;
 
 import static io.kvtier.page.PageLayout.TOKENS;
 
+import java.lang.foreign.Arena;
+import java.lang.foreign.MemorySegment;
+
 /**
  * What the kernels write to on their way, for one head dimension and group; one thread at a time.
  */
@@ -20,8 +23,19 @@ public final class Scratch {
   /** One token's full codes, eight dimensions a word: {@code [wordRoom]}, zeros at the end. */
   final int[] words;
 
-  /** Sums of table entries: {@code [pages][group][64]}. */
-  final short[] sums;
+  /**
+   * What lies off-heap and at multiples of 64: what is stored as a vector is soon loaded as one.
+   */
+  private final MemorySegment aligned;
+
+  /** Address of sums of table entries: {@code [pages][group][64]} shorts. */
+  final long sums;
+
+  /** Address of sums of lanes before they are added up: {@code [pages][group][16]} fp32. */
+  final long pageLanes;
+
+  /** Address of a page's key scales as fp32, in the order in which they are used. */
+  final long factors;
 
   /** A page's in the order of tokens. */
   final short[] ordered;
@@ -35,7 +49,7 @@ public final class Scratch {
   /** Scores, {@code [group][64]}. */
   final float[] scores;
 
-  /** Sums of lanes before they are added up, {@code [pages][group][16]}. */
+  /** Sums of lanes before they are added up, {@code [group][16]}. */
   final float[] lanes;
 
   /** What makes a query's table sums scores: {@code [pages][group][3]}. */
@@ -56,11 +70,17 @@ public final class Scratch {
     this.headDim = headDim;
     this.codes = new byte[headDim / 2 * TOKENS];
     this.words = new int[wordRoom(headDim)];
-    this.sums = new short[PAGES * group * TOKENS];
+    long sumsLength = (long) Short.BYTES * PAGES * group * TOKENS;
+    long lanesLength = (long) Float.BYTES * PAGES * group * LANES_MAX;
+    this.aligned =
+        Arena.ofAuto().allocate(sumsLength + lanesLength + (long) Float.BYTES * TOKENS, 64);
+    this.sums = aligned.address();
+    this.pageLanes = sums + sumsLength;
+    this.factors = pageLanes + lanesLength;
     this.ordered = new short[group * TOKENS];
     this.halves = new float[Math.max(TOKENS, headDim)];
     this.scores = new float[group * TOKENS];
-    this.lanes = new float[PAGES * group * LANES_MAX];
+    this.lanes = new float[group * LANES_MAX];
     this.terms = new float[PAGES * group * 3];
     this.scaled = new float[group * TOKENS];
   }

@@ -86,9 +86,9 @@ final class SketchKernels {
    *
    * @param planes address of the first plane's rows of 64 bytes
    * @param rows even
-   * @param sums receives 64 sums from {@code sumsAt} on
+   * @param sums receives 64 sums from {@code sums} on
    */
-  static void sumOne(GroupQuery query, int g, long planes, int rows, short[] sums, int sumsAt) {
+  static void sumOne(GroupQuery query, int g, long planes, int rows, long sums) {
     long tables = query.table(g, 0);
     ShortVector nibble = ShortVector.broadcast(SHORTS, (short) 4);
     ShortVector upper = ShortVector.broadcast(SHORTS, (short) 8);
@@ -111,9 +111,9 @@ final class SketchKernels {
         even = even.add(four);
         odd = odd.add(four.lanewise(LSHR, upper));
       }
-      int at = sumsAt + column;
-      even.intoArray(sums, at);
-      odd.intoArray(sums, at + SHORTS.length());
+      long at = OffHeap.address(sums + 2L * column);
+      even.intoMemorySegment(OffHeap.ALL, at, LITTLE_ENDIAN);
+      odd.intoMemorySegment(OffHeap.ALL, at + B.length(), LITTLE_ENDIAN);
     }
   }
 
@@ -122,7 +122,7 @@ final class SketchKernels {
    * written out: the compiler keeps vectors in registers only in such, and four queries are too
    * much for it.
    */
-  static void sumTwo(GroupQuery query, int g, long planes, int rows, short[] sums, int sumsAt) {
+  static void sumTwo(GroupQuery query, int g, long planes, int rows, long sums) {
     long tables = query.table(g, 0);
     ShortVector nibble = ShortVector.broadcast(SHORTS, (short) 4);
     ShortVector upper = ShortVector.broadcast(SHORTS, (short) 8);
@@ -155,11 +155,11 @@ final class SketchKernels {
         even1 = even1.add(four);
         odd1 = odd1.add(four.lanewise(LSHR, upper));
       }
-      int at = sumsAt + column;
-      even0.intoArray(sums, at);
-      odd0.intoArray(sums, at + SHORTS.length());
-      even1.intoArray(sums, at + TOKENS);
-      odd1.intoArray(sums, at + TOKENS + SHORTS.length());
+      long at = OffHeap.address(sums + 2L * column);
+      even0.intoMemorySegment(OffHeap.ALL, at, LITTLE_ENDIAN);
+      odd0.intoMemorySegment(OffHeap.ALL, at + B.length(), LITTLE_ENDIAN);
+      even1.intoMemorySegment(OffHeap.ALL, at + 2 * TOKENS, LITTLE_ENDIAN);
+      odd1.intoMemorySegment(OffHeap.ALL, at + 2 * TOKENS + B.length(), LITTLE_ENDIAN);
     }
   }
 
@@ -169,11 +169,12 @@ final class SketchKernels {
    *
    * @param count sums, whole pages
    */
-  static void order(short[] sums, int count, short[] ordered) {
+  static void order(long sums, int count, short[] ordered) {
     for (int pair = 0; pair < count / 2; pair += LANES) {
-      int at = pair / SHORTS.length() * B.length() + pair % SHORTS.length();
-      ShortVector both = ShortVector.fromArray(KernelLanes.S, sums, at);
-      ShortVector odd = ShortVector.fromArray(KernelLanes.S, sums, at + SHORTS.length());
+      int place = pair / SHORTS.length() * B.length() + pair % SHORTS.length();
+      long at = OffHeap.address(sums + 2L * place);
+      ShortVector both = KernelLanes.shorts(at);
+      ShortVector odd = KernelLanes.shorts(at + B.length());
       ShortVector even = both.sub(odd.lanewise(LSHL, 8));
       IntVector wideEven = (IntVector) even.castShape(KernelLanes.I, 0);
       IntVector wideOdd = (IntVector) odd.castShape(KernelLanes.I, 0);
@@ -201,12 +202,15 @@ final class SketchKernels {
    * and so on.
    *
    * @param scales address of {@code [64]} fp16
+   * @param factors address of what receives {@code [64]} fp32
    */
-  static void factors(long scales, float[] factors) {
+  static void factors(long scales, long factors) {
     for (int t = 0; t < TOKENS; t += 2 * LANES) {
       IntVector pair = KernelLanes.words(scales + 2L * t);
-      KernelLanes.upperHalves(pair.lanewise(LSHL, 16)).intoArray(factors, t);
-      KernelLanes.upperHalves(pair).intoArray(factors, t + LANES);
+      long to = OffHeap.address(factors + 4L * t);
+      KernelLanes.upperHalves(pair.lanewise(LSHL, 16))
+          .intoMemorySegment(OffHeap.ALL, to, LITTLE_ENDIAN);
+      KernelLanes.upperHalves(pair).intoMemorySegment(OffHeap.ALL, to + 4L * LANES, LITTLE_ENDIAN);
     }
   }
 
@@ -216,43 +220,35 @@ final class SketchKernels {
    * memory to write and to read again. Sums are taken as they come: even tokens and odd ones are
    * weighed apart, and a bf16 of each makes an int of what is written.
    *
-   * @param sums {@code [group][64]} from {@code sumsAt} on, not ordered
+   * @param sums address of {@code [group][64]}, not ordered
    * @param factors the tokens' scales, as {@link #factors} leaves them
    * @param terms {@code [group][3]} from {@code termsAt} on: step, bias and the mean's score less
    *     the reference
-   * @param weights receives {@code [group][64]} from {@code weightsAt} on
-   * @param lanes receives {@code [group][lanes]} from {@code lanesAt} on: sums of the weights,
-   *     still to be added up
+   * @param weights address of what receives {@code [group][64]}
+   * @param lanes address of what receives {@code [group][lanes]}: sums of the weights, still to be
+   *     added up
    */
   static void weights(
-      short[] sums,
-      int sumsAt,
-      int group,
-      float[] factors,
-      float[] terms,
-      int termsAt,
-      short[] weights,
-      int weightsAt,
-      float[] lanes,
-      int lanesAt) {
+      long sums, int group, long factors, float[] terms, int termsAt, long weights, long lanes) {
     for (int g = 0; g < group; g++) {
       FloatVector steps = FloatVector.broadcast(F, terms[termsAt + 3 * g] * LOG2_E);
       FloatVector biases = FloatVector.broadcast(F, terms[termsAt + 3 * g + 1] * LOG2_E);
       FloatVector means = FloatVector.broadcast(F, terms[termsAt + 3 * g + 2] * LOG2_E + BIAS);
       FloatVector total = FloatVector.zero(F);
       for (int t = 0; t < TOKENS; t += 2 * LANES) {
-        int at = sumsAt + g * TOKENS + t / B.length() * B.length() + t % B.length() / 2;
-        ShortVector odds = ShortVector.fromArray(KernelLanes.S, sums, at + SHORTS.length());
-        ShortVector evens =
-            ShortVector.fromArray(KernelLanes.S, sums, at).sub(odds.lanewise(LSHL, 8));
+        int place = g * TOKENS + t / B.length() * B.length() + t % B.length() / 2;
+        long at = OffHeap.address(sums + 2L * place);
+        ShortVector odds = KernelLanes.shorts(at + B.length());
+        ShortVector evens = KernelLanes.shorts(at).sub(odds.lanewise(LSHL, 8));
+        long factor = OffHeap.address(factors + 4L * t);
         FloatVector even =
             ((FloatVector) evens.castShape(F, 0))
                 .fma(steps, biases)
-                .fma(FloatVector.fromArray(F, factors, t), means);
+                .fma(KernelLanes.fp32(factor), means);
         FloatVector odd =
             ((FloatVector) odds.castShape(F, 0))
                 .fma(steps, biases)
-                .fma(FloatVector.fromArray(F, factors, t + LANES), means);
+                .fma(KernelLanes.fp32(factor + 4L * LANES), means);
         IntVector evenBits = KernelLanes.estimates(even);
         IntVector oddBits = KernelLanes.estimates(odd);
         total = total.add(evenBits.reinterpretAsFloats()).add(oddBits.reinterpretAsFloats());
@@ -260,9 +256,10 @@ final class SketchKernels {
             .lanewise(LSHR, 16)
             .or(oddBits)
             .reinterpretAsShorts()
-            .intoArray(weights, weightsAt + g * TOKENS + t);
+            .intoMemorySegment(
+                OffHeap.ALL, OffHeap.address(weights + 2L * (g * TOKENS + t)), LITTLE_ENDIAN);
       }
-      total.intoArray(lanes, lanesAt + g * LANES);
+      total.intoMemorySegment(OffHeap.ALL, OffHeap.address(lanes + 4L * g * LANES), LITTLE_ENDIAN);
     }
   }
 }

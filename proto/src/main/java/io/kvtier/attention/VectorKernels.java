@@ -40,34 +40,40 @@ final class VectorKernels implements Kernels {
       SketchKernels.scores(
           scratch.ordered, g, step, bias, scratch.halves, scratch.scaled[g], scores);
     }
+    keep(query, scratch);
   }
 
   /** Leaves ordered sums in the scratch, mean scores in its scaled, key scales in its halves. */
   private static void sum(
       GroupQuery query, HeadOffsets at, long sketch, int planes, Scratch scratch) {
-    sumPage(query, at, sketch, planes, scratch.sums, 0);
+    sumPage(query, at, sketch, planes, scratch.sums);
     SketchKernels.order(scratch.sums, query.group() * TOKENS, scratch.ordered);
     ScoreKernels.meanScores(query, sketch + at.keyMean(), scratch.lanes, scratch.scaled);
     ScoreKernels.halves(sketch + at.keyScales(), TOKENS, scratch.halves);
   }
 
   private static void sumPage(
-      GroupQuery query, HeadOffsets at, long sketch, int planes, short[] sums, int sumsAt) {
+      GroupQuery query, HeadOffsets at, long sketch, int planes, long sums) {
     int rows = planes * at.headDim() / 8;
     long row = sketch + at.planes();
-    try {
-      for (int g = 0; g < query.group(); g += query.blockAt(g)) {
-        int to = sumsAt + g * TOKENS;
-        if (query.blockAt(g) == 4) {
-          SketchKernels.sumTwo(query, g, row, rows, sums, to);
-          SketchKernels.sumTwo(query, g + 2, row, rows, sums, to + 2 * TOKENS);
-        } else {
-          SketchKernels.sumOne(query, g, row, rows, sums, to);
-        }
+    for (int g = 0; g < query.group(); g += query.blockAt(g)) {
+      long to = sums + 2L * g * TOKENS;
+      if (query.blockAt(g) == 4) {
+        SketchKernels.sumTwo(query, g, row, rows, to);
+        SketchKernels.sumTwo(query, g + 2, row, rows, to + 4 * TOKENS);
+      } else {
+        SketchKernels.sumOne(query, g, row, rows, to);
       }
+    }
+  }
+
+  /** Has the memory stay that the query and the scratch keep off-heap. */
+  private static void keep(GroupQuery query, Scratch scratch) {
+    try {
+      // Nothing is left to do with them.
     } finally {
-      // The tables lie off-heap, as long as the query is there.
       Reference.reachabilityFence(query);
+      Reference.reachabilityFence(scratch);
     }
   }
 
@@ -82,8 +88,7 @@ final class VectorKernels implements Kernels {
       Scratch scratch,
       float[] references,
       int referencesAt,
-      short[] weights,
-      int weightsAt,
+      long weights,
       float[] totals,
       float[] meanScores,
       int totalsAt) {
@@ -95,7 +100,7 @@ final class VectorKernels implements Kernels {
         if (page + i + AHEAD < to) {
           Prefetch.lines(sketches[page + i + AHEAD], at.valueMean());
         }
-        sumPage(query, at, sketches[page + i], planes, scratch.sums, i * group * TOKENS);
+        sumPage(query, at, sketches[page + i], planes, scratch.sums + 2L * i * group * TOKENS);
       }
       meanScores(query, at, sketches, page, count, scratch, meanScores, totalsAt + done);
       terms(
@@ -108,21 +113,19 @@ final class VectorKernels implements Kernels {
           referencesAt + done,
           scratch.terms);
       for (int i = 0; i < count; i++) {
-        SketchKernels.factors(sketches[page + i] + at.keyScales(), scratch.halves);
+        SketchKernels.factors(sketches[page + i] + at.keyScales(), scratch.factors);
         SketchKernels.weights(
-            scratch.sums,
-            i * group * TOKENS,
+            scratch.sums + 2L * i * group * TOKENS,
             group,
-            scratch.halves,
+            scratch.factors,
             scratch.terms,
             i * group * 3,
-            weights,
-            weightsAt + (done + i * group) * TOKENS,
-            scratch.lanes,
-            i * group * KernelLanes.LANES);
+            weights + 2L * (done + i * group) * TOKENS,
+            scratch.pageLanes + 4L * i * group * KernelLanes.LANES);
       }
-      ScoreKernels.sums(scratch.lanes, count * group, totals, totalsAt + done, 1);
+      ScoreKernels.sums(scratch.pageLanes, count * group, totals, totalsAt + done);
     }
+    keep(query, scratch);
   }
 
   /** The mean's scores of up to four pages. */
@@ -153,11 +156,10 @@ final class VectorKernels implements Kernels {
           sketches[page + 1] + at.keyMean(),
           sketches[page + 2] + at.keyMean(),
           sketches[page + 3] + at.keyMean(),
-          scratch.lanes,
-          g * KernelLanes.LANES,
-          group * KernelLanes.LANES);
+          scratch.pageLanes + 4L * g * KernelLanes.LANES,
+          4 * group * KernelLanes.LANES);
     }
-    ScoreKernels.sums(scratch.lanes, count * group, scores, scoresAt, 1);
+    ScoreKernels.sums(scratch.pageLanes, count * group, scores, scoresAt);
   }
 
   private static void terms(
@@ -447,8 +449,7 @@ final class VectorKernels implements Kernels {
 
   @Override
   public int candidates(
-      short[] weights,
-      int at,
+      long weights,
       int stride,
       int group,
       float[] shares,
@@ -459,6 +460,6 @@ final class VectorKernels implements Kernels {
       float[] masses,
       int count) {
     return ScoreKernels.candidates(
-        weights, at, stride, group, shares, sharesAt, floor, position, positions, masses, count);
+        weights, stride, group, shares, sharesAt, floor, position, positions, masses, count);
   }
 }

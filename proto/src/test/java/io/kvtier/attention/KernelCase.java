@@ -51,7 +51,7 @@ final class KernelCase implements AutoCloseable {
   private final float[] weights;
 
   /** The weights as bf16. */
-  private final short[] estimates;
+  private final MemorySegment estimates;
 
   private final float[] references;
   private final GroupQuery scalarQuery;
@@ -64,7 +64,7 @@ final class KernelCase implements AutoCloseable {
   private static final class Outputs {
     final float[] scores;
     final float[] weights;
-    final short[] estimates;
+    final MemorySegment estimates;
     final float[] totals;
     final float[] sums;
     final float[] means;
@@ -76,7 +76,7 @@ final class KernelCase implements AutoCloseable {
     Outputs(int group, int headDim) {
       scores = new float[group * TOKENS];
       weights = new float[group * TOKENS * 2 + 1];
-      estimates = new short[PAGES * group * TOKENS + 2];
+      estimates = Arena.ofAuto().allocate(2L * PAGES * group * TOKENS + 4, 64);
       totals = new float[(PAGES + 1) * group];
       sums = new float[group * Scratch.width(headDim)];
       means = new float[group * Math.max(headDim, PAGES + 1)];
@@ -85,7 +85,7 @@ final class KernelCase implements AutoCloseable {
     void clear() {
       Arrays.fill(scores, 0);
       Arrays.fill(weights, 0);
-      Arrays.fill(estimates, (short) 0);
+      estimates.fill((byte) 0);
       Arrays.fill(totals, 0);
       Arrays.fill(sums, 0);
       Arrays.fill(means, 0);
@@ -136,9 +136,9 @@ final class KernelCase implements AutoCloseable {
     for (int i = 0; i < weights.length; i++) {
       weights[i] = i % 7 == 0 ? 0 : weights[i] * weights[i];
     }
-    this.estimates = new short[weights.length];
+    this.estimates = arena.allocate(2L * weights.length, 64);
     for (int i = 0; i < weights.length; i++) {
-      estimates[i] = RawRows.toBf16(weights[i]);
+      estimates.set(SHORT, 2L * i, RawRows.toBf16(weights[i]));
     }
     this.references = gaussian(random, (PAGES + 1) * group, 3);
     this.scalarQuery = new GroupQuery(group, headDim);
@@ -253,10 +253,10 @@ final class KernelCase implements AutoCloseable {
     }
   }
 
-  private static float[] numbers(short[] bf16) {
-    float[] numbers = new float[bf16.length];
-    for (int i = 0; i < bf16.length; i++) {
-      numbers[i] = RawRows.ofBf16(bf16[i]);
+  private static float[] numbers(MemorySegment bf16) {
+    float[] numbers = new float[(int) (bf16.byteSize() / 2)];
+    for (int i = 0; i < numbers.length; i++) {
+      numbers[i] = RawRows.ofBf16(bf16.get(SHORT, 2L * i));
     }
     return numbers;
   }
@@ -300,8 +300,7 @@ final class KernelCase implements AutoCloseable {
                 scratch,
                 references,
                 group,
-                o.estimates,
-                1,
+                o.estimates.address() + 2,
                 o.totals,
                 o.means,
                 group));
@@ -394,7 +393,16 @@ final class KernelCase implements AutoCloseable {
           (k, q, o) ->
               o.count =
                   k.candidates(
-                      estimates, 0, TOKENS, group, SHARES, 0, .31f, 640, o.positions, o.masses, 7))
+                      estimates.address(),
+                      TOKENS,
+                      group,
+                      SHARES,
+                      0,
+                      .31f,
+                      640,
+                      o.positions,
+                      o.masses,
+                      7))
     };
   }
 

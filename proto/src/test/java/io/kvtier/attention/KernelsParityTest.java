@@ -47,7 +47,7 @@ class KernelsParityTest {
         bug("sketchWeights", "a mean read one element late", args -> moved(args, 1, 0, 0, 2, 0)),
         bug("sketchWeights", "the last page left out", args -> with(args, 4, (int) args[4] - 1)),
         bug("sketchWeights", "the page before", args -> with(args, 2, before((long[]) args[2]))),
-        bug("sketchWeights", "the next token's place", args -> with(args, 10, 2)),
+        bug("sketchWeights", "the next token's place", args -> with(args, 9, (long) args[9] + 2)),
         bug("sketchWeights", "another reference", args -> with(args, 8, 0)),
         bug("exactScores", "fine planes a row off", args -> moved(args, 1, 0, 0, 0, 64)),
         bug("exactScores", "tokens not wanted", args -> with(args, 4, ~(long) args[4])),
@@ -71,9 +71,10 @@ class KernelsParityTest {
         bug("addMeans", "weights of the next page", args -> with(args, 7, (int) args[7] + 1)),
         bug("rowScores", "rows one element late", args -> with(args, 1, (long) args[1] + 2)),
         bug("addRows", "the first row left out", args -> with(args, 7, (int) args[7] + 1)),
-        bug("candidates", "a floor too high", args -> with(args, 6, (float) args[6] * 2)),
-        bug("candidates", "shares of another query", args -> with(args, 5, (int) args[5] + 1)),
-        bug("candidates", "positions of another page", args -> with(args, 7, (int) args[7] + 1)));
+        bug("candidates", "a floor too high", args -> with(args, 5, (float) args[5] * 2)),
+        bug("candidates", "shares of another query", args -> with(args, 4, (int) args[4] + 1)),
+        bug("candidates", "weights of the next token", args -> with(args, 0, (long) args[0] + 2)),
+        bug("candidates", "positions of another page", args -> with(args, 6, (int) args[6] + 1)));
   }
 
   private static Arguments bug(String kernel, String what, UnaryOperator<Object[]> change) {

@@ -56,7 +56,7 @@ final class RowFormTest {
     long address = page.addressOffset();
     Kernels.scalar().exactScores(query, at, address, address, -1L, scratch, ofPage);
     float[] means = new float[group];
-    short[] unused = new short[group * TOKENS];
+    UnsafeBuffer unused = aligned(group * TOKENS * Short.BYTES);
     float[] totals = new float[group];
     Kernels.scalar()
         .sketchWeights(
@@ -69,8 +69,7 @@ final class RowFormTest {
             scratch,
             new float[group],
             0,
-            unused,
-            0,
+            unused.addressOffset(),
             totals,
             means,
             0);

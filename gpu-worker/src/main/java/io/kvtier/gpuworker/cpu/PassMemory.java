@@ -1,9 +1,14 @@
 package io.kvtier.gpuworker.cpu;
 
 import static io.kvtier.page.PageLayout.TOKENS;
+import static java.nio.ByteOrder.LITTLE_ENDIAN;
 
+import io.kvtier.codec.RawRows;
 import io.kvtier.gpuworker.core.Candidates;
+import io.kvtier.page.PageLayout;
 import java.util.concurrent.atomic.AtomicInteger;
+import org.agrona.BufferUtil;
+import org.agrona.concurrent.UnsafeBuffer;
 
 /**
  * What a pass writes between its halves, for one KV head: the sketch's weights of every paged
@@ -11,8 +16,11 @@ import java.util.concurrent.atomic.AtomicInteger;
  * at a time by {@link Workshop}. One pass at a time; its tasks write different ranges.
  */
 final class PassMemory {
-  /** {@code [pages][group][64]}, bf16: e^(sketch score - the range's reference). */
-  short[] weights = new short[0];
+  /**
+   * {@code [pages][group][64]}, bf16: e^(sketch score - the range's reference). Off-heap and at a
+   * multiple of 64: no vector lies across two cache lines, and memory can be asked for.
+   */
+  private UnsafeBuffer weights = new UnsafeBuffer(0, 0);
 
   /**
    * {@code [pages][group]}: a page's weights added up, those of tokens attended otherwise left out.
@@ -48,7 +56,8 @@ final class PassMemory {
     collectFrom(0);
     if (pageTotals.length < pages * group) {
       int room = pages + pages / 4;
-      weights = new short[room * group * TOKENS];
+      int bytes = Math.multiplyExact(room * group, Short.BYTES * TOKENS);
+      weights = new UnsafeBuffer(BufferUtil.allocateDirectAligned(bytes, PageLayout.ALIGNMENT));
       pageTotals = new float[room * group];
       meanScores = new float[room * group];
     }
@@ -61,6 +70,19 @@ final class PassMemory {
         candidates[range] = new Candidates();
       }
     }
+  }
+
+  /** Address of a page's weights, {@code [group][64]}. Valid until more pages are reserved. */
+  long weightsOf(int page, int group) {
+    return weights.addressOffset() + (long) Short.BYTES * page * group * TOKENS;
+  }
+
+  float weight(int index) {
+    return RawRows.ofBf16(weights.getShort(Short.BYTES * index, LITTLE_ENDIAN));
+  }
+
+  void setWeight(int index, float weight) {
+    weights.putShort(Short.BYTES * index, RawRows.toBf16(weight), LITTLE_ENDIAN);
   }
 
   /** Has tokens below a floor left out, for all ranges. */

@@ -6,7 +6,6 @@ import io.kvtier.attention.GroupQuery;
 import io.kvtier.attention.HeadOffsets;
 import io.kvtier.attention.Kernels;
 import io.kvtier.attention.Partial;
-import io.kvtier.codec.RawRows;
 import io.kvtier.gpuworker.core.Candidates;
 import io.kvtier.gpuworker.core.HeadPolicy;
 import io.kvtier.gpuworker.core.TokenChooser;
@@ -24,6 +23,9 @@ final class SketchScan {
 
   /** Pages weighed at once after a reference was raised. */
   private static final int RAISED_RUN = 4;
+
+  /** Pages whose weights memory is asked for ahead of their second use. */
+  private static final int WEIGHTS_AHEAD = 4;
 
   private static final float LN_2 = .6931472f;
 
@@ -146,8 +148,7 @@ final class SketchScan {
         tools.scratch,
         references,
         0,
-        memory.weights,
-        from * group * TOKENS,
+        memory.weightsOf(from, group),
         memory.pageTotals,
         memory.meanScores,
         from * group);
@@ -204,8 +205,8 @@ final class SketchScan {
       int from = (before * group + g) * TOKENS;
       float total = 0;
       for (int t = from; t < from + TOKENS; t++) {
-        memory.weights[t] = RawRows.toBf16(RawRows.ofBf16(memory.weights[t]) * shrink);
-        total += RawRows.ofBf16(memory.weights[t]);
+        memory.setWeight(t, memory.weight(t) * shrink);
+        total += memory.weight(t);
       }
       memory.pageTotals[before * group + g] = total;
     }
@@ -215,10 +216,12 @@ final class SketchScan {
   private void leaveSinksOut(PassMemory memory) {
     for (int g = 0; g < group; g++) {
       int from = g * TOKENS;
-      Arrays.fill(memory.weights, from, from + layer.exact().sinkCount(), (short) 0);
+      for (int t = from; t < from + layer.exact().sinkCount(); t++) {
+        memory.setWeight(t, 0);
+      }
       float total = 0;
       for (int t = from; t < from + TOKENS; t++) {
-        total += RawRows.ofBf16(memory.weights[t]);
+        total += memory.weight(t);
       }
       memory.pageTotals[g] = total;
     }
@@ -249,11 +252,15 @@ final class SketchScan {
   void collect(int range, PassMemory memory) {
     Candidates candidates = memory.candidates[range];
     int first = range * RANGE;
+    int weightsBytes = Short.BYTES * group * TOKENS;
     candidates.clear(policy.tokensMax(), (end(range) - first) * TOKENS);
     for (int page = first; page < end(range); page++) {
       float most = 0;
       for (int g = 0; g < group; g++) {
         most += memory.pageTotals[page * group + g] * memory.shares[range * group + g];
+      }
+      if (page + WEIGHTS_AHEAD < end(range)) {
+        kernels.prefetch(memory.weightsOf(page + WEIGHTS_AHEAD, group), weightsBytes);
       }
       candidates.raise(Float.intBitsToFloat(memory.floorBits.get()));
       if (most >= candidates.floor) {
@@ -262,8 +269,7 @@ final class SketchScan {
         }
         candidates.count =
             kernels.candidates(
-                memory.weights,
-                page * group * TOKENS,
+                memory.weightsOf(page, group),
                 TOKENS,
                 group,
                 memory.shares,
@@ -361,7 +367,7 @@ final class SketchScan {
     for (int i = from; i < to; i++) {
       int first = chosen[i] / TOKENS * group * TOKENS + chosen[i] % TOKENS;
       for (int g = 0; g < group; g++) {
-        weights[(i - from) * group + g] = RawRows.ofBf16(memory.weights[first + g * TOKENS]);
+        weights[(i - from) * group + g] = memory.weight(first + g * TOKENS);
       }
     }
     for (int i = from; i < to; i++) {
