@@ -16,7 +16,7 @@ final class VectorKernels implements Kernels {
   private static final int FEW_TOKENS = 3;
 
   /** Memory is asked for so many pages ahead. */
-  private static final int AHEAD = 2;
+  private static final int AHEAD = 4;
 
   private VectorKernels() {}
 

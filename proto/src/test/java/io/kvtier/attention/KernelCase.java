@@ -27,7 +27,7 @@ final class KernelCase implements AutoCloseable {
     TINY_SCALES
   }
 
-  private static final int PAGES = 11;
+  private static final int PAGES = 7;
   private static final int ROWS = 21;
   private static final double TOLERANCE = 4e-6;
   private static final ValueLayout.OfShort SHORT =

@@ -1,5 +1,6 @@
 package io.kvtier.attention;
 
+import static java.lang.foreign.ValueLayout.JAVA_BYTE;
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 import static org.junit.jupiter.api.Assumptions.assumeTrue;
@@ -171,6 +172,31 @@ class KernelsParityTest {
         assertThat(both).as("error with %d planes", planes).isBetween(1.0, 1.015);
       }
     }
+  }
+
+  /** Of a block of four queries, and of one behind it, whose tables lie otherwise. */
+  @Test
+  void copiedTablesAreTheTables() {
+    int headDim = 80;
+    GroupQuery query = new GroupQuery(5, headDim);
+    float[] queries = new float[5 * headDim];
+    for (int i = 0; i < queries.length; i++) {
+      queries[i] = (float) Math.sin(i);
+    }
+    query.load(queries, 0, true, Kernels.best());
+    int[] copied = new int[2 * headDim];
+    for (int g = 0; g < 5; g++) {
+      query.copyTables(g, copied, 0);
+      for (int table = 0; table < headDim / 2; table++) {
+        for (int entry = 0; entry < GroupQuery.ENTRIES; entry++) {
+          byte expected = OffHeap.ALL.get(JAVA_BYTE, query.table(g, table) + entry);
+          assertThat((byte) (copied[4 * table + entry / 4] >> (8 * (entry % 4))))
+              .isEqualTo(expected);
+        }
+      }
+    }
+    assertThat(query.table(4, headDim / 2 - 1) + GroupQuery.TABLE_BYTES)
+        .isEqualTo(query.tables().address() + query.tables().byteSize());
   }
 
   @Test
