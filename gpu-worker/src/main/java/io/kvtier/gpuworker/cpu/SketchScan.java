@@ -27,6 +27,9 @@ final class SketchScan {
   /** Pages whose weights memory is asked for ahead of their second use. */
   private static final int WEIGHTS_AHEAD = 4;
 
+  /** Bytes of a cache line. */
+  private static final int LINE = 64;
+
   private static final float LN_2 = .6931472f;
 
   private static final int RANGE = HeadPass.RANGE;
@@ -358,12 +361,24 @@ final class SketchScan {
   void leaveChosenOut(int range, PassMemory memory, Tools tools) {
     int end = firstChosen((range + 1) * RANGE * TOKENS);
     for (int from = firstChosen(range * RANGE * TOKENS); from < end; from += TOKENS) {
-      leaveOut(from, Math.min(end, from + TOKENS), memory, tools.scores);
+      leaveOut(from, Math.min(end, from + TOKENS), memory, tools);
     }
   }
 
-  /** First all weights are read, which lie anywhere, then they are added up page by page. */
-  private void leaveOut(int from, int to, PassMemory memory, float[] weights) {
+  /**
+   * First all weights are brought near, which lie anywhere, many of them under way at once; then
+   * they are read, and taken out page by page.
+   */
+  private void leaveOut(int from, int to, PassMemory memory, Tools tools) {
+    float[] weights = tools.scores;
+    long[] addresses = tools.addresses;
+    for (int i = from; i < to; i++) {
+      int byteAt = Short.BYTES * (chosen[i] % TOKENS);
+      addresses[i - from] = memory.weightsOf(chosen[i] / TOKENS, group) + (byteAt & -LINE);
+    }
+    for (int g = 0; g < group; g++) {
+      kernels.touchPages(addresses, 0, to - from, g * Short.BYTES * TOKENS, LINE, tools.scratch);
+    }
     for (int i = from; i < to; i++) {
       int first = chosen[i] / TOKENS * group * TOKENS + chosen[i] % TOKENS;
       for (int g = 0; g < group; g++) {

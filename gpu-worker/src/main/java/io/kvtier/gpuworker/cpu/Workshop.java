@@ -57,6 +57,9 @@ final class Workshop implements AutoCloseable {
     /** Where those pages lie. */
     final long[] pageAddresses = new long[CodedAttention.TOUCHED];
 
+    /** Addresses of what as many tokens as a page has need. */
+    final long[] addresses = new long[PageLayout.TOKENS];
+
     /** {@code [headDim]}. */
     final float[] output;
 
