@@ -70,6 +70,8 @@ final class WrongOpens {
     wrong.put("head_dim: 4294967294 256", geometry(g -> g.setHeadDim(-2)));
     wrong.put("kv_dtype unspecified: kv_dtype", geometry(g -> g.clearKvDtype()));
     wrong.put("kv_dtype: dtype", geometry(g -> g.setKvDtypeValue(7)));
+    wrong.put("code_bits: 5 8", geometry(g -> g.setCodeBits(5)));
+    wrong.put("code_bits: 4294967288 8", geometry(g -> g.setCodeBits(-8)));
     wrong.put("model_fingerprint: 0 16", geometry(g -> g.clearModelFingerprint()));
     wrong.put("model_fingerprint: 15 16", geometry(g -> g.setModelFingerprint(bytes(15))));
     wrong.put("model_fingerprint: 17 16", geometry(g -> g.setModelFingerprint(bytes(17))));

@@ -5,6 +5,7 @@ import static jdk.incubator.vector.VectorOperators.ASHR;
 import static jdk.incubator.vector.VectorOperators.BITWISE_BLEND;
 import static jdk.incubator.vector.VectorOperators.GE;
 import static jdk.incubator.vector.VectorOperators.GT;
+import static jdk.incubator.vector.VectorOperators.I2F;
 import static jdk.incubator.vector.VectorOperators.LSHL;
 import static jdk.incubator.vector.VectorOperators.ZERO_EXTEND_B2I;
 
@@ -132,6 +133,10 @@ final class KernelLanes {
         .and(0x8FFF_FFFF)
         .reinterpretAsFloats()
         .mul(0x1p112f);
+  }
+
+  static FloatVector floats(IntVector numbers) {
+    return (FloatVector) numbers.convertShape(I2F, F, 0);
   }
 
   /** The fp16 numbers in the upper halves of words, as {@link #halves}. */

@@ -192,6 +192,41 @@ public interface Kernels {
       float[] sums);
 
   /**
+   * Adds to one token's scores what four bits have left of its key.
+   *
+   * @param codes address of the token's row of K_REST; up to 16 bytes beyond it may be read
+   * @param step the row's
+   * @param scores query g's at {@code at + g x stride}
+   */
+  void addRestScores(
+      GroupQuery query,
+      long codes,
+      float step,
+      Scratch scratch,
+      float[] scores,
+      int at,
+      int stride);
+
+  /**
+   * Adds what four bits have left of one token's value to rotated accumulators: {@code Σ weight x
+   * step x rest}.
+   *
+   * @param codes address of the token's row of V_REST; up to 16 bytes beyond it may be read
+   * @param step the row's
+   * @param weights query g's at {@code at + 64 g}
+   * @param sums {@code [group][width]}, as for {@link #addValues}
+   */
+  void addRest(
+      int headDim,
+      int group,
+      long codes,
+      float step,
+      float[] weights,
+      int at,
+      Scratch scratch,
+      float[] sums);
+
+  /**
    * Adds {@code weight x mean} of pages' mean values, which are not rotated.
    *
    * @param pages addresses that {@code meanAt} counts from; {@code from} to {@code to} are added

@@ -290,6 +290,53 @@ final class ScalarKernels implements Kernels {
   }
 
   @Override
+  public void addRestScores(
+      GroupQuery query,
+      long codes,
+      float step,
+      Scratch scratch,
+      float[] scores,
+      int at,
+      int stride) {
+    int headDim = query.headDim();
+    for (int g = 0; g < query.group(); g++) {
+      float dot = 0;
+      for (int i = 0; i < headDim; i++) {
+        dot += query.rotated[g * headDim + i] * rest(codes, headDim, i);
+      }
+      scores[at + g * stride] += dot * step;
+    }
+  }
+
+  /** Dimension {@code i} of a row of what is left, in steps. */
+  private static float rest(long codes, int headDim, int i) {
+    int chunk = i / 32 * 32;
+    int half = Math.min(32, headDim - chunk) / 2;
+    int pair = u8(codes + chunk / 2 + (i - chunk) % half);
+    return ((i - chunk) / half == 0 ? pair & 15 : pair >> 4) - RestKernels.CENTER;
+  }
+
+  @Override
+  public void addRest(
+      int headDim,
+      int group,
+      long codes,
+      float step,
+      float[] weights,
+      int at,
+      Scratch scratch,
+      float[] sums) {
+    for (int g = 0; g < group; g++) {
+      float weight = weights[at + g * TOKENS] * step;
+      for (int i = 0; i < headDim; i++) {
+        // The upper half of a last chunk of 16 lies where that of a chunk of 32 does.
+        int upper = headDim - i / 32 * 32 == 16 && i % 32 >= 8 ? 8 : 0;
+        sums[g * scratch.width() + i + upper] += weight * rest(codes, headDim, i);
+      }
+    }
+  }
+
+  @Override
   public void addMeans(
       long[] pages,
       int from,

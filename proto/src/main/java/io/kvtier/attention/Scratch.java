@@ -61,6 +61,9 @@ public final class Scratch {
   /** Keys of chosen tokens times queries: {@code [64][4]}. */
   final float[] dots = new float[TOKENS * 4];
 
+  /** What four bits leave of a key or a value, in steps: {@code [headDim]}. */
+  final float[] rest;
+
   /** Keeps the compiler from dropping reads. */
   long touched;
 
@@ -80,6 +83,7 @@ public final class Scratch {
     this.ordered = new short[group * TOKENS];
     this.halves = new float[Math.max(TOKENS, headDim)];
     this.scores = new float[group * TOKENS];
+    this.rest = new float[headDim];
     this.lanes = new float[group * LANES_MAX];
     this.terms = new float[PAGES * group * 3];
     this.scaled = new float[group * TOKENS];

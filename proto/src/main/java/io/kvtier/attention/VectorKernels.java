@@ -7,7 +7,8 @@ import java.lang.ref.Reference;
 
 /**
  * The kernels on the vector unit, of whatever width it has. The loops are in {@link SketchKernels},
- * {@link CodeKernels}, {@link ValueKernels}, {@link ChosenKernels} and {@link RowKernels}.
+ * {@link CodeKernels}, {@link ValueKernels}, {@link ChosenKernels}, {@link RestKernels} and {@link
+ * RowKernels}.
  */
 final class VectorKernels implements Kernels {
   static final VectorKernels INSTANCE = new VectorKernels();
@@ -368,6 +369,40 @@ final class VectorKernels implements Kernels {
     for (; g < group; g++) {
       int at = g * TOKENS + scaledAt;
       ChosenKernels.addOne(rows, from, to, values, headDim, scaled, at, sums, g * width);
+    }
+  }
+
+  @Override
+  public void addRestScores(
+      GroupQuery query,
+      long codes,
+      float step,
+      Scratch scratch,
+      float[] scores,
+      int at,
+      int stride) {
+    int headDim = query.headDim();
+    RestKernels.read(codes, headDim, scratch.rest);
+    for (int g = 0; g < query.group(); g++) {
+      scores[at + g * stride] +=
+          step * RestKernels.dot(query.rotated, g * headDim, scratch.rest, headDim);
+    }
+  }
+
+  @Override
+  public void addRest(
+      int headDim,
+      int group,
+      long codes,
+      float step,
+      float[] weights,
+      int at,
+      Scratch scratch,
+      float[] sums) {
+    RestKernels.read(codes, headDim, scratch.rest);
+    for (int g = 0; g < group; g++) {
+      float weight = weights[at + g * TOKENS] * step;
+      RestKernels.add(scratch.rest, headDim, weight, sums, g * scratch.width());
     }
   }
 

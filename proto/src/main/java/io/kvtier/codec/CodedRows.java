@@ -100,7 +100,16 @@ public final class CodedRows {
         }
       }
       case K_MEAN, V_MEAN, K_RANGES -> from.getBytes(at, headBytes, to, length);
-      case K_SCALES, V_SCALES, V_CODES, V_RANGES, K_RAW, V_RAW -> {
+      case K_SCALES,
+          V_SCALES,
+          V_CODES,
+          V_RANGES,
+          K_RAW,
+          V_RAW,
+          K_REST,
+          K_REST_STEPS,
+          V_REST,
+          V_REST_STEPS -> {
         int rowLength = length / TOKENS;
         from.getBytes(at + token * rowLength, headBytes, to, rowLength);
       }

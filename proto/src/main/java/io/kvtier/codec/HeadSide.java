@@ -89,6 +89,15 @@ final class HeadSide {
     return at(keys ? Section.K_MEAN : Section.V_MEAN);
   }
 
+  /** The first byte of the rows of codes of what is left; negative: there are none. */
+  int restAt() {
+    return at(keys ? Section.K_REST : Section.V_REST);
+  }
+
+  int restStepsAt() {
+    return at(keys ? Section.K_REST_STEPS : Section.V_REST_STEPS);
+  }
+
   int rangesAt() {
     return at(keys ? Section.K_RANGES : Section.V_RANGES);
   }

@@ -259,6 +259,103 @@ final class RotKernels {
   }
 
   /**
+   * What the codes leave of rotated vectors, in place of these, and how wide it is.
+   *
+   * @param norms {@code [headDim]}, which y is still to be multiplied by, and no more afterwards
+   * @param codes {@code [64][codeStride]}
+   * @param scales by token, as they are stored
+   * @param levels by code: bits of the level
+   * @param widest receives by token the greatest magnitude of what is left
+   */
+  static void leave(
+      float[] y,
+      float[] norms,
+      int headDim,
+      int tokens,
+      byte[] codes,
+      int codeStride,
+      float[] scales,
+      int[] levels,
+      float[] widest) {
+    IntVector low = Lanes.low(levels, 0);
+    IntVector high = Lanes.high(levels, 0);
+    for (int t = 0; t < tokens; t++) {
+      FloatVector scale = FloatVector.broadcast(FLOATS, scales[t]);
+      FloatVector most = FloatVector.zero(FLOATS);
+      int from = t * LANES;
+      int code = t * codeStride;
+      for (int i = 0; i < headDim; i += LANES) {
+        IntVector level = Lanes.lookUp(Lanes.loadCodes(codes, code + i), low, high);
+        FloatVector left =
+            FloatVector.fromArray(FLOATS, y, from + i * PITCH)
+                .mul(FloatVector.fromArray(FLOATS, norms, i))
+                .sub(level.reinterpretAsFloats().mul(scale));
+        left.intoArray(y, from + i * PITCH);
+        most = most.max(left.abs());
+      }
+      widest[t] = most.reduceLanes(VectorOperators.MAX);
+    }
+  }
+
+  /**
+   * Codes what {@link #leave} has left in 16 equal steps about 0.
+   *
+   * @param steps by token; where 0, the codes are undefined
+   */
+  static void step(
+      float[] y, int headDim, int tokens, float[] steps, byte[] codes, int codeStride) {
+    FloatVector zero = FloatVector.zero(FLOATS);
+    FloatVector half = FloatVector.broadcast(FLOATS, ScalarRotCodec.REST_HALF);
+    for (int t = 0; t < tokens; t++) {
+      FloatVector step = FloatVector.broadcast(FLOATS, steps[t]);
+      int from = t * LANES;
+      int to = t * codeStride;
+      for (int i = 0; i < headDim; i += LANES) {
+        FloatVector cell =
+            FloatVector.fromArray(FLOATS, y, from + i * PITCH).div(step).add(half).max(zero);
+        IntVector code = (IntVector) cell.convertShape(VectorOperators.F2I, Lanes.INTS, 0);
+        Lanes.storeCodes(code.min(ScalarRotCodec.REST_MAX), codes, to + i);
+      }
+    }
+  }
+
+  /**
+   * Rotated vectors of codes and of what they leave.
+   *
+   * @param rest codes of what is left, {@code [64][codeStride]} as {@code codes}
+   * @param steps by token
+   * @param levels by code: bits of the level
+   */
+  static void restore(
+      byte[] codes,
+      byte[] rest,
+      int codeStride,
+      int tokens,
+      float[] scales,
+      float[] steps,
+      int[] levels,
+      int headDim,
+      float[] y) {
+    IntVector low = Lanes.low(levels, 0);
+    IntVector high = Lanes.high(levels, 0);
+    for (int t = 0; t < tokens; t++) {
+      FloatVector scale = FloatVector.broadcast(FLOATS, scales[t]);
+      FloatVector step = FloatVector.broadcast(FLOATS, steps[t]);
+      int to = t * LANES;
+      int from = t * codeStride;
+      for (int i = 0; i < headDim; i += LANES) {
+        IntVector level = Lanes.lookUp(Lanes.loadCodes(codes, from + i), low, high);
+        FloatVector left =
+            ((FloatVector)
+                    Lanes.loadCodes(rest, from + i).convertShape(VectorOperators.I2F, FLOATS, 0))
+                .sub(ScalarRotCodec.REST_CENTER)
+                .mul(step);
+        level.reinterpretAsFloats().mul(scale).add(left).intoArray(y, to + i * PITCH);
+      }
+    }
+  }
+
+  /**
    * Levels of codes times scales, and the butterflies within vectors: the begin of the way back.
    *
    * @param levels by code: bits of the level

@@ -102,7 +102,7 @@ final class ScalarCodes {
    * Chunks of 32 dimensions, 16 bytes: byte j has dimension j in its low nibble and 16 + j in its
    * high one; a last chunk of 16 dimensions likewise with 8.
    */
-  private static void packNibbles(int headDim, byte[] codes, int codesAt, byte[] head, int rowAt) {
+  static void packNibbles(int headDim, byte[] codes, int codesAt, byte[] head, int rowAt) {
     for (int from = 0; from < headDim; from += 32) {
       int half = Math.min(32, headDim - from) / 2;
       for (int j = 0; j < half; j++) {
@@ -113,8 +113,7 @@ final class ScalarCodes {
     }
   }
 
-  private static void unpackNibbles(
-      int headDim, byte[] head, int rowAt, byte[] codes, int codesAt) {
+  static void unpackNibbles(int headDim, byte[] head, int rowAt, byte[] codes, int codesAt) {
     for (int from = 0; from < headDim; from += 32) {
       int half = Math.min(32, headDim - from) / 2;
       for (int j = 0; j < half; j++) {

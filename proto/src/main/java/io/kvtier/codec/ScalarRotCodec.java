@@ -13,6 +13,14 @@ final class ScalarRotCodec implements HeadCodec {
   /** Partial sums of a norm: partial j is over the dimensions i with i mod 16 = j. */
   private static final int PARTIALS = 16;
 
+  /** Steps from the middle to either end of what is left. */
+  static final int REST_HALF = 8;
+
+  static final int REST_MAX = 15;
+
+  /** Code c stands for (c - this) steps: the middle of its cell. */
+  static final float REST_CENTER = 7.5f;
+
   private final HeadSide side;
   private final int headDim;
   private final Rotation rotation;
@@ -22,6 +30,9 @@ final class ScalarRotCodec implements HeadCodec {
   private final float[] partials = new float[PARTIALS];
   private final byte[] codes;
 
+  /** {@code [headDim]}: codes of what the levels leave. */
+  private final byte[] restCodes;
+
   ScalarRotCodec(HeadSide side) {
     this.side = side;
     this.headDim = side.headDim();
@@ -30,6 +41,7 @@ final class ScalarRotCodec implements HeadCodec {
     this.mean = new float[headDim];
     this.rest = new float[headDim];
     this.codes = side.newCodes();
+    this.restCodes = new byte[headDim];
   }
 
   @Override
@@ -46,6 +58,9 @@ final class ScalarRotCodec implements HeadCodec {
         scale = quantize(t * side.codeStride());
       }
       Halves.put(head, side.scalesAt() + t * Short.BYTES, scale);
+      if (side.codec().hasRest()) {
+        storeRest(t, tokens, head);
+      }
     }
     ScalarCodes.pack(side, codes, head);
   }
@@ -84,6 +99,26 @@ final class ScalarRotCodec implements HeadCodec {
     return norm / (float) Math.sqrt(sumOfPartials());
   }
 
+  /** Codes what a token's codes leave, of the scale as stored, in equal steps. */
+  private void storeRest(int t, int tokens, byte[] head) {
+    Arrays.fill(restCodes, (byte) 0);
+    float step = 0;
+    if (t < tokens) {
+      float scale = Halves.get(head, side.scalesAt() + t * Short.BYTES);
+      float widest = 0;
+      for (int i = 0; i < headDim; i++) {
+        rest[i] -= scale * levels.level(codes[t * side.codeStride() + i]);
+        widest = Math.max(widest, Math.abs(rest[i]));
+      }
+      step = Float.float16ToFloat(Float.floatToFloat16(widest / REST_HALF));
+    }
+    Halves.put(head, side.restStepsAt() + t * Short.BYTES, step);
+    for (int i = 0; step != 0 && i < headDim; i++) {
+      restCodes[i] = (byte) Math.clamp((int) (rest[i] / step + REST_HALF), 0, REST_MAX);
+    }
+    ScalarCodes.packNibbles(headDim, restCodes, 0, head, side.restAt() + t * headDim / 2);
+  }
+
   /** The number of thresholds at or below the coordinate: a tie takes the larger code. */
   private int codeOf(float coordinate) {
     int code = 0;
@@ -118,10 +153,21 @@ final class ScalarRotCodec implements HeadCodec {
       for (int i = 0; i < headDim; i++) {
         rows[row + i] = scale * levels.level(codes[t * side.codeStride() + i]);
       }
+      if (side.codec().hasRest()) {
+        addRest(head, t, rows, row);
+      }
       rotation.invert(rows, row);
       for (int i = 0; i < headDim; i++) {
         rows[row + i] += mean[i];
       }
+    }
+  }
+
+  private void addRest(byte[] head, int t, float[] rows, int row) {
+    float step = Halves.get(head, side.restStepsAt() + t * Short.BYTES);
+    ScalarCodes.unpackNibbles(headDim, head, side.restAt() + t * headDim / 2, restCodes, 0);
+    for (int i = 0; i < headDim; i++) {
+      rows[row + i] += step * (restCodes[i] - REST_CENTER);
     }
   }
 }

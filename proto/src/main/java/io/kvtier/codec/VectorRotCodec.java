@@ -30,6 +30,15 @@ final class VectorRotCodec implements HeadCodec {
 
   private final int[] tables;
 
+  /** Codes of what the levels leave. */
+  private final byte[] restCodes;
+
+  /** By token: the widest of what is left, then the step. */
+  private final float[] restSteps = new float[TOKENS];
+
+  private final float[] zeros;
+  private final float[] ones;
+
   VectorRotCodec(HeadSide side) {
     this.side = side;
     this.headDim = side.headDim();
@@ -49,6 +58,10 @@ final class VectorRotCodec implements HeadCodec {
       levels[code] = Float.floatToRawIntBits(table.level(code));
     }
     this.tables = tables(table);
+    this.restCodes = side.codec().hasRest() ? side.newCodes() : new byte[0];
+    this.zeros = new float[headDim];
+    this.ones = new float[headDim];
+    Arrays.fill(ones, 1);
   }
 
   /** The tables of {@link RotKernels#quantize} for some levels. */
@@ -104,6 +117,33 @@ final class VectorRotCodec implements HeadCodec {
     RotKernels.addPartials(partials, tokens, levelSizes);
     storeScales(tokens, head);
     packing.pack(codes, head);
+    if (side.codec().hasRest()) {
+      storeRest(tokens, head);
+    }
+  }
+
+  /** Codes what the codes leave, of the scales as stored, in equal steps. */
+  private void storeRest(int tokens, byte[] head) {
+    Halves.get(head, side.scalesAt(), scales, tokens);
+    Arrays.fill(restSteps, 0);
+    int stride = side.codeStride();
+    RotKernels.leave(y, norms, headDim, tokens, codes, stride, scales, levels, restSteps);
+    for (int t = 0; t < tokens; t++) {
+      restSteps[t] /= ScalarRotCodec.REST_HALF;
+    }
+    Halves.put(head, side.restStepsAt(), restSteps, TOKENS);
+    Halves.get(head, side.restStepsAt(), restSteps, TOKENS);
+    if (tokens < TOKENS) {
+      Arrays.fill(restCodes, (byte) 0);
+    }
+    RotKernels.step(y, headDim, tokens, restSteps, restCodes, stride);
+    for (int t = 0; t < tokens; t++) {
+      if (restSteps[t] == 0) {
+        // The kernel divided by it.
+        Arrays.fill(restCodes, t * stride, (t + 1) * stride, (byte) 0);
+      }
+    }
+    PackKernels.packNibbles(restCodes, stride, headDim, head, side.restAt());
   }
 
   private void storeMean(int tokens, byte[] head) {
@@ -132,7 +172,16 @@ final class VectorRotCodec implements HeadCodec {
     packing.unpack(head, tokens, codes);
     Halves.get(head, side.meanAt(), mean, headDim);
     Halves.get(head, side.scalesAt(), scales, tokens);
-    RotKernels.dequantize(codes, side.codeStride(), tokens, scales, levels, headDim, y);
+    int codeStride = side.codeStride();
+    if (side.codec().hasRest()) {
+      Halves.get(head, side.restStepsAt(), restSteps, tokens);
+      PackKernels.unpackNibbles(head, side.restAt(), tokens, restCodes, codeStride, headDim);
+      RotKernels.restore(
+          codes, restCodes, codeStride, tokens, scales, restSteps, levels, headDim, y);
+      RotKernels.within(y, zeros, ones, headDim, tokens);
+    } else {
+      RotKernels.dequantize(codes, codeStride, tokens, scales, levels, headDim, y);
+    }
     RotKernels.between(y, headDim, tokens);
     RotKernels.scatter(y, headDim, factors, mean, rows, at, stride, tokens);
   }

@@ -17,7 +17,12 @@ public enum Codec {
   /** 16 steps from minimum to maximum: of a channel for keys, of 64 dimensions for values. */
   AFFINE4(6, Family.AFFINE, 4),
   AFFINE2(7, Family.AFFINE, 2),
-  AFFINE1(8, Family.AFFINE, 1);
+  AFFINE1(8, Family.AFFINE, 1),
+  /** ROT4, and beside it 16 equal steps of what its codes leave of each vector. */
+  ROT8(9, Family.ROT, 4);
+
+  /** Bits of an element's code of what is left. */
+  public static final int REST_BITS = 4;
 
   /** Codecs that differ in nothing but their bits. */
   public enum Family {
@@ -44,9 +49,14 @@ public enum Codec {
     return family;
   }
 
-  /** Bits of an element's code, scales and means not counted. */
+  /** Bits of an element's code; scales, means and what {@link #hasRest} tells of not counted. */
   public int bits() {
     return bits;
+  }
+
+  /** Whether what the codes leave is coded too, by {@link #REST_BITS} bits an element. */
+  public boolean hasRest() {
+    return this == ROT8;
   }
 
   /**

@@ -127,7 +127,10 @@ public final class PageLayout {
   static int keySections(Codec codec) {
     return switch (codec.family()) {
       case RAW -> Section.K_RAW.bit();
-      case ROT -> planes(codec) | Section.set(Section.K_SCALES, Section.K_MEAN);
+      case ROT ->
+          planes(codec)
+              | Section.set(Section.K_SCALES, Section.K_MEAN)
+              | (codec.hasRest() ? Section.set(Section.K_REST, Section.K_REST_STEPS) : 0);
       case AFFINE -> planes(codec) | Section.K_RANGES.bit();
     };
   }
@@ -146,7 +149,9 @@ public final class PageLayout {
   static int valueSections(Codec codec) {
     return switch (codec.family()) {
       case RAW -> Section.V_RAW.bit();
-      case ROT -> Section.set(Section.V_CODES, Section.V_SCALES, Section.V_MEAN);
+      case ROT ->
+          Section.set(Section.V_CODES, Section.V_SCALES, Section.V_MEAN)
+              | (codec.hasRest() ? Section.set(Section.V_REST, Section.V_REST_STEPS) : 0);
       case AFFINE -> Section.set(Section.V_CODES, Section.V_RANGES);
     };
   }

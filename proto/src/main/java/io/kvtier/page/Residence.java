@@ -20,8 +20,12 @@ public enum Residence {
       Section.set(
           Section.K_SIGN, Section.K_COARSE, Section.K_SCALES, Section.K_MEAN, Section.V_MEAN);
   private static final int ONE_PLANE_SKETCH = TWO_PLANE_SKETCH & ~Section.K_COARSE.bit();
-  private static final int REST = Section.set(Section.K_FINE, Section.V_CODES, Section.V_SCALES);
-  private static final int ALL = TWO_PLANE_SKETCH | REST;
+  private static final int CODES = Section.set(Section.K_FINE, Section.V_CODES, Section.V_SCALES);
+
+  /** What rot8 has beside. */
+  private static final int FINER =
+      Section.set(Section.K_REST, Section.K_REST_STEPS, Section.V_REST, Section.V_REST_STEPS);
+
   private static final int SLOT_ALIGNMENT = 64;
 
   /** Those between all and nothing, which scan a sketch and choose. */
@@ -47,24 +51,40 @@ public enum Residence {
     };
   }
 
-  /** Sections that are attended to beside the sketch: fetched, or resident where dense. */
-  public int codes() {
+  /**
+   * Sections of a layout that are attended to beside the sketch: fetched, or resident where dense.
+   */
+  public int codes(PageLayout layout) {
+    int rest =
+        switch (this) {
+          case DENSE, TWO_PLANES -> CODES;
+          case ONE_PLANE -> CODES | Section.K_COARSE.bit();
+          case STREAMED -> CODES | TWO_PLANE_SKETCH;
+        };
+    return rest | finer(layout);
+  }
+
+  /**
+   * Sections that the rows of dominant tokens are made of, but for what {@link #finer} says of the
+   * heaviest, as a section set; 0: there are none.
+   */
+  public int rows() {
     return switch (this) {
-      case DENSE, TWO_PLANES -> REST;
-      case ONE_PLANE -> REST | Section.K_COARSE.bit();
-      case STREAMED -> ALL;
+      case DENSE, STREAMED -> 0;
+      case TWO_PLANES -> CODES;
+      case ONE_PLANE -> CODES | Section.K_COARSE.bit();
     };
   }
 
-  /** Sections that the rows of dominant tokens are made of, as a section set; 0: none are. */
-  public int rows() {
-    return this == TWO_PLANES || this == ONE_PLANE ? codes() : 0;
+  /** Sections of a layout that say of tokens what four bits leave; 0: there are none. */
+  public static int finer(PageLayout layout) {
+    return FINER & layout.sections();
   }
 
   /** Device bytes of one page of one head. */
   public int deviceBytes(PageLayout layout) {
     int sketch = slot(layout.lengthOf(sketch()));
-    return this == DENSE ? sketch + slot(layout.lengthOf(codes())) : sketch;
+    return this == DENSE ? sketch + slot(layout.lengthOf(codes(layout))) : sketch;
   }
 
   private static int slot(int length) {

@@ -32,7 +32,15 @@ public enum Section {
   /** affine: {@code [headDim]} fp16 zeros, then {@code [headDim]} fp16 steps. */
   K_RANGES(10),
   /** affine: {@code [64][groups]} pairs of fp16, zero and step of a group of 64 dimensions. */
-  V_RANGES(11);
+  V_RANGES(11),
+  /** rot8: {@code [64]} rows of codes of what four bits leave of a key, as V_CODES of 4 bits. */
+  K_REST(12),
+  /** rot8: {@code [64]} fp16, steps of K_REST. */
+  K_REST_STEPS(13),
+  /** rot8: {@code [64]} rows of codes of what four bits leave of a value, as V_CODES of 4 bits. */
+  V_REST(14),
+  /** rot8: {@code [64]} fp16, steps of V_REST. */
+  V_REST_STEPS(15);
 
   private static final Section[] BY_ID = values();
 
@@ -54,8 +62,9 @@ public enum Section {
   /** Whether this is a part of the keys; else it is one of the values. */
   public boolean ofKeys() {
     return switch (this) {
-      case K_SIGN, K_COARSE, K_FINE, K_SCALES, K_MEAN, K_RAW, K_RANGES -> true;
-      case V_CODES, V_SCALES, V_MEAN, V_RAW, V_RANGES -> false;
+      case K_SIGN, K_COARSE, K_FINE, K_SCALES, K_MEAN, K_RAW, K_RANGES, K_REST, K_REST_STEPS ->
+          true;
+      case V_CODES, V_SCALES, V_MEAN, V_RAW, V_RANGES, V_REST, V_REST_STEPS -> false;
     };
   }
 
@@ -85,9 +94,10 @@ public enum Section {
     return switch (this) {
       case K_SIGN, K_COARSE -> headDim / Byte.SIZE * PageLayout.TOKENS;
       case K_FINE -> (codec.bits() - 2) * (headDim / Byte.SIZE) * PageLayout.TOKENS;
-      case K_SCALES, V_SCALES -> PageLayout.TOKENS * Short.BYTES;
+      case K_SCALES, V_SCALES, K_REST_STEPS, V_REST_STEPS -> PageLayout.TOKENS * Short.BYTES;
       case K_MEAN, V_MEAN -> headDim * Short.BYTES;
       case V_CODES -> PageLayout.TOKENS * codec.bits() * headDim / Byte.SIZE;
+      case K_REST, V_REST -> PageLayout.TOKENS * Codec.REST_BITS * headDim / Byte.SIZE;
       case K_RAW, V_RAW -> PageLayout.TOKENS * headDim * Short.BYTES;
       case K_RANGES -> 2 * headDim * Short.BYTES;
       case V_RANGES -> PageLayout.TOKENS * PageLayout.rangeGroups(headDim) * 2 * Short.BYTES;

@@ -24,7 +24,11 @@ public final class TokenRows {
           Section.V_SCALES,
           Section.K_RAW,
           Section.V_RAW,
-          Section.V_RANGES);
+          Section.V_RANGES,
+          Section.K_REST,
+          Section.K_REST_STEPS,
+          Section.V_REST,
+          Section.V_REST_STEPS);
 
   private static final int PLANES = Section.set(Section.K_SIGN, Section.K_COARSE, Section.K_FINE);
 

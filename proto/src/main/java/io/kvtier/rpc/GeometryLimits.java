@@ -3,6 +3,7 @@ package io.kvtier.rpc;
 import static io.kvtier.KvtierException.requireInRange;
 
 import io.kvtier.KvtierException;
+import io.kvtier.page.Codec;
 import io.kvtier.page.Fingerprint;
 import io.kvtier.page.PageLayout;
 import io.kvtier.v1.Dtype;
@@ -15,6 +16,7 @@ public final class GeometryLimits {
   private static final int LAYERS_MAX = 512;
   private static final int Q_HEADS_MAX = 512;
   private static final int KV_HEADS_MAX = 128;
+  private static final int FINER_BITS = 8;
 
   private GeometryLimits() {}
 
@@ -39,6 +41,23 @@ public final class GeometryLimits {
           geometry.getKvDtypeValue());
     }
     Fingerprint.of(geometry.getModelFingerprint());
+    int bits = geometry.getCodeBits();
+    if (bits != 0 && bits != 4 && bits != FINER_BITS) {
+      throw KvtierException.invalid(
+          "code_bits is %s; it must be 4, %d, or 0 for 4",
+          Integer.toUnsignedString(bits), FINER_BITS);
+    }
+  }
+
+  /** How the pages of a checked geometry are coded, keys and values alike. */
+  public static Codec codec(Geometry geometry) {
+    return geometry.getCodeBits() == FINER_BITS ? Codec.ROT8 : Codec.ROT4;
+  }
+
+  /** How the pages of a checked geometry are laid out. */
+  public static PageLayout layout(Geometry geometry) {
+    Codec codec = codec(geometry);
+    return new PageLayout(codec, codec, geometry.getKvHeads(), geometry.getHeadDim());
   }
 
   /** Counts the (layer, KV head) pairs of a checked geometry: the entries of its plans. */

@@ -350,6 +350,12 @@ final class KernelCase implements AutoCloseable {
           "addChosen later",
           (k, q, o) -> k.addChosen(form, chosenRows, 1, ROWS - 1, group, weights, 5, o.sums)),
       new Step(
+          "addRestScores",
+          (k, q, o) -> k.addRestScores(q, chosenRows[1], .37f, scratch, o.scores, 5, TOKENS)),
+      new Step(
+          "addRest",
+          (k, q, o) -> k.addRest(headDim, group, chosenRows[2], .21f, weights, 7, scratch, o.sums)),
+      new Step(
           "addMeans",
           (k, q, o) ->
               k.addMeans(pages, 1, 3, at.valueMean(), headDim, group, weights, 5, o.means)),

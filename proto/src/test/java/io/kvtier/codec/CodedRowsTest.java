@@ -22,6 +22,7 @@ class CodedRowsTest {
   @ParameterizedTest
   @CsvSource({
     "ROT4, ROT4, 80",
+    "ROT8, ROT8, 80",
     "ROT3, ROT2, 128",
     "ROT1, ROT1, 48",
     "AFFINE4, AFFINE2, 96",

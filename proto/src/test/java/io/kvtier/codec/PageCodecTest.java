@@ -26,6 +26,8 @@ class PageCodecTest {
   @CsvSource({
     "RAW16, RAW16, 64, 1, 1, .002",
     "ROT4, ROT4, 128, 8, 64, .10",
+    "ROT8, ROT8, 128, 8, 64, .015",
+    "ROT8, ROT4, 80, 3, 63, .10",
     "ROT4, ROT2, 80, 3, 63, .35",
     "ROT3, ROT1, 96, 2, 64, .65",
     "ROT2, AFFINE4, 64, 2, 64, .36",
@@ -89,6 +91,7 @@ class PageCodecTest {
   @ParameterizedTest
   @CsvSource({
     "ROT4, ROT4, 02020001000000250000, bcfbbae8, 9ff9b81b",
+    "ROT8, ROT8, 09098001000080470000, 41741feb, 6072c50",
     "AFFINE4, AFFINE2, 060700010000001d0000, 7685bc05, d81583dc"
   })
   void goldenBytes(

@@ -113,7 +113,14 @@ public final class PinKeeper implements AutoCloseable {
     keep();
     return PinResponse.newBuilder()
         .setPinId(pin.getPinId())
-        .setTokens(tiers.find(chain, request.getGeometry().getLayers()).pages() * PageLayout.TOKENS)
+        .setTokens(
+            tiers
+                    .find(
+                        chain,
+                        request.getGeometry().getLayers(),
+                        GeometryLimits.codec(request.getGeometry()))
+                    .pages()
+                * PageLayout.TOKENS)
         .build();
   }
 

@@ -10,6 +10,7 @@ import io.kvtier.coordinator.lead.PrefixSource;
 import io.kvtier.coordinator.lead.Refusing;
 import io.kvtier.coordinator.prefix.PrefixDirectory;
 import io.kvtier.coordinator.prefix.StoredPrefix;
+import io.kvtier.page.Codec;
 import io.kvtier.page.PageKey;
 import io.kvtier.page.PrefixChain;
 import io.kvtier.rpc.Channels;
@@ -67,10 +68,10 @@ public final class TierWatch implements PrefixSource, AutoCloseable {
   }
 
   @Override
-  public StoredPrefix find(PrefixChain chain, int layers) {
+  public StoredPrefix find(PrefixChain chain, int layers, Codec codec) {
     lock.lock();
     try {
-      return directory.find(chain, layers);
+      return directory.find(chain, layers, codec);
     } finally {
       lock.unlock();
     }

@@ -8,6 +8,7 @@ import io.kvtier.coordinator.prefix.StoredPrefix;
 import io.kvtier.page.Fingerprint;
 import io.kvtier.page.PageLayout;
 import io.kvtier.page.PrefixChain;
+import io.kvtier.rpc.GeometryLimits;
 import io.kvtier.v1.Geometry;
 import io.kvtier.v1.OpenRequest;
 import io.kvtier.v1.PlanMode;
@@ -38,7 +39,8 @@ public final class Prompts {
 
   /** First tokens of a chain whose pages are stored. */
   public int storedTokens(PrefixChain chain, Geometry geometry) {
-    return tiers.find(chain, geometry.getLayers()).pages() * PageLayout.TOKENS;
+    return tiers.find(chain, geometry.getLayers(), GeometryLimits.codec(geometry)).pages()
+        * PageLayout.TOKENS;
   }
 
   /** What a worker needs to find a prompt's pages, and to name those that are yet to be stored. */
@@ -81,7 +83,7 @@ public final class Prompts {
 
   private SharedPrefix prefix(
       PrefixChain chain, ByteString hashes, int promptTokens, Geometry geometry) {
-    StoredPrefix stored = tiers.find(chain, geometry.getLayers());
+    StoredPrefix stored = tiers.find(chain, geometry.getLayers(), GeometryLimits.codec(geometry));
     return SharedPrefix.newBuilder()
         .setHashes(hashes)
         .setPromptTokens(promptTokens)

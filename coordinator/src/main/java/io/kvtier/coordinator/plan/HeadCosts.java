@@ -42,13 +42,17 @@ final class HeadCosts {
     }
   }
 
+  /** Most tokens a head and step that are fetched by more than four bits, where they are stored. */
+  private static final int REFINED_TOKENS = 32;
+
   private static Option option(PlanInputs inputs, Residence residence, int needed) {
     long fetched =
         switch (residence) {
           case DENSE -> 0;
           case TWO_PLANES -> rowBytes(inputs, residence, needed);
           case ONE_PLANE -> rowBytes(inputs, residence, (long) ONE_PLANE_CANDIDATES * needed);
-          case STREAMED -> (long) inputs.pages() * inputs.layout().lengthOf(residence.codes());
+          case STREAMED ->
+              (long) inputs.pages() * inputs.layout().lengthOf(residence.codes(inputs.layout()));
         };
     long resident = inputs.headBytes(residence);
     // A scan of one plane takes about as long as one of two: it waits for instructions.
@@ -69,7 +73,11 @@ final class HeadCosts {
     // A page that one head wants is wanted by half of the others, say.
     double sharing = Math.max(1, inputs.geometry().getKvHeads() / 2.);
     double asking = REQUEST_HEAD_BYTES + REQUEST_PAGE_BYTES / sharing;
-    return rows * each + Math.round(touched(inputs.pages(), (double) rows) * asking);
+    long heaviest = Math.min(rows, REFINED_TOKENS);
+    long finer = inputs.layout().lengthOf(Residence.finer(inputs.layout())) / PageLayout.TOKENS;
+    return rows * each
+        + heaviest * finer
+        + Math.round(touched(inputs.pages(), (double) rows) * asking);
   }
 
   /** Pages that hold at least one of so many tokens, which lie anywhere. */

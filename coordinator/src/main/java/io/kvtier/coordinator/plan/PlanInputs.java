@@ -3,7 +3,6 @@ package io.kvtier.coordinator.plan;
 import static io.kvtier.KvtierException.requireInRange;
 
 import io.kvtier.KvtierException;
-import io.kvtier.page.Codec;
 import io.kvtier.page.PageLayout;
 import io.kvtier.page.Residence;
 import io.kvtier.rpc.GeometryLimits;
@@ -123,7 +122,7 @@ public record PlanInputs(
   }
 
   PageLayout layout() {
-    return new PageLayout(Codec.ROT4, Codec.ROT4, geometry.getKvHeads(), geometry.getHeadDim());
+    return GeometryLimits.layout(geometry);
   }
 
   /** Device bytes of one head. */

@@ -105,12 +105,16 @@ public final class PrefixDirectory {
     }
   }
 
-  /** Finds the longest stored beginning of a chain, in all layers, with its sink rows. */
-  public StoredPrefix find(PrefixChain chain, int layers) {
+  /**
+   * Finds the longest stored beginning of a chain, in all layers, with its sink rows.
+   *
+   * @param codec of the pages
+   */
+  public StoredPrefix find(PrefixChain chain, int layers, Codec codec) {
     int[] checksums = new int[0];
     int pages = 0;
     int[] ofPage = new int[layers];
-    while (pages < chain.pages() && checksumsOf(chain, pages, Codec.ROT4, ofPage)) {
+    while (pages < chain.pages() && checksumsOf(chain, pages, codec, ofPage)) {
       if (checksums.length < (pages + 1) * layers) {
         checksums = Arrays.copyOf(checksums, Math.max(16, 2 * (pages + 1)) * layers);
       }

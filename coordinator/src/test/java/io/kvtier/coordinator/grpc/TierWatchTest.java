@@ -105,7 +105,7 @@ final class TierWatchTest {
   }
 
   private int pages() {
-    return watch.find(CHAIN, 1).pages();
+    return watch.find(CHAIN, 1, Codec.ROT4).pages();
   }
 
   private static void await(BooleanSupplier reached) {

@@ -11,6 +11,7 @@ import io.kvtier.coordinator.membership.NodeLeases;
 import io.kvtier.coordinator.metrics.CoordinatorMeters;
 import io.kvtier.coordinator.prefix.StoredPrefix;
 import io.kvtier.coordinator.session.Reservations;
+import io.kvtier.page.Codec;
 import io.kvtier.page.PrefixChain;
 import io.kvtier.v1.AttachRequest;
 import io.kvtier.v1.AttachResponse;
@@ -86,7 +87,7 @@ class SessionOpenerTest {
 
   private static final class NoPrefixes implements PrefixSource {
     @Override
-    public StoredPrefix find(PrefixChain chain, int layers) {
+    public StoredPrefix find(PrefixChain chain, int layers, Codec codec) {
       return StoredPrefix.NONE;
     }
 

@@ -47,15 +47,15 @@ final class PrefixDirectoryTest {
   @Test
   void theLongestBeginningThatAllLayersHaveIsFound() {
     storeAll("a", 4);
-    StoredPrefix found = directory.find(chain, LAYERS);
+    StoredPrefix found = directory.find(chain, LAYERS, Codec.ROT4);
     assertThat(found.pages()).isEqualTo(4);
     assertThat(found.checksums()).containsExactly(0, 1, 2, 10, 11, 12, 20, 21, 22, 30, 31, 32);
     assertThat(found.sinkChecksums()).containsExactly(100, 101, 102);
     directory.removed("a", page(2, 1, 21));
-    assertThat(directory.find(chain, LAYERS).pages()).isEqualTo(2);
+    assertThat(directory.find(chain, LAYERS, Codec.ROT4).pages()).isEqualTo(2);
     directory.removed("a", sinks(0));
-    assertThat(directory.find(chain, LAYERS)).isEqualTo(StoredPrefix.NONE);
-    assertThat(directory.find(chain(1, 320), LAYERS)).isEqualTo(StoredPrefix.NONE);
+    assertThat(directory.find(chain, LAYERS, Codec.ROT4)).isEqualTo(StoredPrefix.NONE);
+    assertThat(directory.find(chain(1, 320), LAYERS, Codec.ROT4)).isEqualTo(StoredPrefix.NONE);
   }
 
   @Test
@@ -63,12 +63,12 @@ final class PrefixDirectoryTest {
     storeAll("a", 2);
     storeAll("b", 2);
     directory.removed("a", page(0, 0, 0));
-    assertThat(directory.find(chain, LAYERS).pages()).isEqualTo(2);
+    assertThat(directory.find(chain, LAYERS, Codec.ROT4).pages()).isEqualTo(2);
     directory.forget("b");
-    assertThat(directory.find(chain, LAYERS)).isEqualTo(StoredPrefix.NONE);
+    assertThat(directory.find(chain, LAYERS, Codec.ROT4)).isEqualTo(StoredPrefix.NONE);
     directory.stored("a", page(0, 0, 0));
     directory.stored("a", page(0, 0, 0));
-    assertThat(directory.find(chain, LAYERS).pages()).isEqualTo(2);
+    assertThat(directory.find(chain, LAYERS, Codec.ROT4).pages()).isEqualTo(2);
     directory.forget("a");
     assertThat(directory.keys()).isZero();
   }
@@ -77,12 +77,12 @@ final class PrefixDirectoryTest {
   void ofTwoVersionsOfAPageTheMoreWidelyHeldOneIsTold() {
     storeAll("a", 1);
     directory.stored("b", page(0, 1, 77));
-    assertThat(directory.find(chain, LAYERS).checksums()).containsExactly(0, 1, 2);
+    assertThat(directory.find(chain, LAYERS, Codec.ROT4).checksums()).containsExactly(0, 1, 2);
     directory.stored("c", page(0, 1, 77));
-    assertThat(directory.find(chain, LAYERS).checksums()).containsExactly(0, 77, 2);
+    assertThat(directory.find(chain, LAYERS, Codec.ROT4).checksums()).containsExactly(0, 77, 2);
     directory.forget("b");
     directory.forget("c");
-    assertThat(directory.find(chain, LAYERS).checksums()).containsExactly(0, 1, 2);
+    assertThat(directory.find(chain, LAYERS, Codec.ROT4).checksums()).containsExactly(0, 1, 2);
   }
 
   @Test

@@ -119,7 +119,7 @@ public final class DeviceBenchmark implements Benchmark {
   private BenchRow limited(String name, double ms, int tokens, boolean dense, double bandwidth) {
     PageLayout layout =
         new PageLayout(Codec.ROT4, Codec.ROT4, BenchLayer.KV_HEADS, BenchLayer.HEAD_DIM);
-    int sections = Residence.DENSE.sketch() | (dense ? Residence.DENSE.codes() : 0);
+    int sections = Residence.DENSE.sketch() | (dense ? Residence.DENSE.codes(layout) : 0);
     double bytes =
         (double) layout.lengthOf(sections) / PageLayout.TOKENS * tokens * BenchLayer.KV_HEADS;
     return row(name, ms, 1e3 * bytes / bandwidth, "ms");

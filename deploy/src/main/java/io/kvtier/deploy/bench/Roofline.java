@@ -57,7 +57,7 @@ public final class Roofline {
     double pagedTokens = heads * tokens;
     double sketch = perToken(Residence.TWO_PLANES.sketch());
     double valueMean = perToken(Section.V_MEAN.bit());
-    double codes = perToken(Residence.DENSE.codes());
+    double codes = perToken(Residence.DENSE.codes(LAYOUT));
     double scores = (double) LAYERS * Q_HEADS * tokens * Float.BYTES;
     double masses = pagedTokens * Float.BYTES;
     double rowBytes = heads * CHOSEN * perToken(Residence.TWO_PLANES.rows());

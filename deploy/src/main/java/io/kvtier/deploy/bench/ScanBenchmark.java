@@ -101,7 +101,7 @@ final class ScanBenchmark {
       return new Sketch(
           residence.planes(),
           layout.lengthOf(residence.sketch()),
-          HeadOffsets.inSlots(layout, residence.sketch(), 0, residence.codes()));
+          HeadOffsets.inSlots(layout, residence.sketch(), 0, residence.codes(layout)));
     }
   }
 

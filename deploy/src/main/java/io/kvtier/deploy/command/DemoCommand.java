@@ -94,6 +94,12 @@ public final class DemoCommand implements Callable<Integer> {
       description = "kvtier or tailorkv (default: ${DEFAULT-VALUE})")
   private String mode = "kvtier";
 
+  @Option(
+      names = "--code-bits",
+      defaultValue = "4",
+      description = "bits of a stored key or value element, 4 or 8 (default: ${DEFAULT-VALUE})")
+  private int codeBits;
+
   @Mixin private final TraceOptions trace = new TraceOptions();
   @Mixin private final DeviceOptions device = new DeviceOptions();
 
@@ -111,7 +117,8 @@ public final class DemoCommand implements Callable<Integer> {
             budget == null ? OptionalDouble.empty() : OptionalDouble.of(budget),
             Optional.ofNullable(eval),
             Optional.ofNullable(endpoint),
-            PlanModes.of(mode));
+            PlanModes.of(mode),
+            codeBits);
     if (json != null) {
       Rows.requireWritable(json);
     }

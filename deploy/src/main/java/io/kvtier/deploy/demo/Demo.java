@@ -87,7 +87,7 @@ public final class Demo {
     }
     long full = PromptStream.fullBytes(model, context.contextIds().length);
     return new SessionOptions(
-        PromptStream.geometry(decoder.model()),
+        PromptStream.geometry(decoder.model(), config.codeBits()),
         tokensMax,
         config.budget().isPresent() ? (long) (full * config.budget().getAsDouble()) : 0,
         Optional.empty(),

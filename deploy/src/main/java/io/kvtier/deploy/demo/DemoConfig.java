@@ -19,6 +19,7 @@ import java.util.OptionalDouble;
  * @param evalFile cases to ask instead of generated ones
  * @param endpoint a running coordinator, host:port; empty: all services start in this process
  * @param mode which method places and attends
+ * @param codeBits bits of a stored key or value element, 4 or 8
  */
 public record DemoConfig(
     Path model,
@@ -28,7 +29,8 @@ public record DemoConfig(
     OptionalDouble budget,
     Optional<Path> evalFile,
     Optional<String> endpoint,
-    PlanMode mode) {
+    PlanMode mode,
+    int codeBits) {
   public DemoConfig {
     lengths = List.copyOf(lengths);
     if (lengths.isEmpty()) {
@@ -42,6 +44,9 @@ public record DemoConfig(
     if (!(share > 0 && share <= 1)) {
       throw KvtierException.invalid(
           "budget is %s; it must be above 0 and at most 1, for example 1/4", share);
+    }
+    if (codeBits != 4 && codeBits != 8) {
+      throw KvtierException.invalid("code-bits is %d; it must be 4 or 8", codeBits);
     }
   }
 }

@@ -20,8 +20,17 @@ public final class PromptStream {
 
   private PromptStream() {}
 
-  /** The model's KV cache as kvtier is told of it: keys and values in bf16. */
+  /** The model's KV cache as kvtier is told of it: keys and values in bf16, stored by 4 bits. */
   public static Geometry geometry(LlamaModel model) {
+    return geometry(model, 4);
+  }
+
+  /**
+   * The same, stored by so many bits.
+   *
+   * @param codeBits 4 or 8
+   */
+  public static Geometry geometry(LlamaModel model, int codeBits) {
     LlamaConfig config = model.config();
     return Geometry.newBuilder()
         .setLayers(config.layers())
@@ -30,6 +39,7 @@ public final class PromptStream {
         .setHeadDim(config.headDim())
         .setKvDtype(Dtype.DTYPE_BF16)
         .setModelFingerprint(ByteString.copyFrom(model.fingerprint()))
+        .setCodeBits(codeBits)
         .build();
   }
 

@@ -17,6 +17,7 @@ import io.kvtier.coordinator.metrics.CoordinatorMeters;
 import io.kvtier.coordinator.prefix.PrefixDirectory;
 import io.kvtier.coordinator.prefix.StoredPrefix;
 import io.kvtier.coordinator.session.Reservations;
+import io.kvtier.page.Codec;
 import io.kvtier.page.PrefixChain;
 import io.kvtier.replica.Rendezvous;
 import io.kvtier.v1.CloseRequest;
@@ -83,8 +84,8 @@ final class Front {
 
   private final class Told implements PrefixSource {
     @Override
-    public StoredPrefix find(PrefixChain chain, int layers) {
-      return prefixes.find(chain, layers);
+    public StoredPrefix find(PrefixChain chain, int layers, Codec codec) {
+      return prefixes.find(chain, layers, codec);
     }
 
     @Override

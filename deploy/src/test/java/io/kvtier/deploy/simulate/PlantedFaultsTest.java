@@ -9,6 +9,7 @@ import io.kvtier.cachetier.cache.PageCache;
 import io.kvtier.coordinator.lead.PrefixSource;
 import io.kvtier.coordinator.log.ReplicatedLog;
 import io.kvtier.coordinator.prefix.StoredPrefix;
+import io.kvtier.page.Codec;
 import io.kvtier.page.PageKey;
 import io.kvtier.page.PrefixChain;
 import io.kvtier.replica.Rendezvous;
@@ -156,7 +157,7 @@ class PlantedFaultsTest {
 
   private static final class MadeUpPrefixes implements PrefixSource {
     @Override
-    public StoredPrefix find(PrefixChain chain, int layers) {
+    public StoredPrefix find(PrefixChain chain, int layers, Codec codec) {
       return new StoredPrefix(chain.pages(), new int[chain.pages() * layers], new int[layers]);
     }
 

@@ -175,8 +175,8 @@ final class StepInputs {
     ints[own + StepLayout.TOKENS_MAX] = Math.min(policy.tokensMax(), tokensMax);
   }
 
-  private static int codesOf(HeadPolicy policy) {
-    return policy.residence().codes();
+  private int codesOf(HeadPolicy policy) {
+    return policy.residence().codes(shape.layout());
   }
 
   /** A head that attends to all its pages. */
@@ -184,7 +184,8 @@ final class StepInputs {
     ints[StepLayout.CODE_CHUNKS] = chunks();
     int own = own(kvHead);
     Residence dense = Residence.DENSE;
-    offsets(own, HeadOffsets.inSlots(shape.layout(), dense.sketch(), 0, dense.codes()));
+    offsets(
+        own, HeadOffsets.inSlots(shape.layout(), dense.sketch(), 0, dense.codes(shape.layout())));
     ints[own + StepLayout.SKETCH_TABLE] = layer.sketchTable(kvHead);
     ints[own + StepLayout.CODES_TABLE] = layer.codesTable(kvHead);
     ints[own + StepLayout.CODE_PAGES] = ints[StepLayout.PAGES];
@@ -195,7 +196,7 @@ final class StepInputs {
   void staged(int kvHead, int table, int pages, int skipped) {
     ints[StepLayout.CODE_CHUNKS] = chunks();
     int own = own(kvHead);
-    int all = Residence.STREAMED.codes();
+    int all = Residence.STREAMED.codes(shape.layout());
     offsets(own, HeadOffsets.inSlots(shape.layout(), all, 0, all));
     ints[own + StepLayout.SKETCH_TABLE] = table;
     ints[own + StepLayout.CODES_TABLE] = table;
@@ -207,7 +208,7 @@ final class StepInputs {
   void rows(int kvHead) {
     Residence residence = policies.get(kvHead).residence();
     int own = own(kvHead);
-    int codes = residence.codes();
+    int codes = residence.codes(shape.layout());
     offsets(own, HeadOffsets.inSlots(shape.layout(), residence.sketch(), 0, codes));
     // In a row the planes lie one behind the other, then the value's codes, then its scale.
     int planeBytes = shape.headDim() / 8;
@@ -302,6 +303,7 @@ final class StepInputs {
 
   /** Bytes of a token's row, as it is given. */
   int rowBytes(int kvHead) {
-    return shape.layout().lengthOf(policies.get(kvHead).residence().codes()) / PageLayout.TOKENS;
+    return shape.layout().lengthOf(policies.get(kvHead).residence().codes(shape.layout()))
+        / PageLayout.TOKENS;
   }
 }

@@ -55,7 +55,7 @@ final class CodedHead {
           encoded,
           0);
       sketches[page] = sections(encoded, residence.sketch());
-      codes[page] = sections(encoded, residence.codes());
+      codes[page] = sections(encoded, residence.codes(layout));
       places[page] = at;
       at += sketches[page].capacity() / Integer.BYTES;
       places[pages + page] = at;
@@ -112,7 +112,7 @@ final class CodedHead {
   }
 
   HeadOffsets offsets() {
-    return HeadOffsets.inSlots(layout, residence.sketch(), 0, residence.codes());
+    return HeadOffsets.inSlots(layout, residence.sketch(), 0, residence.codes(layout));
   }
 
   long sketch(int page) {

@@ -5,12 +5,14 @@ import static io.kvtier.page.PageLayout.TOKENS;
 import io.kvtier.attention.GroupQuery;
 import io.kvtier.attention.HeadOffsets;
 import io.kvtier.attention.Kernels;
+import io.kvtier.attention.RestOffsets;
 import io.kvtier.attention.RowForm;
 import io.kvtier.gpuworker.cpu.Workshop.Tools;
 import io.kvtier.gpuworker.device.LayerShape;
 import io.kvtier.page.PageLayout;
 import io.kvtier.page.Residence;
 import java.util.Arrays;
+import org.jspecify.annotations.Nullable;
 
 /**
  * Attention of one KV head's group to its chosen tokens, by their rows, as these come. Scoring is
@@ -33,6 +35,11 @@ final class ChosenAttention {
   private final int planes;
   private final RowForm form;
   private final HeadOffsets at;
+
+  /** Where what four bits leave of a token lies in its row; null: that is not stored. */
+  private final @Nullable RestOffsets restAt;
+
+  private final Heaviest heaviest = new Heaviest();
   private final GroupSum sum;
 
   /** The chosen tokens' positions. */
@@ -42,6 +49,12 @@ final class ChosenAttention {
 
   /** Addresses of the chosen tokens' rows; 0: not given. */
   private long[] rows = new long[0];
+
+  /** Addresses of what four bits leave of the chosen tokens; 0: not given. */
+  private long[] rests = new long[0];
+
+  /** Whether that is wanted. */
+  private boolean[] refined = new boolean[0];
 
   /** {@code [group][stride]}. */
   private float[] scores = new float[0];
@@ -86,6 +99,7 @@ final class ChosenAttention {
     this.planes = residence.planes();
     this.form = shape.rowForm();
     this.at = HeadPages.offsets(layout, residence);
+    this.restAt = Residence.finer(layout) == 0 ? null : RestOffsets.inRow(layout);
     this.sum = sum;
     this.lanes = new float[group * TOKENS];
   }
@@ -99,6 +113,8 @@ final class ChosenAttention {
     if (rows.length < count) {
       int room = count + count / 2;
       rows = new long[room];
+      rests = new long[room];
+      refined = new boolean[room];
       scores = new float[room * group];
       valueScales = new float[room];
       scored = new boolean[room];
@@ -108,6 +124,8 @@ final class ChosenAttention {
     }
     stride = rows.length;
     Arrays.fill(rows, 0, count, 0);
+    Arrays.fill(rests, 0, count, 0);
+    Arrays.fill(refined, 0, count, false);
     Arrays.fill(scored, 0, count, false);
     Arrays.fill(lanes, 0);
     int unit = -1;
@@ -120,12 +138,37 @@ final class ChosenAttention {
     Arrays.fill(unitWeights, 0, (unit + 1) * group, 0);
   }
 
+  /**
+   * Wants the heaviest of the expected tokens finer than by four bits, if they are stored so.
+   *
+   * @param masses estimates of theirs, by the same index
+   */
+  void refine(float[] masses) {
+    if (restAt != null) {
+      heaviest.mark(masses, count, refined);
+    }
+  }
+
+  boolean refines(int index) {
+    return refined[index];
+  }
+
   void giveRow(int index, long address) {
     rows[index] = address;
   }
 
+  void giveRest(int index, long address) {
+    rests[index] = address;
+  }
+
   void forgetRows() {
     Arrays.fill(rows, 0);
+    Arrays.fill(rests, 0);
+  }
+
+  /** Whether all that is wanted of a token has been given. */
+  private boolean isThere(int index) {
+    return rows[index] != 0 && (!refined[index] || rests[index] != 0);
   }
 
   /** Tokens that have been attended to, from the first on. */
@@ -145,7 +188,7 @@ final class ChosenAttention {
     }
     scoreAll(meanScores, tools);
     int there = attended;
-    while (there < count && rows[there] != 0) {
+    while (there < count && isThere(there)) {
       there++;
     }
     // Up to the end of a page.
@@ -165,12 +208,12 @@ final class ChosenAttention {
   private void scoreAll(float[] meanScores, Tools tools) {
     int from = attended;
     while (from < count) {
-      if (rows[from] == 0 || scored[from]) {
+      if (!isThere(from) || scored[from]) {
         from++;
         continue;
       }
       int to = from + 1;
-      while (to < count && to - from < TOUCHED && rows[to] != 0 && !scored[to]) {
+      while (to < count && to - from < TOUCHED && isThere(to) && !scored[to]) {
         to++;
       }
       kernels.touchChosen(form, rows, from, to, tools.scratch);
@@ -187,8 +230,17 @@ final class ChosenAttention {
           scores,
           stride,
           valueScales);
+      refineScores(from, to, tools);
       Arrays.fill(scored, from, to, true);
       from = to;
+    }
+  }
+
+  private void refineScores(int from, int to, Tools tools) {
+    for (int i = from; restAt != null && i < to; i++) {
+      if (refined[i]) {
+        restAt.addScores(kernels, query, rests[i], 0, tools.scratch, scores, i, stride);
+      }
     }
   }
 
@@ -261,7 +313,18 @@ final class ChosenAttention {
       }
       for (int i = 0; i < length; i++) {
         unitWeights[units[from + i] * group + g] += weights[first + lane + i];
-        weights[first + lane + i] *= valueScales[from + i];
+      }
+    }
+    for (int i = 0; restAt != null && i < length; i++) {
+      if (refined[from + i]) {
+        long rest = rests[from + i];
+        restAt.addValues(kernels, group, rest, 0, weights, lane + i, tools.scratch, sum.rotated);
+      }
+    }
+    for (int g = 0; g < group; g++) {
+      int first = g * TOKENS + lane;
+      for (int i = 0; i < length; i++) {
+        weights[first + i] *= valueScales[from + i];
       }
     }
     kernels.addChosen(form, rows, from, to, group, weights, lane, sum.rotated);

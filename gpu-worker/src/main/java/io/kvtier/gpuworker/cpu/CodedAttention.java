@@ -6,12 +6,14 @@ import io.kvtier.attention.GroupQuery;
 import io.kvtier.attention.HeadOffsets;
 import io.kvtier.attention.Kernels;
 import io.kvtier.attention.Partial;
+import io.kvtier.attention.RestOffsets;
 import io.kvtier.gpuworker.cpu.Workshop.Tools;
 import io.kvtier.gpuworker.device.LayerShape;
 import io.kvtier.page.PageLayout;
 import io.kvtier.page.Residence;
 import java.util.Arrays;
 import java.util.Objects;
+import org.jspecify.annotations.Nullable;
 
 /**
  * Attention of one KV head's group to coded tokens: all of a dense head's, all of a streamed
@@ -43,6 +45,12 @@ final class CodedAttention {
   /** Where sections lie in codes that hold the whole head. */
   private final HeadOffsets alone;
 
+  /** Where what four bits leave lies from the address of codes; null: that is not stored. */
+  private final @Nullable RestOffsets restAt;
+
+  /** The same in codes that hold the whole head. */
+  private final @Nullable RestOffsets restAlone;
+
   private final GroupSum fetchedSum;
 
   /** What only sketched heads use. */
@@ -64,6 +72,9 @@ final class CodedAttention {
     PageLayout layout = shape.layout();
     this.at = HeadPages.offsets(layout, residence);
     this.alone = HeadPages.standingAlone(layout);
+    boolean finer = Residence.finer(layout) != 0;
+    this.restAt = finer ? RestOffsets.inSlot(layout, residence.codes(layout)) : null;
+    this.restAlone = finer ? RestOffsets.inSlot(layout, Residence.STREAMED.codes(layout)) : null;
     this.fetchedSum = new GroupSum(group, shape.headDim());
     this.chosen = new ChosenAttention(shape, pages, residence, kernels, query, fetchedSum);
   }
@@ -88,9 +99,23 @@ final class CodedAttention {
    * @return pages whose means wait
    */
   private int addPage(
-      HeadOffsets at, long sketch, long codes, GroupSum sum, Tools tools, int waiting) {
+      HeadOffsets at,
+      @Nullable RestOffsets rest,
+      long sketch,
+      long codes,
+      GroupSum sum,
+      Tools tools,
+      int waiting) {
     int before = waiting;
     kernels.maxima(tools.scores, group, tools.totals);
+    long heavy = rest == null ? 0 : Heaviest.ofPage(tools.scores, group, tools.totals, sum.max);
+    if (rest != null && heavy != 0) {
+      for (long left = heavy; left != 0; left &= left - 1) {
+        int token = Long.numberOfTrailingZeros(left);
+        rest.addScores(kernels, query, codes, token, tools.scratch, tools.scores, token, TOKENS);
+      }
+      kernels.maxima(tools.scores, group, tools.totals);
+    }
     if (sum.below(tools.totals)) {
       addWaitingMeans(at, before, sum, tools);
       before = 0;
@@ -104,6 +129,11 @@ final class CodedAttention {
       tools.pageWeights[before * group + g] = tools.totals[g];
     }
     kernels.addValues(at, codes, group, tools.weights, tools.scratch, sum.rotated);
+    for (long left = heavy; rest != null && left != 0; left &= left - 1) {
+      int token = Long.numberOfTrailingZeros(left);
+      rest.addValues(
+          kernels, group, codes, token, tools.weights, token, tools.scratch, sum.rotated);
+    }
     tools.pageAddresses[before] = sketch;
     return before + 1;
   }
@@ -139,7 +169,7 @@ final class CodedAttention {
     attended++;
     long tokens = tokensOf(page);
     if (tokens != 0) {
-      attendPage(alone, codes, codes, tokens, fetchedSum, tools);
+      attendPage(alone, restAlone, codes, codes, tokens, fetchedSum, tools);
     }
   }
 
@@ -150,9 +180,15 @@ final class CodedAttention {
   }
 
   private void attendPage(
-      HeadOffsets at, long sketch, long codes, long tokens, GroupSum sum, Tools tools) {
+      HeadOffsets at,
+      @Nullable RestOffsets rest,
+      long sketch,
+      long codes,
+      long tokens,
+      GroupSum sum,
+      Tools tools) {
     kernels.exactScores(query, at, sketch, codes, tokens, tools.scratch, tools.scores);
-    addWaitingMeans(at, addPage(at, sketch, codes, sum, tools, 0), sum, tools);
+    addWaitingMeans(at, addPage(at, rest, sketch, codes, sum, tools, 0), sum, tools);
   }
 
   // ---- what is resident
@@ -187,7 +223,7 @@ final class CodedAttention {
         prefetchKeys(page + 1);
       }
       if (tokens != 0) {
-        waiting = addPage(at, sketch, codes, sum, tools, waiting);
+        waiting = addPage(at, restAt, sketch, codes, sum, tools, waiting);
       }
       if (waiting == TOUCHED) {
         addWaitingMeans(at, waiting, sum, tools);

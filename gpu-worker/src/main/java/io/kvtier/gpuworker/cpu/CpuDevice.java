@@ -69,6 +69,11 @@ public final class CpuDevice implements AttentionDevice {
   }
 
   @Override
+  public boolean attendsFiner() {
+    return true;
+  }
+
+  @Override
   public DeviceLayer newLayer(int layer, LayerShape shape) {
     return new CpuLayer(layer, shape, memory, workshop);
   }

@@ -260,7 +260,7 @@ final class CpuLayer implements DeviceLayer {
     Residence residence = heads[kvHead].residence();
     CodedRows decoder =
         codedRows.computeIfAbsent(
-            residence, r -> new CodedRows(shape.layout(), r.sketch(), r.codes()));
+            residence, r -> new CodedRows(shape.layout(), r.sketch(), r.codes(shape.layout())));
     UnsafeBuffer sketch =
         residence.sketch() == 0 ? code : heads[kvHead].sketches().get(position / TOKENS).buffer();
     decoder.key(sketch, 0, code, 0, token, keys, at);

@@ -260,6 +260,16 @@ final class CpuPass implements LayerPass {
   }
 
   @Override
+  public boolean refines(int kvHead, int index) {
+    return heads[kvHead].coded.chosen.refines(index);
+  }
+
+  @Override
+  public void giveRest(int kvHead, int index, DeviceSlot rests, int offset) {
+    heads[kvHead].coded.chosen.giveRest(index, rests.buffer().addressOffset() + offset);
+  }
+
+  @Override
   public void forgetRows() {
     for (HeadPass head : heads) {
       head.coded.chosen.forgetRows();

@@ -77,12 +77,12 @@ final class HeadPages {
 
   /** Where sections lie from the addresses of sketch and codes, of a residence. */
   static HeadOffsets offsets(PageLayout layout, Residence residence) {
-    return HeadOffsets.inSlots(layout, residence.sketch(), 0, residence.codes());
+    return HeadOffsets.inSlots(layout, residence.sketch(), 0, residence.codes(layout));
   }
 
   /** Where sections lie in fetched codes that stand alone, sketch and codes alike. */
   static HeadOffsets standingAlone(PageLayout layout) {
-    int all = Residence.STREAMED.codes();
+    int all = Residence.STREAMED.codes(layout);
     return HeadOffsets.inSlots(layout, all, 0, all);
   }
 
@@ -92,7 +92,7 @@ final class HeadPages {
       reserved.add(memory.allocate(layout.lengthOf(residence.sketch())));
     }
     if (residence == Residence.DENSE) {
-      reserved.add(memory.allocate(layout.lengthOf(residence.codes())));
+      reserved.add(memory.allocate(layout.lengthOf(residence.codes(layout))));
     }
   }
 
@@ -105,7 +105,7 @@ final class HeadPages {
     }
     if (residence == Residence.DENSE) {
       DeviceSlot headCodes = reserved.remove();
-      copy(page, residence.codes(), headCodes);
+      copy(page, residence.codes(layout), headCodes);
       addCodes(headCodes);
     }
   }

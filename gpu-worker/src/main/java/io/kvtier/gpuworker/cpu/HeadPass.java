@@ -84,6 +84,7 @@ final class HeadPass {
   void choose(PassMemory memory) {
     scan.choose(memory);
     coded.chosen.expect(scan.chosen(), scan.chosenCount());
+    coded.chosen.refine(scan.chosenMasses());
   }
 
   /** Tokens that the choice was made among; all of a streamed head. */

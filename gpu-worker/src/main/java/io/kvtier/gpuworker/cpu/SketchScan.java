@@ -354,6 +354,11 @@ final class SketchScan {
     return chosenMasses[index];
   }
 
+  /** Estimated masses of the chosen tokens, by the same index; valid until the next choice. */
+  float[] chosenMasses() {
+    return chosenMasses;
+  }
+
   /**
    * Takes a range's tokens chosen out of their pages' estimates: what is attended is no part of the
    * rest.

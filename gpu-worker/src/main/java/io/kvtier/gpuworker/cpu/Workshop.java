@@ -26,9 +26,9 @@ final class Workshop implements AutoCloseable {
   private final ConcurrentMap<Size, Deque<PageScratch>> pages = new ConcurrentHashMap<>();
 
   /** What scratch depends on. */
-  private record Size(int kvHeads, int group, int headDim) {
+  private record Size(PageLayout layout, int group) {
     static Size of(LayerShape shape) {
-      return new Size(shape.kvHeads(), shape.group(), shape.headDim());
+      return new Size(shape.layout(), shape.group());
     }
   }
 

@@ -29,6 +29,11 @@ public interface AttentionDevice extends AutoCloseable {
     return OptionalLong.empty();
   }
 
+  /** Whether layers attend to pages of more than four bits an element as finely as these are. */
+  default boolean attendsFiner() {
+    return false;
+  }
+
   /** An empty layer. */
   DeviceLayer newLayer(int layer, LayerShape shape);
 

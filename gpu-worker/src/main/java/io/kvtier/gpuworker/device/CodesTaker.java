@@ -5,6 +5,9 @@ package io.kvtier.gpuworker.device;
  * streamed heads, as they come. One thread.
  */
 public interface CodesTaker {
+  /** Most tokens of a head that one query refines. */
+  int REFINED_MAX = 32;
+
   /**
    * Parts, of some KV heads each, that the choice is made in, one after the other, so that what one
    * needs is on its way while the next is chosen; 1 or more.
@@ -50,6 +53,20 @@ public interface CodesTaker {
    * @param rows device memory; the row, of {@link LayerShape#rowForm}, begins at {@code offset}
    */
   void giveRow(int kvHead, int index, DeviceSlot rows, int offset);
+
+  /**
+   * Whether a chosen token's row is to be given with what four bits leave of it: the row of {@link
+   * io.kvtier.page.Residence#finer}. It is attended to when both are there. At most {@link
+   * #REFINED_MAX} of a head's are.
+   */
+  default boolean refines(int kvHead, int index) {
+    return false;
+  }
+
+  /** Says where what four bits leave of a chosen token lies; as {@link #giveRow}. */
+  default void giveRest(int kvHead, int index, DeviceSlot rests, int offset) {
+    throw new IllegalStateException("KV head " + kvHead + " refines none of its tokens");
+  }
 
   /** Takes back where rows lie that have not been attended to. */
   void forgetRows();

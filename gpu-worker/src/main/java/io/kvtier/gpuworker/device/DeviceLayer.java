@@ -94,7 +94,7 @@ public interface DeviceLayer {
    *
    * @param sketches one a page, of {@code residence.sketch()} laid end to end; none for a streamed
    *     head. Held by the layer from now on
-   * @param codes one a page, of {@code residence.codes()}, for a dense head; none for others
+   * @param codes one a page, of {@code residence.codes(layout)}, for a dense head; none for others
    * @throws io.kvtier.KvtierException EXHAUSTED if the device has no room; nothing has changed, and
    *     the slots stay the caller's
    */

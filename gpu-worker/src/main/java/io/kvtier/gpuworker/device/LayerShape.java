@@ -28,7 +28,7 @@ public record LayerShape(
   public static final int SKETCH = Residence.TWO_PLANES.sketch();
 
   /** What is fetched beside it, or stays for dense heads. */
-  public static final int CODES = Residence.TWO_PLANES.codes();
+  public static final int CODES = Residence.TWO_PLANES.rows();
 
   public LayerShape {
     if (qHeads < 1 || qHeads % layout.kvHeads() != 0) {
@@ -82,7 +82,12 @@ public record LayerShape(
 
   /** Bytes of one head's codes of a page, as they are fetched or resident. */
   public int codesBytes(Residence residence) {
-    return layout.lengthOf(residence.codes());
+    return layout.lengthOf(residence.codes(layout));
+  }
+
+  /** Bytes of what four bits leave of one token of one head; 0: it is not stored. */
+  public int finerRowBytes() {
+    return layout.lengthOf(Residence.finer(layout)) / PageLayout.TOKENS;
   }
 
   /** Whole pages that have left the window once a layer has so many tokens. */

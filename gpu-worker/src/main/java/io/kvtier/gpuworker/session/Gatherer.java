@@ -60,7 +60,10 @@ final class Gatherer {
       for (int i = exact.length; i < rows; i++) {
         positions[i] = pass.chosenPosition(kvHead, i - exact.length);
       }
-      boolean keep = device.residence(kvHead) != Residence.STREAMED;
+      Residence residence = device.residence(kvHead);
+      boolean keep =
+          residence == Residence.DENSE
+              || (residence != Residence.STREAMED && Residence.finer(shape.layout()) == 0);
       scores = new float[shape.group()][rows];
       keys = new float[keep ? rows * shape.headDim() : 0];
       values = new float[keys.length];
@@ -129,6 +132,8 @@ final class Gatherer {
     takeDense(pass, key, value);
     try (Staging.Lease lease = fetches.staging().lease(STAGING_SLOTS)) {
       DeviceSlot scratch = lease.memory().allocate(shape.codesBytes(Residence.ONE_PLANE));
+      // Rows have four bits; what these leave counts as nothing until those chosen are read again.
+      scratch.buffer().setMemory(0, scratch.length(), (byte) 0);
       try {
         Taker taker = new Taker(pass, scratch, key, value);
         fetches.give(target, taker, device.pageKeys(), lease, StepNear.NOTHING);
@@ -306,7 +311,10 @@ final class Gatherer {
     return rows;
   }
 
-  /** A streamed head's candidates are all its tokens: those chosen are fetched once more. */
+  /**
+   * A streamed head's candidates are all its tokens, and of others' finer codes none have come:
+   * those chosen are fetched once more.
+   */
   private HeadRows readAgain(Candidates head, int[] chosen) {
     HeadRows rows = empty(head, chosen);
     int headDim = shape.headDim();
@@ -329,12 +337,13 @@ final class Gatherer {
   }
 
   private void readAgain(Candidates head, int[] batch, Staging.Lease lease, HeadRows rows) {
+    int sections = device.residence(head.kvHead).codes(shape.layout());
     List<DeviceSlot> slots =
         fetches
             .codesFetcher()
             .fetch(
                 IntStream.of(batch)
-                    .mapToObj(page -> new PageHead(page, head.kvHead, Residence.STREAMED.codes()))
+                    .mapToObj(page -> new PageHead(page, head.kvHead, sections))
                     .toList(),
                 device.pageKeys(),
                 lease.memory()::allocate);

@@ -1,9 +1,11 @@
 package io.kvtier.gpuworker.session;
 
 import io.kvtier.gpuworker.core.MeasuredRates;
+import io.kvtier.gpuworker.device.CodesTaker;
 import io.kvtier.gpuworker.device.LayerPass;
 import io.kvtier.gpuworker.device.LayerShape;
 import io.kvtier.page.PageKey;
+import io.kvtier.page.PageLayout;
 import io.kvtier.page.Residence;
 import java.util.List;
 import java.util.function.BooleanSupplier;
@@ -78,9 +80,14 @@ final class LayerStep {
         / AHEAD_SHARE;
   }
 
-  /** Most bytes of a slot that is staged: a whole head of a page. */
+  /**
+   * Most bytes of a slot that is staged: a whole head of a page, and a part of what four bits leave
+   * of the tokens that a step wants finer, so that the least number of slots has room for all.
+   */
   static int stagingSlotBytes(LayerShape shape) {
-    return shape.codesBytes(Residence.STREAMED);
+    int finer = shape.kvHeads() * shape.finerRowBytes() * CodesTaker.REFINED_MAX;
+    int slack = finer == 0 ? 0 : PageLayout.ALIGNMENT;
+    return shape.codesBytes(Residence.STREAMED) + finer / Staging.SLOTS_LEAST + slack;
   }
 
   /**

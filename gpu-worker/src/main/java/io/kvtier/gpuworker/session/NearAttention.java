@@ -8,6 +8,7 @@ import io.kvtier.gpuworker.core.FetchOrAttend.Rule;
 import io.kvtier.gpuworker.device.LayerPass;
 import io.kvtier.gpuworker.device.LayerShape;
 import io.kvtier.page.PageKey;
+import io.kvtier.page.Residence;
 import io.kvtier.v1.NearUse;
 import java.util.ArrayList;
 import java.util.List;
@@ -89,7 +90,9 @@ final class NearAttention {
         heads.add(head);
       }
     }
-    int pages = heads.isEmpty() ? 0 : storedPages(keys);
+    // A tier attends to four bits; where more are stored its partial would be a coarser one.
+    boolean same = Residence.finer(shape.layout()) == 0;
+    int pages = heads.isEmpty() || !same ? 0 : storedPages(keys);
     if (pages == 0 || (pages < keys.size() && !anyBits)) {
       return StepNear.NOTHING;
     }

@@ -53,7 +53,7 @@ final class NearPart {
     this.tokens = new long[pages];
     Arrays.fill(tokens, -1L);
     tokens[0] = shape.sinkTokens() == Long.SIZE ? 0 : -1L << shape.sinkTokens();
-    int all = Residence.STREAMED.codes();
+    int all = Residence.STREAMED.codes(shape.layout());
     this.at = HeadOffsets.inSlots(shape.layout(), all, 0, all);
   }
 

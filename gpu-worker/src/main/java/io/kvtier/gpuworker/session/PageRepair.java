@@ -121,7 +121,7 @@ final class PageRepair {
       int sketch = device.residence(head).sketch();
       List<DeviceSlot> sketches = device.sketches(head);
       List<DeviceSlot> codes = device.codes(head);
-      int coded = device.residence(head).codes();
+      int coded = device.residence(head).codes(shape.layout());
       boolean sketchFits = sketches.isEmpty() || same(sketches.get(page), sketch, head, made);
       boolean codesFit = codes.isEmpty() || same(codes.get(page), coded, head, made);
       if (!sketchFits || !codesFit) {

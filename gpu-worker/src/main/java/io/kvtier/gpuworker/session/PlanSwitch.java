@@ -253,7 +253,9 @@ final class PlanSwitch {
     List<DeviceSlot> sketches = sketches(layer, head, residence);
     try {
       List<DeviceSlot> codes =
-          residence == Residence.DENSE ? fetch(layer, head, residence.codes()) : List.of();
+          residence == Residence.DENSE
+              ? fetch(layer, head, residence.codes(shape.layout()))
+              : List.of();
       return new Holding(change, sketches, codes);
     } catch (RuntimeException e) {
       sketches.forEach(DeviceSlot::release);

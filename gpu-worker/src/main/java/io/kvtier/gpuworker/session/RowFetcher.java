@@ -17,6 +17,7 @@ import java.util.concurrent.atomic.AtomicLong;
 import java.util.function.IntUnaryOperator;
 import org.agrona.DirectBuffer;
 import org.agrona.concurrent.UnsafeBuffer;
+import org.jspecify.annotations.Nullable;
 
 /**
  * Brings rows of single tokens onto the device: from the tier in one batch, or from pages that the
@@ -29,6 +30,10 @@ final class RowFetcher {
   private final MeasuredRates rates;
   private final TokenRows twoPlanes;
   private final TokenRows onePlane;
+
+  /** What four bits leave of a token; null: that is not stored. */
+  private final @Nullable TokenRows finer;
+
   private final RowForm form;
   private final AtomicLong bytesFetched = new AtomicLong();
 
@@ -39,6 +44,8 @@ final class RowFetcher {
     this.writeBehind = writeBehind;
     this.twoPlanes = new TokenRows(shape.layout(), Residence.TWO_PLANES.rows());
     this.onePlane = new TokenRows(shape.layout(), Residence.ONE_PLANE.rows());
+    int sections = Residence.finer(shape.layout());
+    this.finer = sections == 0 ? null : new TokenRows(shape.layout(), sections);
     this.form = shape.rowForm();
   }
 
@@ -47,8 +54,21 @@ final class RowFetcher {
     return bytesFetched.get();
   }
 
+  /** Sections that say what four bits leave; 0: there are none. */
+  int finerSections() {
+    return finer == null ? 0 : finer.sectionSet();
+  }
+
+  /** Bytes of what four bits leave of a token; 0: that is not stored. */
+  int finerRowBytes() {
+    return finer == null ? 0 : finer.length();
+  }
+
   /** How rows of so many sections are made. */
   TokenRows rowsOf(int sections) {
+    if (finer != null && isFiner(sections)) {
+      return finer;
+    }
     return sections == onePlane.sectionSet() ? onePlane : twoPlanes;
   }
 
@@ -130,31 +150,46 @@ final class RowFetcher {
     for (int head = 0; head < request.getTokensCount(); head++) {
       rows += Long.bitCount(request.getTokens(head));
     }
-    int each = rowsOf(request.getSections()).length();
+    int sections = request.getSections();
+    int each = rowsOf(sections).length();
     if (length != rows * each) {
       throw new KvtierException(
           Code.LOST,
           "the tier answered %d bytes for %d rows of a page; they have %d"
               .formatted(length, rows, rows * each));
     }
-    int fetchedAt = form.fetchedAt(request.getSections());
     for (int i = 0; i < rows; i++) {
       UnsafeBuffer to = batch.slot(from + i).buffer();
       int at = batch.offset(from + i);
-      to.putBytes(at + fetchedAt, data, offset + i * each, each);
-      form.markFetched(to, at);
+      to.putBytes(at + fetchedAt(sections), data, offset + i * each, each);
+      mark(sections, to, at);
     }
     bytesFetched.addAndGet(length);
   }
 
+  /** Where a row's bytes come in its place: as they are, but for those that lack the sketch. */
+  private int fetchedAt(int sections) {
+    return isFiner(sections) ? 0 : form.fetchedAt(sections);
+  }
+
+  private void mark(int sections, UnsafeBuffer place, int at) {
+    if (!isFiner(sections)) {
+      form.markFetched(place, at);
+    }
+  }
+
+  private boolean isFiner(int sections) {
+    return finer != null && sections == finer.sectionSet();
+  }
+
   private void takePending(ByteString page, TokenRows rows, RowBatch batch, int from, int to) {
     DirectBuffer bytes = new UnsafeBuffer(page.asReadOnlyByteBuffer());
-    int fetchedAt = form.fetchedAt(rows.sectionSet());
+    int sections = rows.sectionSet();
     for (int i = from; i < to; i++) {
       UnsafeBuffer place = batch.slot(i).buffer();
-      int at = batch.offset(i);
-      rows.takeFromPage(bytes, 0, batch.kvHead(i), batch.token(i), place, at + fetchedAt);
-      form.markFetched(place, at);
+      int at = batch.offset(i) + fetchedAt(sections);
+      rows.takeFromPage(bytes, 0, batch.kvHead(i), batch.token(i), place, at);
+      mark(sections, place, batch.offset(i));
     }
   }
 }

@@ -9,6 +9,7 @@ import java.util.List;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionException;
 import java.util.concurrent.Executor;
+import org.jspecify.annotations.Nullable;
 
 /**
  * Rows that a query needs and one fetch brings: to places in the arena, or in memory of the round's
@@ -18,6 +19,9 @@ import java.util.concurrent.Executor;
 final class RowRound {
   /** The rows; each one's number is its index among its head's chosen tokens. */
   final RowBatch batch = new RowBatch();
+
+  /** What four bits leave of tokens that are refined; numbers as those of rows. */
+  private final RowBatch rests = new RowBatch();
 
   private final RowArena arena;
   private final DeviceReserve memory;
@@ -34,6 +38,8 @@ final class RowRound {
   private int staged;
 
   private CompletableFuture<Void> fetch = CompletableFuture.completedFuture(null);
+  private CompletableFuture<Void> restFetch = fetch;
+  private @Nullable DeviceSlot restPlaces;
   private boolean complete;
 
   /**
@@ -86,6 +92,24 @@ final class RowRound {
     batch.truncate(placed);
   }
 
+  /** Wants what four bits leave of a token. */
+  void refine(int position, int kvHead, int number) {
+    rests.add(position, kvHead, number);
+  }
+
+  /** Finds places for what is wanted beyond four bits, in memory of its own. */
+  void findRestPlaces(int bytesOfRest) {
+    if (rests.count() == 0) {
+      return;
+    }
+    rests.sort();
+    DeviceSlot places = memory.allocate(rests.count() * bytesOfRest);
+    for (int i = 0; i < rests.count(); i++) {
+      rests.place(i, places, i * bytesOfRest);
+    }
+    restPlaces = places;
+  }
+
   private int chunkBytes() {
     return RowArena.CHUNK_ROWS * arena.rowBytes();
   }
@@ -110,6 +134,11 @@ final class RowRound {
           CompletableFuture.runAsync(
               () -> fetcher.fetch(batch, keys, taker::rowSections), executor);
     }
+    if (rests.count() > 0) {
+      restFetch =
+          CompletableFuture.runAsync(
+              () -> fetcher.fetch(rests, keys, head -> fetcher.finerSections()), executor);
+    }
   }
 
   /**
@@ -120,6 +149,7 @@ final class RowRound {
   void await() {
     try {
       fetch.join();
+      restFetch.join();
     } catch (CompletionException e) {
       throw e.getCause() instanceof RuntimeException refused ? refused : e;
     }
@@ -134,6 +164,9 @@ final class RowRound {
       }
       taker.giveRow(batch.kvHead(i), batch.number(i), batch.slot(i), batch.offset(i));
     }
+    for (int i = 0; i < rests.count(); i++) {
+      taker.giveRest(rests.kvHead(i), rests.number(i), rests.slot(i), rests.offset(i));
+    }
   }
 
   int placed() {
@@ -146,12 +179,14 @@ final class RowRound {
   }
 
   long stagedBytes() {
-    return staging.isEmpty() ? 0 : (long) staging.size() * chunkBytes();
+    long bytes = staging.isEmpty() ? 0 : (long) staging.size() * chunkBytes();
+    return restPlaces == null ? bytes : bytes + restPlaces.length();
   }
 
   /** Ends the round; waits for the fetch, since it writes to memory that is the round's. */
   void release() {
     fetch.exceptionally(refused -> null).join();
+    restFetch.exceptionally(refused -> null).join();
     for (int i = 0; !complete && i < placed; i++) {
       if (admitted[i] != RowArena.ABSENT) {
         arena.discard(admitted[i]);
@@ -159,5 +194,9 @@ final class RowRound {
     }
     staging.forEach(DeviceSlot::release);
     staging.clear();
+    if (restPlaces != null) {
+      restPlaces.release();
+      restPlaces = null;
+    }
   }
 }

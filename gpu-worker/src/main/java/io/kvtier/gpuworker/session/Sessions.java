@@ -8,9 +8,7 @@ import io.kvtier.TenantName;
 import io.kvtier.gpuworker.core.Ahead;
 import io.kvtier.gpuworker.core.HeadPolicy;
 import io.kvtier.gpuworker.device.LayerShape;
-import io.kvtier.page.Codec;
 import io.kvtier.page.Fingerprint;
-import io.kvtier.page.PageLayout;
 import io.kvtier.page.Residence;
 import io.kvtier.rpc.GeometryLimits;
 import io.kvtier.rpc.Tensors;
@@ -96,7 +94,7 @@ final class Sessions {
   private static LayerShape shapeOf(Geometry geometry, int windowTokens) {
     return new LayerShape(
         Fingerprint.of(geometry.getModelFingerprint()),
-        new PageLayout(Codec.ROT4, Codec.ROT4, geometry.getKvHeads(), geometry.getHeadDim()),
+        GeometryLimits.layout(geometry),
         geometry.getQHeads(),
         Tensors.elementBytes(geometry.getKvDtype()),
         SINK_TOKENS,

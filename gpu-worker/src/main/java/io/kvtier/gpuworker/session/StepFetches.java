@@ -3,6 +3,7 @@ package io.kvtier.gpuworker.session;
 import io.kvtier.gpuworker.device.CodesTaker;
 import io.kvtier.gpuworker.device.LayerShape;
 import io.kvtier.page.PageKey;
+import io.kvtier.page.Residence;
 import java.util.List;
 import java.util.concurrent.Executor;
 
@@ -47,7 +48,9 @@ record StepFetches(
       Staging.Lease lease,
       StepNear elsewhere) {
     int stagingBytes =
-        (int) Math.min(Integer.MAX_VALUE, (long) lease.slots() * LayerStep.stagingSlotBytes(shape));
+        (int)
+            Math.min(
+                Integer.MAX_VALUE, (long) lease.slots() * shape.codesBytes(Residence.STREAMED));
     StepRows rows =
         new StepRows(
             target, taker, keys, rowFetcher, lease.memory(), executor, stagingBytes, timeoutNs);
@@ -56,7 +59,7 @@ record StepFetches(
     int firstPage = elsewhere.await();
     long startNs = System.nanoTime();
     StepPages pages = new StepPages(taker, keys, codesFetcher, executor, lease, elsewhere);
-    pages.give(shape.kvHeads(), firstPage);
+    pages.give(shape, firstPage);
     elsewhere.fetchedAll(System.nanoTime() - startNs);
     return new Cost(
         rows.hits(),

@@ -3,6 +3,7 @@ package io.kvtier.gpuworker.session;
 import io.kvtier.KvtierException;
 import io.kvtier.gpuworker.device.CodesTaker;
 import io.kvtier.gpuworker.device.DeviceSlot;
+import io.kvtier.gpuworker.device.LayerShape;
 import io.kvtier.gpuworker.session.CodesFetcher.PageHead;
 import io.kvtier.page.PageKey;
 import io.kvtier.page.Residence;
@@ -68,15 +69,16 @@ final class StepPages {
   /**
    * Gives out every page from {@code firstPage} on.
    *
-   * @param kvHeads heads of the layer
+   * @param shape of the layer
    * @throws KvtierException if a fetch is refused
    */
-  void give(int kvHeads, int firstPage) {
+  void give(LayerShape shape, int firstPage) {
+    int codes = Residence.STREAMED.codes(shape.layout());
     List<PageHead> all = new ArrayList<>();
     for (int page = firstPage; page < keys.size(); page++) {
-      for (int head = 0; head < kvHeads; head++) {
+      for (int head = 0; head < shape.kvHeads(); head++) {
         if (taker.streams(head)) {
-          all.add(new PageHead(page, head, Residence.STREAMED.codes()));
+          all.add(new PageHead(page, head, codes));
         }
       }
     }

@@ -148,6 +148,7 @@ final class StepRows {
       start(round, head);
     }
     round.findPlaces();
+    round.findRestPlaces(fetcher.finerRowBytes());
     round.start(fetcher, keys, taker, executor);
   }
 
@@ -166,6 +167,9 @@ final class StepRows {
         coming.addLong((long) head << Integer.SIZE | (from + i));
       } else {
         round.batch.add(taker.chosenPosition(head, from + i), head, from + i);
+      }
+      if (taker.refines(head, from + i)) {
+        round.refine(taker.chosenPosition(head, from + i), head, from + i);
       }
     }
   }

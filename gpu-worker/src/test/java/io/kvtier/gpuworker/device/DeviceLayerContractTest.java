@@ -74,7 +74,7 @@ public abstract class DeviceLayerContractTest {
       for (int page = 0; page < fixture.layer.pages(); page++) {
         for (int head = 0; head < 2; head++) {
           int position = page * 64 + 63;
-          DeviceSlot codes = fixture.sections(page, head, residence.codes());
+          DeviceSlot codes = fixture.sections(page, head, residence.codes(fixture.shape.layout()));
           fixture.layer.readRow(head, position, codes, key, new float[64], 0);
           codes.release();
           int at = position * shape.rowLength() + head * 64;

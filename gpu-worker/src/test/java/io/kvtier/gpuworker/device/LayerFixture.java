@@ -74,7 +74,7 @@ final class LayerFixture implements DeviceLayer.PageSink {
     restored.layer.restore(pageKeys, Arrays.copyOf(keys, sinks), Arrays.copyOf(values, sinks));
     for (int head = 0; head < policies.size(); head++) {
       Residence residence = policies.get(head).residence();
-      int resident = residence == Residence.DENSE ? residence.codes() : 0;
+      int resident = residence == Residence.DENSE ? residence.codes(shape.layout()) : 0;
       restored.layer.hold(
           head,
           residence,
@@ -196,6 +196,19 @@ final class LayerFixture implements DeviceLayer.PageSink {
     return slot;
   }
 
+  /** What four bits leave of a head's chosen tokens, by the same indices; held once. */
+  private DeviceSlot rests(LayerPass pass, int head) {
+    TokenRows rests = new TokenRows(shape.layout(), Residence.finer(shape.layout()));
+    DeviceSlot slot = memory.allocate(Math.max(1, pass.chosenCount(head) * rests.length()));
+    for (int i = 0; i < pass.chosenCount(head); i++) {
+      int position = pass.chosenPosition(head, i);
+      UnsafeBuffer page = new UnsafeBuffer(pages.get(position / TOKENS));
+      int at = i * rests.length();
+      rests.takeFromPage(page, 0, head, position % TOKENS, slot.buffer(), at);
+    }
+    return slot;
+  }
+
   /**
    * Gives a pass everything it needs, in an order that a seed says: rows in some rounds, the last
    * ones of a head perhaps first; streamed pages in parts.
@@ -205,9 +218,12 @@ final class LayerFixture implements DeviceLayer.PageSink {
   void giveAll(LayerPass pass, BiFunction<LayerPass, Integer, DeviceSlot> rowsOf, long seed) {
     SplittableRandom random = new SplittableRandom(seed);
     List<DeviceSlot> held = new ArrayList<>();
+    List<DeviceSlot> rests = new ArrayList<>();
     int rounds = 1 + random.nextInt(3);
     for (int head = 0; head < shape.kvHeads(); head++) {
       held.add(pass.rowSections(head) == 0 ? null : rowsOf.apply(pass, head));
+      boolean finer = pass.rowSections(head) != 0 && shape.finerRowBytes() > 0;
+      rests.add(finer ? rests(pass, head) : null);
     }
     for (int round = 1; round <= rounds; round++) {
       for (int head = 0; head < shape.kvHeads(); head++) {
@@ -217,6 +233,9 @@ final class LayerFixture implements DeviceLayer.PageSink {
           if (round == rounds || random.nextInt(3) > 0) {
             pass.giveRow(head, i, slot, i * rowBytes);
           }
+          if (pass.refines(head, i) && (round == rounds || random.nextInt(3) > 0)) {
+            pass.giveRest(head, i, rests.get(head), i * shape.finerRowBytes());
+          }
         }
       }
       pass.attendRows();
@@ -225,6 +244,7 @@ final class LayerFixture implements DeviceLayer.PageSink {
       }
     }
     held.stream().filter(Objects::nonNull).forEach(DeviceSlot::release);
+    rests.stream().filter(Objects::nonNull).forEach(DeviceSlot::release);
     giveStreamed(pass, random);
   }
 
@@ -240,7 +260,7 @@ final class LayerFixture implements DeviceLayer.PageSink {
       for (int i = 0; i < count; i++) {
         ofPages[i] = (from + i) / streamed.length;
         ofHeads[i] = streamed[(from + i) % streamed.length];
-        codes[i] = sections(ofPages[i], ofHeads[i], Residence.STREAMED.codes());
+        codes[i] = sections(ofPages[i], ofHeads[i], Residence.STREAMED.codes(shape.layout()));
       }
       pass.attendPages(ofPages, ofHeads, codes, count);
       Arrays.stream(codes).forEach(DeviceSlot::release);

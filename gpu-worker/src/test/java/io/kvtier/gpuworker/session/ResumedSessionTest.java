@@ -44,8 +44,7 @@ class ResumedSessionTest {
   private static final int PAGES = (PROMPT + STEPS - 64) / 64;
 
   private final CpuDevice device = new CpuDevice(64L << 20);
-  private final FaultyTransport tier =
-      new FaultyTransport(new PageLayout(Codec.ROT4, Codec.ROT4, 2, 64));
+  private FaultyTransport tier = tier(Codec.ROT4);
   private final ExecutorService background = MoreExecutors.newDirectExecutorService();
   private final SplittableRandom random = new SplittableRandom(5);
   private final float[][] keys = new float[LAYERS][];
@@ -59,6 +58,14 @@ class ResumedSessionTest {
       values[layer] = gaussian(tokens * KV_ROW);
       queries[layer] = gaussian(tokens * Q_ROW);
     }
+  }
+
+  private static FaultyTransport tier(Codec codec) {
+    return new FaultyTransport(new PageLayout(codec, codec, 2, 64));
+  }
+
+  private static Session ofEightBits(Session info) {
+    return info.toBuilder().setGeometry(info.getGeometry().toBuilder().setCodeBits(8)).build();
   }
 
   private float[] gaussian(int length) {
@@ -174,7 +181,17 @@ class ResumedSessionTest {
     "HEAD_CLASS_STREAMED, DTYPE_BF16"
   })
   void goesOnToTheBit(HeadClass headClass, Dtype dtype) {
-    Session info = info(headClass, dtype);
+    requireThatItGoesOn(info(headClass, dtype));
+  }
+
+  @ParameterizedTest
+  @CsvSource({"HEAD_CLASS_SPARSE", "HEAD_CLASS_DENSE", "HEAD_CLASS_STREAMED"})
+  void goesOnToTheBitFromPagesOfEightBits(HeadClass headClass) {
+    tier = tier(Codec.ROT8);
+    requireThatItGoesOn(ofEightBits(info(headClass, Dtype.DTYPE_BF16)));
+  }
+
+  private void requireThatItGoesOn(Session info) {
     WorkerSession first = decoded(info);
     WorkerSession second = resumed(info);
     assertThat(second.layerTokens()).containsOnly(PAGES * 64);

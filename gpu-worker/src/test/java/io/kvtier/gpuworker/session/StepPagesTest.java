@@ -106,7 +106,7 @@ class StepPagesTest extends SessionFixture {
     try (Staging staging = new Staging(device.memory(), LayerStep.stagingSlotBytes(shape));
         Staging.Lease lease = staging.lease(SLOTS)) {
       pages = new StepPages(new Taker(), keys, fetcher, executor, lease, StepNear.NOTHING);
-      pages.give(shape.kvHeads(), 0);
+      pages.give(shape, 0);
     }
     assertThat(events)
         .containsExactly(

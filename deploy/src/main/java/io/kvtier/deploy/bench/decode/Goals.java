@@ -84,23 +84,33 @@ final class Goals {
   private List<BenchRow> besideTailorKv(
       List<Configuration> configurations, Measurement measurement) {
     List<BenchRow> rows = new ArrayList<>();
-    for (int i = 1; i < configurations.size(); i++) {
-      if (configurations.get(i).mode() == PlanMode.PLAN_MODE_TAILORKV) {
-        double ours = measurement.tally(i - 1).meanDivergence();
-        double theirs = measurement.tally(i).meanDivergence();
-        double budget = configurations.get(i).budget().orElse(1);
-        rows.add(
-            new BenchRow(
-                configurations.get(i - 1).name() + ": KL / TailorKV's",
-                ours,
-                theirs,
-                ours / theirs,
-                "nats",
-                budget <= OF_TAILORKV_AT ? most(ours / theirs, OF_TAILORKV) : "",
-                command));
+    for (int i = 0; i < configurations.size(); i++) {
+      for (int j = 0; j < configurations.size(); j++) {
+        if (isSibling(configurations.get(i), configurations.get(j))) {
+          double ours = measurement.tally(i).meanDivergence();
+          double theirs = measurement.tally(j).meanDivergence();
+          double budget = configurations.get(i).budget().orElse(1);
+          rows.add(
+              new BenchRow(
+                  configurations.get(i).name() + ": KL / TailorKV's",
+                  ours,
+                  theirs,
+                  ours / theirs,
+                  "nats",
+                  budget <= OF_TAILORKV_AT ? most(ours / theirs, OF_TAILORKV) : "",
+                  command));
+        }
       }
     }
     return rows;
+  }
+
+  private static boolean isSibling(Configuration ours, Configuration theirs) {
+    return ours.mode() != PlanMode.PLAN_MODE_TAILORKV
+        && theirs.mode() == PlanMode.PLAN_MODE_TAILORKV
+        && ours.planes().isEmpty()
+        && ours.budget().isPresent()
+        && ours.budget().equals(theirs.budget());
   }
 
   /** Questions answered rightly, ours and with full KV. */

@@ -46,8 +46,10 @@ final class Measurement {
    * @param budget device bytes as a share of the full KV cache at 16 bits; empty: the default
    * @param planes every head chooses by a sketch of so many planes, or attends to every token by
    *     {@link #ALL_PLANES}, by a plan made by hand; empty: as kvtier plans
+   * @param codeBits of the geometry, 4 or 8
    */
-  record Configuration(String name, PlanMode mode, OptionalDouble budget, OptionalInt planes) {
+  record Configuration(
+      String name, PlanMode mode, OptionalDouble budget, OptionalInt planes, int codeBits) {
     /** Planes of all codes: every head is dense. */
     static final int ALL_PLANES = 4;
 
@@ -156,7 +158,8 @@ final class Measurement {
   private KvSession open(Configuration configuration, int prompt, int more) {
     long full = PromptStream.fullBytes(config, prompt);
     SessionOptions options =
-        SessionOptions.of(PromptStream.geometry(decoder.model()), prompt + more);
+        SessionOptions.of(
+            PromptStream.geometry(decoder.model(), configuration.codeBits()), prompt + more);
     if (configuration.budget().isPresent()) {
       long bytes = (long) (full * configuration.budget().getAsDouble());
       options = options.withDeviceBytesMax(Math.max(bytes, leastBytes(configuration, options)));

@@ -75,13 +75,14 @@ final class QualityPart {
   /** The default, every budget in our mode and in TailorKV's. */
   private List<Configuration> configurations() {
     List<Configuration> all = new ArrayList<>();
-    all.add(ours("default", OptionalDouble.empty(), OptionalInt.empty()));
+    all.add(ours("default", OptionalDouble.empty(), OptionalInt.empty(), 4));
     for (double budget : settings.budgets()) {
       String share = "1/" + Math.round(1 / budget);
       OptionalDouble bytes = OptionalDouble.of(budget);
-      all.add(ours(share, bytes, OptionalInt.empty()));
+      all.add(ours(share, bytes, OptionalInt.empty(), 4));
+      all.add(ours(share + ", 8 bits", bytes, OptionalInt.empty(), 8));
       PlanMode mode = PlanMode.PLAN_MODE_TAILORKV;
-      all.add(new Configuration("TailorKV " + share, mode, bytes, OptionalInt.empty()));
+      all.add(new Configuration("TailorKV " + share, mode, bytes, OptionalInt.empty(), 4));
     }
     return all;
   }
@@ -92,14 +93,15 @@ final class QualityPart {
    */
   private List<Configuration> textConfigurations() {
     List<Configuration> all = configurations();
-    all.add(ours("all sparse, 2 planes", OptionalDouble.empty(), OptionalInt.of(2)));
-    all.add(ours("all sparse, 1 plane", OptionalDouble.empty(), OptionalInt.of(1)));
-    all.add(ours("all dense", OptionalDouble.of(1), OptionalInt.of(Configuration.ALL_PLANES)));
+    all.add(ours("all sparse, 2 planes", OptionalDouble.empty(), OptionalInt.of(2), 4));
+    all.add(ours("all sparse, 1 plane", OptionalDouble.empty(), OptionalInt.of(1), 4));
+    all.add(ours("all dense", OptionalDouble.of(1), OptionalInt.of(Configuration.ALL_PLANES), 4));
     return all;
   }
 
-  private static Configuration ours(String name, OptionalDouble budget, OptionalInt planes) {
-    return new Configuration(name, PlanMode.PLAN_MODE_KVTIER, budget, planes);
+  private static Configuration ours(
+      String name, OptionalDouble budget, OptionalInt planes, int codeBits) {
+    return new Configuration(name, PlanMode.PLAN_MODE_KVTIER, budget, planes, codeBits);
   }
 
   private List<BenchRow> texts(
