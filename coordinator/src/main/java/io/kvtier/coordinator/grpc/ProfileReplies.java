@@ -75,6 +75,9 @@ final class ProfileReplies {
     if (curve.overlap() != ResidualCurve.UNMEASURED) {
       head.setOverlap(curve.overlap());
     }
+    if (curve.scoreError() != ResidualCurve.UNMEASURED) {
+      head.setScoreError(curve.scoreError());
+    }
     return head.build();
   }
 }

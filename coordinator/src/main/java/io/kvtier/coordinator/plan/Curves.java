@@ -33,9 +33,20 @@ public final class Curves {
       String name = "heads[" + i + "]";
       PlanLimits.requirePlace(name, profile.getLayer(), profile.getKvHead(), i, geometry);
       ResidualCurve curve = curve(name + ".curve", profile.getCurveList(), tokens);
-      curves.add(profile.hasOverlap() ? curve.withOverlap(name, profile.getOverlap()) : curve);
+      curves.add(withMeasured(name, curve, profile));
     }
     return curves;
+  }
+
+  /**
+   * A curve with what else was measured of its head.
+   *
+   * @throws KvtierException INVALID with name, value and bound
+   */
+  public static ResidualCurve withMeasured(String name, ResidualCurve curve, HeadProfile profile) {
+    ResidualCurve more =
+        profile.hasOverlap() ? curve.withOverlap(name, profile.getOverlap()) : curve;
+    return profile.hasScoreError() ? more.withScoreError(name, profile.getScoreError()) : more;
   }
 
   private static ResidualCurve curve(String name, List<CurvePoint> points, int tokens) {

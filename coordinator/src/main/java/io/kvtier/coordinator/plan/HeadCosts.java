@@ -28,22 +28,43 @@ final class HeadCosts {
   /** One residence of one head. */
   record Option(Residence residence, long deviceBytes, long fetchBytes, double timeNs) {}
 
+  /** Most tokens a head and step that are fetched by more than four bits, where they are stored. */
+  private static final int REFINED_TOKENS = 32;
+
+  /**
+   * Scores by one plane that err by more than this miss tokens that hold much: e^score is too small
+   * by e^(variance / 2) on average, and a worker makes up for e^2 at most.
+   */
+  private static final float SCORE_ERROR_MAX = 2;
+
+  /** A head is streamed instead, unless a step of that takes longer. */
+  private static final double STREAMED_NS_MAX = 2e6;
+
   private final List<Option> options = new ArrayList<>();
+  private final boolean onePlaneErrs;
 
   /**
    * A head's costs.
    *
    * @param needed dominant tokens of a mean step
+   * @param scoreError deviation of the error of its scores by one plane, or {@link
+   *     ResidualCurve#UNMEASURED}
    */
-  HeadCosts(PlanInputs inputs, int needed) {
-    for (Residence residence :
-        List.of(Residence.STREAMED, Residence.ONE_PLANE, Residence.TWO_PLANES, Residence.DENSE)) {
-      options.add(option(inputs, residence, needed));
+  HeadCosts(PlanInputs inputs, int needed, float scoreError) {
+    Option streamed = option(inputs, Residence.STREAMED, needed);
+    onePlaneErrs = scoreError > SCORE_ERROR_MAX && streamed.timeNs() <= STREAMED_NS_MAX;
+    options.add(streamed);
+    if (!onePlaneErrs) {
+      options.add(option(inputs, Residence.ONE_PLANE, needed));
     }
+    options.add(option(inputs, Residence.TWO_PLANES, needed));
+    options.add(option(inputs, Residence.DENSE, needed));
   }
 
-  /** Most tokens a head and step that are fetched by more than four bits, where they are stored. */
-  private static final int REFINED_TOKENS = 32;
+  /** Whether one plane is no option, since its scores are too far from the true ones. */
+  boolean onePlaneErrs() {
+    return onePlaneErrs;
+  }
 
   private static Option option(PlanInputs inputs, Residence residence, int needed) {
     long fetched =

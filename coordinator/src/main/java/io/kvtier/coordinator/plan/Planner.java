@@ -121,12 +121,17 @@ public final class Planner {
     if (inputs.curves().isEmpty()) {
       int needed = Math.max(DOMINANT_TOKENS_MIN, tokens / NEEDED_SHARE);
       return new Head(
-          NO_PROFILE, capMin, 0, ResidualCurve.UNMEASURED, new HeadCosts(inputs, needed));
+          NO_PROFILE,
+          capMin,
+          0,
+          ResidualCurve.UNMEASURED,
+          new HeadCosts(inputs, needed, ResidualCurve.UNMEASURED));
     }
     ResidualCurve curve = inputs.curves().get(index);
     int needed = curve.tokensFor(RESIDUAL_MASS);
     int cap = Math.clamp((long) DOMINANT_TOKENS_MARGIN * needed, capMin, tokens);
-    HeadCosts costs = new HeadCosts(inputs, Math.max(DOMINANT_TOKENS_MIN, needed));
+    HeadCosts costs =
+        new HeadCosts(inputs, Math.max(DOMINANT_TOKENS_MIN, needed), curve.scoreError());
     return new Head(needed, cap, curve.residualAt(cap), curve.overlap(), costs);
   }
 
@@ -231,7 +236,10 @@ public final class Planner {
           case STREAMED ->
               inputs.pages() == 0
                   ? "nothing outside the window yet"
-                  : "no bytes left for a sketch: all pages fetched every step";
+                  : head.costs.onePlaneErrs()
+                      ? "no bytes left for two planes, and by one its scores err too far: all"
+                          + " pages fetched every step"
+                      : "no bytes left for a sketch: all pages fetched every step";
         };
     return need + ": " + what + ahead(head, chosen);
   }

@@ -16,17 +16,21 @@ public final class ResidualCurve {
   /** Most measured points a curve has. */
   public static final int POINTS_MAX = 32;
 
-  /** No overlap has been measured. */
+  /** Nothing has been measured. */
   public static final float UNMEASURED = -1;
+
+  private static final int SCORE_ERROR_MAX = 1000;
 
   private final int[] k;
   private final double[] residual;
   private final float overlap;
+  private final float scoreError;
 
-  private ResidualCurve(int[] k, double[] residual, float overlap) {
+  private ResidualCurve(int[] k, double[] residual, float overlap, float scoreError) {
     this.k = k;
     this.residual = residual;
     this.overlap = overlap;
+    this.scoreError = scoreError;
   }
 
   /**
@@ -40,7 +44,26 @@ public final class ResidualCurve {
     if (!(share >= 0 && share <= 1)) {
       throw KvtierException.invalid("overlap of %s is %s; it must be 0..1", name, share);
     }
-    return new ResidualCurve(k, residual, share);
+    return new ResidualCurve(k, residual, share, scoreError);
+  }
+
+  /**
+   * The curve of a head of which more is known.
+   *
+   * @param deviation of the error of a score by one key plane, 0..1000
+   * @throws KvtierException INVALID with name, value and bound
+   */
+  public ResidualCurve withScoreError(String name, float deviation) {
+    if (!(deviation >= 0 && deviation <= SCORE_ERROR_MAX)) {
+      throw KvtierException.invalid(
+          "score_error of %s is %s; it must be 0..%d", name, deviation, SCORE_ERROR_MAX);
+    }
+    return new ResidualCurve(k, residual, overlap, deviation);
+  }
+
+  /** The standard deviation of the error of a score by one key plane; {@link #UNMEASURED}. */
+  public float scoreError() {
+    return scoreError;
   }
 
   /**
@@ -86,7 +109,7 @@ public final class ResidualCurve {
     k[points] = tokens;
     residual[points] = 0;
     return new ResidualCurve(
-        Arrays.copyOf(k, points + 1), Arrays.copyOf(residual, points + 1), UNMEASURED);
+        Arrays.copyOf(k, points + 1), Arrays.copyOf(residual, points + 1), UNMEASURED, UNMEASURED);
   }
 
   /** The least measured k; the context's tokens where all points lie beyond them. */

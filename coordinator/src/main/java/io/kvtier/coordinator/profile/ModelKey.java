@@ -12,6 +12,6 @@ import io.kvtier.v1.PlanMode;
 public record ModelKey(Geometry geometry, PlanMode mode) {
   /** The key of sessions of this geometry and method. */
   public static ModelKey of(Geometry geometry, PlanMode mode) {
-    return new ModelKey(geometry.toBuilder().clearKvDtype().build(), mode);
+    return new ModelKey(geometry.toBuilder().clearKvDtype().clearCodeBits().build(), mode);
   }
 }

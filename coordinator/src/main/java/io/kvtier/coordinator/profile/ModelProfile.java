@@ -30,17 +30,41 @@ final class ModelProfile {
   private final float[][] residuals;
   private final int[] samples = new int[SHARES];
 
-  /** Shares of tokens that the query before chose too, and how many sessions measured them. */
-  private final float[] overlaps;
+  /** Shares of tokens that the query before chose too. */
+  private final Measured overlaps;
 
-  private final int[] overlapSamples;
+  /** Errors of scores by one key plane. */
+  private final Measured scoreErrors;
+
   private int sessions;
+
+  /** Something that sessions measure of each head or not: means, and how many measured it. */
+  private record Measured(float[] means, int[] samples) {
+    static Measured ofHeads(int heads) {
+      return new Measured(new float[heads], new int[heads]);
+    }
+
+    void load(List<Float> recorded, List<Integer> recordedSamples) {
+      for (int head = 0; head < recorded.size(); head++) {
+        means[head] = recorded.get(head);
+        samples[head] = recordedSamples.get(head);
+      }
+    }
+
+    void merge(int head, float measured) {
+      if (measured != ResidualCurve.UNMEASURED) {
+        samples[head]++;
+        double weight = Math.max(WEIGHT_MIN, 1.0 / samples[head]);
+        means[head] += (float) (weight * (measured - means[head]));
+      }
+    }
+  }
 
   /** A profile that has seen nothing. */
   ModelProfile(int heads) {
     this.residuals = new float[heads][SHARES];
-    this.overlaps = new float[heads];
-    this.overlapSamples = new int[heads];
+    this.overlaps = Measured.ofHeads(heads);
+    this.scoreErrors = Measured.ofHeads(heads);
   }
 
   /** One of a snapshot. */
@@ -55,10 +79,8 @@ final class ModelProfile {
     for (int s = 0; s < SHARES; s++) {
       profile.samples[s] = record.getSamples(s);
     }
-    for (int head = 0; head < record.getOverlapsCount(); head++) {
-      profile.overlaps[head] = record.getOverlaps(head);
-      profile.overlapSamples[head] = record.getOverlapSamples(head);
-    }
+    profile.overlaps.load(record.getOverlapsList(), record.getOverlapSamplesList());
+    profile.scoreErrors.load(record.getScoreErrorsList(), record.getScoreErrorSamplesList());
     profile.sessions = record.getSessions();
     return profile;
   }
@@ -74,8 +96,12 @@ final class ModelProfile {
         record.addResiduals(residual);
       }
     }
-    for (int head = 0; head < overlaps.length; head++) {
-      record.addOverlaps(overlaps[head]).addOverlapSamples(overlapSamples[head]);
+    for (int head = 0; head < residuals.length; head++) {
+      record
+          .addOverlaps(overlaps.means[head])
+          .addOverlapSamples(overlaps.samples[head])
+          .addScoreErrors(scoreErrors.means[head])
+          .addScoreErrorSamples(scoreErrors.samples[head]);
     }
     return record;
   }
@@ -83,7 +109,7 @@ final class ModelProfile {
   /** Bytes that a profile of so many heads takes. */
   static long bytes(int heads) {
     return OVERHEAD_BYTES
-        + (long) heads * ((SHARES + 1) * Float.BYTES + Integer.BYTES + Long.BYTES * 3L);
+        + (long) heads * ((SHARES + 2) * Float.BYTES + 2 * Integer.BYTES + Long.BYTES * 4L);
   }
 
   private static double share(int index) {
@@ -98,7 +124,10 @@ final class ModelProfile {
    */
   void merge(int tokens, List<ResidualCurve> curves) {
     sessions++;
-    mergeOverlaps(curves);
+    for (int head = 0; head < curves.size(); head++) {
+      overlaps.merge(head, curves.get(head).overlap());
+      scoreErrors.merge(head, curves.get(head).scoreError());
+    }
     int measuredFrom = 1;
     for (ResidualCurve curve : curves) {
       measuredFrom = Math.max(measuredFrom, curve.firstMeasured());
@@ -113,17 +142,6 @@ final class ModelProfile {
       for (int head = 0; head < residuals.length; head++) {
         double measured = curves.get(head).residualAt(k);
         residuals[head][s] += (float) (weight * (measured - residuals[head][s]));
-      }
-    }
-  }
-
-  private void mergeOverlaps(List<ResidualCurve> curves) {
-    for (int head = 0; head < overlaps.length; head++) {
-      float measured = curves.get(head).overlap();
-      if (measured != ResidualCurve.UNMEASURED) {
-        overlapSamples[head]++;
-        double weight = Math.max(WEIGHT_MIN, 1.0 / overlapSamples[head]);
-        overlaps[head] += (float) (weight * (measured - overlaps[head]));
       }
     }
   }
@@ -154,10 +172,13 @@ final class ModelProfile {
       }
       String name = "profile of head " + head;
       ResidualCurve curve = ResidualCurve.of(name, ks, measured, tokens);
-      curves.add(
-          overlapSamples[head] == 0
-              ? curve
-              : curve.withOverlap(name, Math.clamp(overlaps[head], 0, 1)));
+      if (overlaps.samples[head] > 0) {
+        curve = curve.withOverlap(name, Math.clamp(overlaps.means[head], 0, 1));
+      }
+      if (scoreErrors.samples[head] > 0) {
+        curve = curve.withScoreError(name, Math.max(0, scoreErrors.means[head]));
+      }
+      curves.add(curve);
     }
     return curves;
   }

@@ -51,7 +51,6 @@ final class TierlessWorker implements AutoCloseable {
       Coordinator coordinator = closing.add(Coordinator.start(CoordinatorConfig.defaults()));
       PrometheusMeterRegistry meters = new PrometheusMeterRegistry(PrometheusConfig.DEFAULT);
       CpuDevice device = closing.add(new CpuDevice(deviceBytes));
-      CoordinatorPlans plans = closing.add(new CoordinatorPlans(coordinator.target(), TIMEOUT));
       SessionTable sessions =
           closing.add(
               new SessionTable(
@@ -61,6 +60,8 @@ final class TierlessWorker implements AutoCloseable {
                   new SessionLimits(PENDING_BYTES, TIMEOUT.toNanos()),
                   new PendingBytes(2 * PENDING_BYTES),
                   StepListener.NONE));
+      CoordinatorPlans plans =
+          closing.add(new CoordinatorPlans(coordinator.target(), TIMEOUT, sessions.rates()));
       Endpoint endpoint =
           closing.add(
               Endpoint.start(

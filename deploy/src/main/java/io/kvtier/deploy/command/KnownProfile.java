@@ -4,6 +4,7 @@ import com.google.protobuf.ByteString;
 import io.kvtier.KvtierException;
 import io.kvtier.KvtierException.Code;
 import io.kvtier.client.KvtierClient;
+import io.kvtier.coordinator.plan.Curves;
 import io.kvtier.coordinator.plan.PlanInputs;
 import io.kvtier.coordinator.plan.ResidualCurve;
 import io.kvtier.deploy.engine.LlamaModel;
@@ -52,7 +53,7 @@ record KnownProfile(int sessions, List<ResidualCurve> curves) {
     }
     String name = "layer %d, head %d".formatted(head.getLayer(), head.getKvHead());
     ResidualCurve curve = ResidualCurve.of(name, k, residual, tokens);
-    return head.hasOverlap() ? curve.withOverlap(name, head.getOverlap()) : curve;
+    return Curves.withMeasured(name, curve, head);
   }
 
   PlanInputs applyTo(PlanInputs inputs) {

@@ -302,6 +302,11 @@ final class TornadoLayer implements DeviceLayer {
   }
 
   @Override
+  public double scoreVariance(int kvHead, float[] query, int at) {
+    return host.scoreVariance(kvHead, query, at);
+  }
+
+  @Override
   public void readRow(
       int kvHead, int position, @Nullable DeviceSlot slot, float[] keys, float[] values, int at) {
     host.readRow(kvHead, position, slot, keys, values, at);

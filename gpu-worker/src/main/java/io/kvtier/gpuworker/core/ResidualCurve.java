@@ -8,13 +8,14 @@ package io.kvtier.gpuworker.core;
 public final class ResidualCurve {
   private static final int SMALLEST_K = 16;
 
-  /** No overlap has been measured. */
+  /** Nothing has been measured. */
   public static final float UNMEASURED = -1;
 
   private final int[] ks;
   private final double[] sums;
   private int samples;
   private float overlap = UNMEASURED;
+  private float scoreError = UNMEASURED;
 
   /** A curve over k = 16, 32, 64, ... up to at least {@code tokens}. */
   public ResidualCurve(int tokens) {
@@ -50,6 +51,16 @@ public final class ResidualCurve {
   /** That share; {@link #UNMEASURED}. */
   public float overlap() {
     return overlap;
+  }
+
+  /** Notes the standard deviation of the error of a score by one key plane. */
+  public void scoreError(float deviation) {
+    scoreError = deviation;
+  }
+
+  /** That deviation; {@link #UNMEASURED}. */
+  public float scoreError() {
+    return scoreError;
   }
 
   public int points() {

@@ -228,6 +228,22 @@ final class CpuLayer implements DeviceLayer {
   }
 
   @Override
+  public double scoreVariance(int kvHead, float[] query, int at) {
+    int headDim = shape.headDim();
+    int group = shape.group();
+    double squares = 0;
+    for (int i = at + kvHead * group * headDim; i < at + (kvHead + 1) * group * headDim; i++) {
+      squares += (double) query[i] * query[i];
+    }
+    double scales = 0;
+    for (int page = 0; page < pages.size(); page++) {
+      scales += heads[kvHead].squareScale(page);
+    }
+    double meanSquare = squares / headDim / group * scales / Math.max(1, pages.size());
+    return SketchError.variance(1) * meanSquare;
+  }
+
+  @Override
   public boolean isExact(int position) {
     return position >= pages.size() * TOKENS || position < exact.sinkCount();
   }

@@ -120,6 +120,17 @@ public interface DeviceLayer {
   void profile(int kvHead, float[] query, int at, int position, MassHistogram[] masses);
 
   /**
+   * The variance of the error of scores by one key plane, mean over the group and the tokens of
+   * pages; 0 where there are none.
+   *
+   * @param kvHead a head that is not streamed
+   * @param query {@code [qHeads][headDim]} from {@code at} on
+   */
+  default double scoreVariance(int kvHead, float[] query, int at) {
+    throw new UnsupportedOperationException("the method has no key planes");
+  }
+
+  /**
    * Reads one head's row of one token.
    *
    * @param codes the head's codes of the token's page, held by the caller; ignored for an exact

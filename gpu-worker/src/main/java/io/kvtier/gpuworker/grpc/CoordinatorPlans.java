@@ -69,6 +69,9 @@ public final class CoordinatorPlans implements PlanMaker, AutoCloseable {
     if (curve.overlap() != ResidualCurve.UNMEASURED) {
       profile.setOverlap(curve.overlap());
     }
+    if (curve.scoreError() != ResidualCurve.UNMEASURED) {
+      profile.setScoreError(curve.scoreError());
+    }
     return profile.build();
   }
 

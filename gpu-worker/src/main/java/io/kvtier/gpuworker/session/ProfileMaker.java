@@ -22,6 +22,10 @@ final class ProfileMaker {
   private static final int OVERLAP_QUERIES = 8;
 
   private static final int CHOSEN_MIN = 64;
+
+  /** Beyond it an error is told as this. */
+  private static final double SCORE_ERROR_MAX = 1000;
+
   private static final float RESIDUAL_MASS = .01f;
 
   private final LayerShape shape;
@@ -81,8 +85,20 @@ final class ProfileMaker {
     }
     if (layer.device.placesHeads()) {
       measureOverlap(layer, head, window, curve);
+      measureScoreError(layer, head, window, curve);
     }
     return curve;
+  }
+
+  private void measureScoreError(SessionLayer layer, int head, int window, ResidualCurve curve) {
+    int queryLength = shape.qHeads() * shape.headDim();
+    double variance = 0;
+    for (int i = 0; i < window; i++) {
+      variance += layer.device.scoreVariance(head, layer.queries, i * queryLength) / window;
+    }
+    if (layer.device.pages() > 0) {
+      curve.scoreError((float) Math.min(SCORE_ERROR_MAX, Math.sqrt(variance)));
+    }
   }
 
   /** Chooses for the last queries as a plan would, of this head alone. */

@@ -64,7 +64,7 @@ class QualityIT {
 
   private static Configuration of(
       String name, PlanMode mode, OptionalDouble budget, OptionalInt planes) {
-    return new Configuration(name, mode, budget, planes);
+    return new Configuration(name, mode, budget, planes, 4);
   }
 
   @BeforeAll
