@@ -194,7 +194,7 @@ public interface Kernels {
   /**
    * Adds to one token's scores what four bits have left of its key.
    *
-   * @param codes address of the token's row of K_REST; up to 16 bytes beyond it may be read
+   * @param codes address of the token's row of K_REST
    * @param step the row's
    * @param scores query g's at {@code at + g x stride}
    */
@@ -211,7 +211,7 @@ public interface Kernels {
    * Adds what four bits have left of one token's value to rotated accumulators: {@code Σ weight x
    * step x rest}.
    *
-   * @param codes address of the token's row of V_REST; up to 16 bytes beyond it may be read
+   * @param codes address of the token's row of V_REST
    * @param step the row's
    * @param weights query g's at {@code at + 64 g}
    * @param sums {@code [group][width]}, as for {@link #addValues}

@@ -2,6 +2,7 @@ package io.kvtier.attention;
 
 import static jdk.incubator.vector.VectorOperators.LSHR;
 
+import io.kvtier.codec.RotLevels;
 import java.lang.foreign.ValueLayout;
 import jdk.incubator.vector.FloatVector;
 import jdk.incubator.vector.IntVector;
@@ -9,9 +10,7 @@ import jdk.incubator.vector.VectorSpecies;
 
 /** What four bits leave of single tokens' keys and values (rot8), lane = dimension. */
 final class RestKernels {
-  /** Code c stands for (c - this) steps. */
-  static final float CENTER = 7.5f;
-
+  private static final float CENTER = RotLevels.REST_CENTER;
   private static final VectorSpecies<Float> F = KernelLanes.F;
   private static final int LANES = KernelLanes.LANES;
   private static final int CHUNK = 32;

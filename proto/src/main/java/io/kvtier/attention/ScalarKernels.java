@@ -313,7 +313,7 @@ final class ScalarKernels implements Kernels {
     int chunk = i / 32 * 32;
     int half = Math.min(32, headDim - chunk) / 2;
     int pair = u8(codes + chunk / 2 + (i - chunk) % half);
-    return ((i - chunk) / half == 0 ? pair & 15 : pair >> 4) - RestKernels.CENTER;
+    return ((i - chunk) / half == 0 ? pair & 15 : pair >> 4) - RotLevels.REST_CENTER;
   }
 
   @Override

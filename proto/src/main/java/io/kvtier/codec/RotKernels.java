@@ -348,7 +348,7 @@ final class RotKernels {
         FloatVector left =
             ((FloatVector)
                     Lanes.loadCodes(rest, from + i).convertShape(VectorOperators.I2F, FLOATS, 0))
-                .sub(ScalarRotCodec.REST_CENTER)
+                .sub(RotLevels.REST_CENTER)
                 .mul(step);
         level.reinterpretAsFloats().mul(scale).add(left).intoArray(y, to + i * PITCH);
       }

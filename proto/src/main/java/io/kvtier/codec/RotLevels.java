@@ -10,6 +10,9 @@ import static io.kvtier.KvtierException.requireInRange;
  * Immutable.
  */
 public final class RotLevels {
+  /** Code c of what rot8's levels leave stands for (c - this) steps: the middle of its cell. */
+  public static final float REST_CENTER = 7.5f;
+
   /** What one plane alone tells of a coordinate: the mean magnitude, nearly, of any. */
   public static final float SIGN_LEVEL = .800f;
 

@@ -18,9 +18,6 @@ final class ScalarRotCodec implements HeadCodec {
 
   static final int REST_MAX = 15;
 
-  /** Code c stands for (c - this) steps: the middle of its cell. */
-  static final float REST_CENTER = 7.5f;
-
   private final HeadSide side;
   private final int headDim;
   private final Rotation rotation;
@@ -167,7 +164,7 @@ final class ScalarRotCodec implements HeadCodec {
     float step = Halves.get(head, side.restStepsAt() + t * Short.BYTES);
     ScalarCodes.unpackNibbles(headDim, head, side.restAt() + t * headDim / 2, restCodes, 0);
     for (int i = 0; i < headDim; i++) {
-      rows[row + i] += step * (restCodes[i] - REST_CENTER);
+      rows[row + i] += step * (restCodes[i] - RotLevels.REST_CENTER);
     }
   }
 }

@@ -28,6 +28,9 @@ public enum Residence {
 
   private static final int SLOT_ALIGNMENT = 64;
 
+  /** Most tokens of a head whose {@link #finer} sections one query reads. */
+  public static final int FINER_TOKENS_MAX = 32;
+
   /** Those between all and nothing, which scan a sketch and choose. */
   public static final List<Residence> SKETCHED = List.of(TWO_PLANES, ONE_PLANE);
 
@@ -78,7 +81,8 @@ public enum Residence {
 
   /** Sections of a layout that say of tokens what four bits leave; 0: there are none. */
   public static int finer(PageLayout layout) {
-    return FINER & layout.sections();
+    boolean both = layout.keyCodec().hasRest() && layout.valueCodec().hasRest();
+    return both ? FINER : 0;
   }
 
   /** Device bytes of one page of one head. */

@@ -20,6 +20,9 @@ public final class PlanLimits {
    */
   public static final float OVERLAP_AHEAD_MIN = .7f;
 
+  /** Largest standard deviation of a score's error that is told. */
+  public static final int SCORE_ERROR_MAX = 1000;
+
   /** Most bytes a microsecond, of what is fetched or attended to. */
   public static final int RATE_MAX = 1_000_000;
 

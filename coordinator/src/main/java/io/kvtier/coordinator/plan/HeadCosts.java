@@ -28,9 +28,6 @@ final class HeadCosts {
   /** One residence of one head. */
   record Option(Residence residence, long deviceBytes, long fetchBytes, double timeNs) {}
 
-  /** Most tokens a head and step that are fetched by more than four bits, where they are stored. */
-  private static final int REFINED_TOKENS = 32;
-
   /**
    * Scores by one plane that err by more than this miss tokens that hold much: e^score is too small
    * by e^(variance / 2) on average, and a worker makes up for e^2 at most.
@@ -94,7 +91,7 @@ final class HeadCosts {
     // A page that one head wants is wanted by half of the others, say.
     double sharing = Math.max(1, inputs.geometry().getKvHeads() / 2.);
     double asking = REQUEST_HEAD_BYTES + REQUEST_PAGE_BYTES / sharing;
-    long heaviest = Math.min(rows, REFINED_TOKENS);
+    long heaviest = Math.min(rows, Residence.FINER_TOKENS_MAX);
     long finer = inputs.layout().lengthOf(Residence.finer(inputs.layout())) / PageLayout.TOKENS;
     return rows * each
         + heaviest * finer

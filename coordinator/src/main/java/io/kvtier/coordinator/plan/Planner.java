@@ -180,6 +180,7 @@ public final class Planner {
             .setKvHead(index % geometry.getKvHeads())
             .setDeviceBytes(chosen.deviceBytes())
             .setFetchBytes(chosen.fetchBytes())
+            .setOnePlaneErrs(head.costs.onePlaneErrs())
             .setReason(reason(inputs, head, chosen));
     return switch (chosen.residence()) {
       case DENSE -> plan.setHeadClass(HeadClass.HEAD_CLASS_DENSE).build();

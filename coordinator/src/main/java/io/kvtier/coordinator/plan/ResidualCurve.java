@@ -4,6 +4,7 @@ import static io.kvtier.KvtierException.requireInRange;
 
 import io.kvtier.KvtierException;
 import io.kvtier.rpc.GeometryLimits;
+import io.kvtier.rpc.PlanLimits;
 import java.util.Arrays;
 
 /**
@@ -18,8 +19,6 @@ public final class ResidualCurve {
 
   /** Nothing has been measured. */
   public static final float UNMEASURED = -1;
-
-  private static final int SCORE_ERROR_MAX = 1000;
 
   private final int[] k;
   private final double[] residual;
@@ -54,9 +53,9 @@ public final class ResidualCurve {
    * @throws KvtierException INVALID with name, value and bound
    */
   public ResidualCurve withScoreError(String name, float deviation) {
-    if (!(deviation >= 0 && deviation <= SCORE_ERROR_MAX)) {
+    if (!(deviation >= 0 && deviation <= PlanLimits.SCORE_ERROR_MAX)) {
       throw KvtierException.invalid(
-          "score_error of %s is %s; it must be 0..%d", name, deviation, SCORE_ERROR_MAX);
+          "score_error of %s is %s; it must be 0..%d", name, deviation, PlanLimits.SCORE_ERROR_MAX);
     }
     return new ResidualCurve(k, residual, overlap, deviation);
   }

@@ -103,6 +103,57 @@ final class PlannerTest {
     assertThat(classes(plan(1L << 40, curves))).containsOnly("SPARSE 2");
   }
 
+  /** A head whose scores by one plane are far off is streamed, as long as that takes no time. */
+  @Test
+  void onePlaneIsNoOptionWhereItsScoresErr() {
+    List<ResidualCurve> curves =
+        List.of(
+            NARROW.withScoreError("a", 2.01f),
+            NARROW.withScoreError("b", 2),
+            NARROW,
+            NARROW.withScoreError("d", 12));
+    int tokens = 8_192;
+    PlanInputs bare = new PlanInputs(TWO_BY_TWO, tokens, 0, FIXED, 127, curves);
+    long one = 4 * bare.headBytes(Residence.ONE_PLANE);
+    Plan plan =
+        Planner.plan(new PlanInputs(TWO_BY_TWO, tokens, FIXED + one * 21 / 20, FIXED, 127, curves));
+    assertThat(List.of(classes(plan).get(0), classes(plan).get(3))).doesNotContain("SPARSE 1");
+    assertThat(List.of(classes(plan).get(1), classes(plan).get(2))).containsOnly("SPARSE 1");
+    assertThat(plan.getHeadsList())
+        .filteredOn(head -> head.getHeadClass() == HeadClass.HEAD_CLASS_STREAMED)
+        .extracting(HeadPlan::getReason)
+        .isNotEmpty()
+        .allMatch(reason -> reason.contains("by one its scores err too far"));
+    // Streaming a million tokens would take longer than all else.
+    int many = 1 << 20;
+    int pages = many / 64 - 1;
+    PlanInputs wide = new PlanInputs(TWO_BY_TWO, many, 0, FIXED, pages, curves);
+    long room = FIXED + 4 * wide.headBytes(Residence.ONE_PLANE) * 22 / 20;
+    assertThat(classes(Planner.plan(new PlanInputs(TWO_BY_TWO, many, room, FIXED, pages, curves))))
+        .contains("SPARSE 1");
+    for (float wrong : new float[] {-.1f, 1001, Float.NaN}) {
+      assertThatThrownBy(() -> NARROW.withScoreError("n", wrong))
+          .isInstanceOf(KvtierException.class)
+          .hasMessage("score_error of n is " + wrong + "; it must be 0..1000");
+    }
+  }
+
+  /** Pages of eight bits cost dense and streamed heads twice as much, and sparse ones little. */
+  @Test
+  void pagesOfEightBitsAreCountedAsTheyAre() {
+    Geometry finer = TWO_BY_TWO.toBuilder().setCodeBits(8).build();
+    List<ResidualCurve> curves = List.of(NARROW, WIDE, NARROW, NARROW);
+    PlanInputs four = new PlanInputs(TWO_BY_TWO, TOKENS, 0, FIXED, PAGES, curves);
+    PlanInputs eight = new PlanInputs(finer, TOKENS, 0, FIXED, PAGES, curves);
+    assertThat(eight.headBytes(Residence.TWO_PLANES))
+        .isEqualTo(four.headBytes(Residence.TWO_PLANES));
+    assertThat(eight.headBytes(Residence.DENSE) - four.headBytes(Residence.DENSE))
+        .isEqualTo(PAGES * 64L * (2 * 32 + 2 * 2));
+    long more = new HeadCosts(eight, 82, 0).of(Residence.TWO_PLANES).fetchBytes();
+    long less = new HeadCosts(four, 82, 0).of(Residence.TWO_PLANES).fetchBytes();
+    assertThat(more - less).isEqualTo(32 * (2 * 32 + 2 * 2));
+  }
+
   /** Where fetching is slow bytes go to codes, where it is fast to rows that may recur. */
   @Test
   void ratesDecideWhatIsDense() {

@@ -94,6 +94,25 @@ final class ProfileTableTest {
     assertThat(overlap(other)).isEqualTo(.1f, within(1e-4f));
   }
 
+  @Test
+  void scoreErrorsAreAveragedLikewise() {
+    ModelKey key = key(1);
+    merge(key, .2, TOKENS);
+    assertThat(scoreError(table)).isEqualTo(ResidualCurve.UNMEASURED);
+    for (float error : new float[] {3, 5}) {
+      table.merge(key, TOKENS, List.of(ofShares(.2, TOKENS).withScoreError("c", error)));
+    }
+    assertThat(scoreError(table)).isEqualTo(4f, within(1e-6f));
+    assertThat(overlap(table)).isEqualTo(ResidualCurve.UNMEASURED);
+    ProfileTable other = new ProfileTable(ProfileLimits.defaults());
+    table.records().forEach(other::restore);
+    assertThat(scoreError(other)).isEqualTo(4f, within(1e-6f));
+  }
+
+  private static float scoreError(ProfileTable of) {
+    return of.at(key(1), TOKENS).curves().getFirst().scoreError();
+  }
+
   private static float overlap(ProfileTable of) {
     return of.at(key(1), TOKENS).curves().getFirst().overlap();
   }

@@ -71,6 +71,12 @@ public final class PlanCommand implements Callable<Integer> {
   private @Nullable Long gpuBytes;
 
   @Option(
+      names = "--code-bits",
+      defaultValue = "4",
+      description = "bits of a stored key or value element, 4 or 8 (default: ${DEFAULT-VALUE})")
+  private int codeBits;
+
+  @Option(
       names = "--mode",
       defaultValue = "kvtier",
       description = "kvtier or tailorkv (default: ${DEFAULT-VALUE})")
@@ -108,7 +114,7 @@ public final class PlanCommand implements Callable<Integer> {
     LlamaConfig config = LlamaConfig.read(directory);
     Session session =
         Session.newBuilder()
-            .setGeometry(geometry(config))
+            .setGeometry(geometry(config, codeBits))
             .setTokensMax(context)
             .setDeviceBytesMax(gpuBytes == null ? 0 : gpuBytes)
             .setMode(PlanModes.of(mode))
@@ -133,7 +139,7 @@ public final class PlanCommand implements Callable<Integer> {
         session.getMode() == PlanMode.PLAN_MODE_TAILORKV
             ? TailorPlanner.plan(inputs, context)
             : Planner.plan(inputs);
-    List<PlanRow> rows = PlanRow.of(plan, bandwidth * GIGA);
+    List<PlanRow> rows = PlanRow.of(plan, codeBits, bandwidth * GIGA);
     System.out.println(table(rows));
     System.out.println(totals(plan, rows, PromptStream.fullBytes(config, context)));
     if (json != null) {
@@ -152,12 +158,13 @@ public final class PlanCommand implements Callable<Integer> {
     return new PlanRates((int) Math.round(bandwidth * MEGA_PER_GIGA), PlanRates.DEFAULT.attend());
   }
 
-  private static Geometry geometry(LlamaConfig config) {
+  private static Geometry geometry(LlamaConfig config, int codeBits) {
     return Geometry.newBuilder()
         .setLayers(config.layers())
         .setQHeads(config.qHeads())
         .setKvHeads(config.kvHeads())
         .setHeadDim(config.headDim())
+        .setCodeBits(codeBits)
         .setKvDtype(Dtype.DTYPE_BF16)
         .setModelFingerprint(ByteString.copyFrom(new byte[16]))
         .build();

@@ -29,18 +29,21 @@ public record PlanRow(
     long fetchBytes,
     double fetchMs,
     String why) {
-  private static final int PAGE_BITS = 4;
-
   /** TailorKV's method attends to chosen tokens as they came. */
   private static final int TAILORKV_BITS = 16;
 
-  /** A plan's rows; bandwidth in bytes a second. */
-  public static List<PlanRow> of(Plan plan, double bandwidth) {
-    return plan.getHeadsList().stream().map(head -> of(head, plan.getMode(), bandwidth)).toList();
+  /**
+   * A plan's rows.
+   *
+   * @param codeBits of the geometry, 4 or 8
+   * @param bandwidth in bytes a second
+   */
+  public static List<PlanRow> of(Plan plan, int codeBits, double bandwidth) {
+    int bits = plan.getMode() == PlanMode.PLAN_MODE_TAILORKV ? TAILORKV_BITS : codeBits;
+    return plan.getHeadsList().stream().map(head -> of(head, bits, bandwidth)).toList();
   }
 
-  private static PlanRow of(HeadPlan head, PlanMode mode, double bandwidth) {
-    int bits = mode == PlanMode.PLAN_MODE_TAILORKV ? TAILORKV_BITS : PAGE_BITS;
+  private static PlanRow of(HeadPlan head, int bits, double bandwidth) {
     return new PlanRow(
         head.getLayer(),
         head.getKvHead(),

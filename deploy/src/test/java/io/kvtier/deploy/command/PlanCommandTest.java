@@ -49,6 +49,21 @@ final class PlanCommandTest {
     assertThat(rows.path(0).path("why").stringValue()).startsWith("no profile");
   }
 
+  @Test
+  void eightBitsFetchMoreOfStreamedHeads() throws IOException {
+    String[] options = {"--model", MODEL.toString(), "--context", "2k", "--gpu-bytes", "320k"};
+    JsonNode four = rows(options);
+    String[] finer = java.util.Arrays.copyOf(options, options.length + 2);
+    finer[options.length] = "--code-bits";
+    finer[options.length + 1] = "8";
+    JsonNode eight = rows(finer);
+    assertThat(four.path(0).path("bits").asInt()).isEqualTo(4);
+    assertThat(eight.path(0).path("bits").asInt()).isEqualTo(8);
+    assertThat(sum(eight, "fetchBytes")).isGreaterThan(3 * sum(four, "fetchBytes") / 2);
+    finer[options.length + 1] = "5";
+    assertThat(new CommandLine(new PlanCommand()).execute(finer)).isNotZero();
+  }
+
   /** What the tier gives decides what is kept, and not only what is printed of it. */
   @Test
   void aSlowTierHasMoreHeadsDense() throws IOException {

@@ -7,8 +7,8 @@ import java.util.Optional;
 
 /**
  * What a layer gives up first when its device bytes run out: the codes of a dense head, then one of
- * two sketch planes, then a sketch. Among heads of the same residence the last goes first: any
- * order would do, and this one needs no state.
+ * two sketch planes, or both where one is not enough to choose by, then a sketch. Among heads of
+ * the same residence the last goes first: any order would do, and this one needs no state.
  */
 public final class Demotion {
   /** A third of the 1 % that plans ask for: an estimate is right on average only. */
@@ -42,8 +42,10 @@ public final class Demotion {
     return switch (policy.residence()) {
       case DENSE ->
           HeadPolicy.sparse(
-              TOKENS_MIN, Math.max(TOKENS_MAX_LEAST, tokens / TOKENS_SHARE), RESIDUAL_MASS);
-      case TWO_PLANES -> policy.withResidence(Residence.ONE_PLANE);
+                  TOKENS_MIN, Math.max(TOKENS_MAX_LEAST, tokens / TOKENS_SHARE), RESIDUAL_MASS)
+              .withOnePlaneErrs(policy.onePlaneErrs());
+      case TWO_PLANES ->
+          policy.onePlaneErrs() ? HeadPolicy.STREAMED : policy.withResidence(Residence.ONE_PLANE);
       case ONE_PLANE, STREAMED -> HeadPolicy.STREAMED;
     };
   }

@@ -15,9 +15,16 @@ import io.kvtier.page.Residence;
  * @param residualMass attention mass, 0..1, that may be left to the estimate
  * @param bits of a dense head's codes in TailorKV mode, 1..8; elsewhere pages say
  * @param ahead what is fetched ahead of a query without a hint
+ * @param onePlaneErrs whether its scores by one key plane are too far off to choose by
  */
 public record HeadPolicy(
-    Residence residence, int tokensMin, int tokensMax, float residualMass, int bits, Ahead ahead) {
+    Residence residence,
+    int tokensMin,
+    int tokensMax,
+    float residualMass,
+    int bits,
+    Ahead ahead,
+    boolean onePlaneErrs) {
   private static final int PAGE_BITS = 4;
 
   /** Every token is attended, from resident codes. */
@@ -55,21 +62,27 @@ public record HeadPolicy(
 
   /** A head whose codes are those of its pages. */
   public HeadPolicy(Residence residence, int tokensMin, int tokensMax, float residualMass) {
-    this(residence, tokensMin, tokensMax, residualMass, PAGE_BITS, Ahead.MEASURED);
+    this(residence, tokensMin, tokensMax, residualMass, PAGE_BITS, Ahead.MEASURED, false);
   }
 
   /** The same with codes of other bits. */
   public HeadPolicy withBits(int other) {
-    return new HeadPolicy(residence, tokensMin, tokensMax, residualMass, other, ahead);
+    return new HeadPolicy(
+        residence, tokensMin, tokensMax, residualMass, other, ahead, onePlaneErrs);
   }
 
   /** The same choice of tokens from another sketch. */
   public HeadPolicy withResidence(Residence other) {
-    return new HeadPolicy(other, tokensMin, tokensMax, residualMass, bits, ahead);
+    return new HeadPolicy(other, tokensMin, tokensMax, residualMass, bits, ahead, onePlaneErrs);
   }
 
   /** The same with something else fetched ahead. */
   public HeadPolicy withAhead(Ahead other) {
-    return new HeadPolicy(residence, tokensMin, tokensMax, residualMass, bits, other);
+    return new HeadPolicy(residence, tokensMin, tokensMax, residualMass, bits, other, onePlaneErrs);
+  }
+
+  /** The same, with something known of its scores by one plane. */
+  public HeadPolicy withOnePlaneErrs(boolean errs) {
+    return new HeadPolicy(residence, tokensMin, tokensMax, residualMass, bits, ahead, errs);
   }
 }

@@ -72,6 +72,9 @@ final class ChosenAttention {
   /** {@code [units][group]}: weights of a page's chosen tokens, added up. */
   private float[] unitWeights = new float[0];
 
+  /** {@code [group][64]}, of which the first are used: weights of a token whose rest is added. */
+  private final float[] restWeights;
+
   /** {@code [group][64]}: weights added up, lane by lane. */
   private final float[] lanes;
 
@@ -102,6 +105,7 @@ final class ChosenAttention {
     this.restAt = Residence.finer(layout) == 0 ? null : RestOffsets.inRow(layout);
     this.sum = sum;
     this.lanes = new float[group * TOKENS];
+    this.restWeights = new float[restAt == null ? 0 : group * TOKENS];
   }
 
   /** Expects the rows of so many tokens; none has been given then. */
@@ -315,19 +319,39 @@ final class ChosenAttention {
         unitWeights[units[from + i] * group + g] += weights[first + lane + i];
       }
     }
-    for (int i = 0; restAt != null && i < length; i++) {
-      if (refined[from + i]) {
-        long rest = rests[from + i];
-        restAt.addValues(kernels, group, rest, 0, weights, lane + i, tools.scratch, sum.rotated);
+    if (restAt == null) {
+      addRows(from, to, lane, tools);
+      return;
+    }
+    // Each token's rest comes right after its row, wherever blocks begin: the same bits then.
+    int begin = from;
+    for (int i = from; i < to; i++) {
+      if (refined[i]) {
+        int at = lane + i - from;
+        // Weights are scaled by what rows' values are in; rests' have steps of their own.
+        for (int g = 0; g < group; g++) {
+          restWeights[g * TOKENS] = weights[g * TOKENS + at];
+        }
+        addRows(begin, i + 1, lane + begin - from, tools);
+        restAt.addValues(kernels, group, rests[i], 0, restWeights, 0, tools.scratch, sum.rotated);
+        begin = i + 1;
       }
     }
+    addRows(begin, to, lane + begin - from, tools);
+  }
+
+  /** Adds tokens' values by their rows; their weights, from a lane on, are of no use afterwards. */
+  private void addRows(int from, int to, int lane, Tools tools) {
+    float[] weights = tools.weights;
     for (int g = 0; g < group; g++) {
       int first = g * TOKENS + lane;
-      for (int i = 0; i < length; i++) {
+      for (int i = 0; i < to - from; i++) {
         weights[first + i] *= valueScales[from + i];
       }
     }
-    kernels.addChosen(form, rows, from, to, group, weights, lane, sum.rotated);
+    if (from < to) {
+      kernels.addChosen(form, rows, from, to, group, weights, lane, sum.rotated);
+    }
   }
 
   private void addMeans(Tools tools) {

@@ -2,7 +2,7 @@ package io.kvtier.gpuworker.cpu;
 
 import static io.kvtier.page.PageLayout.TOKENS;
 
-import io.kvtier.gpuworker.device.CodesTaker;
+import io.kvtier.page.Residence;
 
 /**
  * Which tokens are attended to by more than four bits, where more are stored: the few that weigh
@@ -11,7 +11,7 @@ import io.kvtier.gpuworker.device.CodesTaker;
  * all but a hundredth of it (README). One thread.
  */
 final class Heaviest {
-  private static final int TOKENS_MAX = CodesTaker.REFINED_MAX;
+  private static final int TOKENS_MAX = Residence.FINER_TOKENS_MAX;
 
   /** Lighter ones are not: of attention's mass, pooled over the group. */
   private static final float MASS_MIN = 1f / 1024;
@@ -19,7 +19,7 @@ final class Heaviest {
   /** Of tokens that all come: those with at least e^-this of the heaviest one's weight. */
   private static final float BELOW_HEAVIEST = 5;
 
-  /** The least of the heaviest, and where it is: heaps are not worth their code for so few. */
+  /** Of the heaviest so far, in no order: a heap is not worth its code for so few. */
   private final float[] masses = new float[TOKENS_MAX];
 
   private final int[] indices = new int[TOKENS_MAX];

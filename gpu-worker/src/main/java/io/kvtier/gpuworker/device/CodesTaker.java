@@ -5,9 +5,6 @@ package io.kvtier.gpuworker.device;
  * streamed heads, as they come. One thread.
  */
 public interface CodesTaker {
-  /** Most tokens of a head that one query refines. */
-  int REFINED_MAX = 32;
-
   /**
    * Parts, of some KV heads each, that the choice is made in, one after the other, so that what one
    * needs is on its way while the next is chosen; 1 or more.
@@ -57,7 +54,7 @@ public interface CodesTaker {
   /**
    * Whether a chosen token's row is to be given with what four bits leave of it: the row of {@link
    * io.kvtier.page.Residence#finer}. It is attended to when both are there. At most {@link
-   * #REFINED_MAX} of a head's are.
+   * io.kvtier.page.Residence#FINER_TOKENS_MAX} of a head's are.
    */
   default boolean refines(int kvHead, int index) {
     return false;

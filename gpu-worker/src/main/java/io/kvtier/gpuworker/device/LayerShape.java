@@ -27,7 +27,7 @@ public record LayerShape(
   /** The sketch of two planes: what stays on the device for most heads. */
   public static final int SKETCH = Residence.TWO_PLANES.sketch();
 
-  /** What is fetched beside it, or stays for dense heads. */
+  /** What rows are fetched of beside it; of pages of four bits it stays for dense heads. */
   public static final int CODES = Residence.TWO_PLANES.rows();
 
   public LayerShape {

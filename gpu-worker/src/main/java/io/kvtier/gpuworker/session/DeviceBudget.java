@@ -87,11 +87,7 @@ final class DeviceBudget {
   /** Exact rows, and the codes that one step of one layer may hold at most. */
   static long fixedBytes(Session info, LayerShape shape, int tokens) {
     return info.getGeometry().getLayers() * shape.exactRowBytes()
-        + stagedBytes(shape, tokens, info.getDeviceBytesMax());
-  }
-
-  private static long stagedBytes(LayerShape shape, int tokens, long most) {
-    return (long) LayerStep.stagingSlots(shape, tokens, most) * LayerStep.stagingSlotBytes(shape);
+        + LayerStep.stagedBytes(shape, tokens, info.getDeviceBytesMax());
   }
 
   // ---- beside others
@@ -198,7 +194,7 @@ final class DeviceBudget {
 
   /** What any plan of so many bytes takes. */
   long fixedBytes(int tokens, long planBytes) {
-    return layers.length * shape.exactRowBytes() + stagedBytes(shape, tokens, planBytes);
+    return layers.length * shape.exactRowBytes() + LayerStep.stagedBytes(shape, tokens, planBytes);
   }
 
   /** Lets heads hold nothing until there is a plan if all sketches might not fit. */
@@ -281,7 +277,8 @@ final class DeviceBudget {
     if (max == 0) {
       return Long.MAX_VALUE;
     }
-    long staged = target.policies.isEmpty() ? 0 : stagedBytes(shape, target.device.tokens(), max);
+    long staged =
+        target.policies.isEmpty() ? 0 : LayerStep.stagedBytes(shape, target.device.tokens(), max);
     return max - residentBytes() - staged - bytesOf(target, newPages);
   }
 

@@ -13,9 +13,7 @@ public record Footprint(long fixedBytes, int pages) {
   /** The footprint at so many tokens; the session's id does not matter. */
   public static Footprint of(Session info, int tokens) {
     LayerShape shape = Sessions.shapeOf(info);
-    long staged =
-        (long) LayerStep.stagingSlots(shape, tokens, info.getDeviceBytesMax())
-            * LayerStep.stagingSlotBytes(shape);
+    long staged = LayerStep.stagedBytes(shape, tokens, info.getDeviceBytesMax());
     long exact = info.getGeometry().getLayers() * shape.exactRowBytes();
     return new Footprint(exact + staged, shape.pages(tokens));
   }

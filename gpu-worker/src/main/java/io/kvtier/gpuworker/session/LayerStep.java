@@ -1,11 +1,9 @@
 package io.kvtier.gpuworker.session;
 
 import io.kvtier.gpuworker.core.MeasuredRates;
-import io.kvtier.gpuworker.device.CodesTaker;
 import io.kvtier.gpuworker.device.LayerPass;
 import io.kvtier.gpuworker.device.LayerShape;
 import io.kvtier.page.PageKey;
-import io.kvtier.page.PageLayout;
 import io.kvtier.page.Residence;
 import java.util.List;
 import java.util.function.BooleanSupplier;
@@ -69,7 +67,8 @@ final class LayerStep {
     if (deviceBytesMax == 0) {
       return wanted;
     }
-    long affordable = deviceBytesMax / STAGING_SHARE / stagingSlotBytes(shape);
+    long affordable =
+        (deviceBytesMax / STAGING_SHARE - finerBytes(shape)) / stagingSlotBytes(shape);
     return Math.clamp(affordable, Staging.SLOTS_LEAST, wanted);
   }
 
@@ -80,14 +79,20 @@ final class LayerStep {
         / AHEAD_SHARE;
   }
 
-  /**
-   * Most bytes of a slot that is staged: a whole head of a page, and a part of what four bits leave
-   * of the tokens that a step wants finer, so that the least number of slots has room for all.
-   */
+  /** Most bytes of a slot that is staged: a whole head of a page. */
   static int stagingSlotBytes(LayerShape shape) {
-    int finer = shape.kvHeads() * shape.finerRowBytes() * CodesTaker.REFINED_MAX;
-    int slack = finer == 0 ? 0 : PageLayout.ALIGNMENT;
-    return shape.codesBytes(Residence.STREAMED) + finer / Staging.SLOTS_LEAST + slack;
+    return shape.codesBytes(Residence.STREAMED);
+  }
+
+  /** Bytes of what four bits leave of all the tokens that a query may want finer. */
+  static int finerBytes(LayerShape shape) {
+    return shape.kvHeads() * Residence.FINER_TOKENS_MAX * shape.finerRowBytes();
+  }
+
+  /** Device bytes that a step may stage. */
+  static long stagedBytes(LayerShape shape, int tokens, long deviceBytesMax) {
+    return (long) stagingSlots(shape, tokens, deviceBytesMax) * stagingSlotBytes(shape)
+        + finerBytes(shape);
   }
 
   /**

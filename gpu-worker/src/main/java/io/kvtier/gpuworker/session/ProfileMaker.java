@@ -8,6 +8,7 @@ import io.kvtier.gpuworker.core.ResidualCurve;
 import io.kvtier.gpuworker.device.LayerPass;
 import io.kvtier.gpuworker.device.LayerShape;
 import io.kvtier.page.Residence;
+import io.kvtier.rpc.PlanLimits;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.Collections;
@@ -22,9 +23,6 @@ final class ProfileMaker {
   private static final int OVERLAP_QUERIES = 8;
 
   private static final int CHOSEN_MIN = 64;
-
-  /** Beyond it an error is told as this. */
-  private static final double SCORE_ERROR_MAX = 1000;
 
   private static final float RESIDUAL_MASS = .01f;
 
@@ -97,7 +95,7 @@ final class ProfileMaker {
       variance += layer.device.scoreVariance(head, layer.queries, i * queryLength) / window;
     }
     if (layer.device.pages() > 0) {
-      curve.scoreError((float) Math.min(SCORE_ERROR_MAX, Math.sqrt(variance)));
+      curve.scoreError((float) Math.min(PlanLimits.SCORE_ERROR_MAX, Math.sqrt(variance)));
     }
   }
 

@@ -4,12 +4,12 @@ import io.kvtier.gpuworker.device.CodesTaker;
 import io.kvtier.gpuworker.device.DeviceReserve;
 import io.kvtier.gpuworker.device.DeviceSlot;
 import io.kvtier.page.PageKey;
+import io.kvtier.page.Residence;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionException;
 import java.util.concurrent.Executor;
-import org.jspecify.annotations.Nullable;
 
 /**
  * Rows that a query needs and one fetch brings: to places in the arena, or in memory of the round's
@@ -39,7 +39,7 @@ final class RowRound {
 
   private CompletableFuture<Void> fetch = CompletableFuture.completedFuture(null);
   private CompletableFuture<Void> restFetch = fetch;
-  private @Nullable DeviceSlot restPlaces;
+  private final List<DeviceSlot> restPlaces = new ArrayList<>();
   private boolean complete;
 
   /**
@@ -92,22 +92,32 @@ final class RowRound {
     batch.truncate(placed);
   }
 
-  /** Wants what four bits leave of a token. */
+  /** Wants what four bits leave of a token, whose row is there or has been promised a place. */
   void refine(int position, int kvHead, int number) {
     rests.add(position, kvHead, number);
   }
 
-  /** Finds places for what is wanted beyond four bits, in memory of its own. */
-  void findRestPlaces(int bytesOfRest) {
-    if (rests.count() == 0) {
-      return;
+  /**
+   * Finds places for what is wanted beyond four bits, also of the batch's rows that have one, in
+   * memory of its own.
+   *
+   * @param bytesOfRest of a token
+   */
+  void findRestPlaces(CodesTaker taker, int bytesOfRest) {
+    for (int i = 0; i < placed; i++) {
+      if (taker.refines(batch.kvHead(i), batch.number(i))) {
+        refine(batch.position(i), batch.kvHead(i), batch.number(i));
+      }
     }
     rests.sort();
-    DeviceSlot places = memory.allocate(rests.count() * bytesOfRest);
+    // Slots of one length: memory is cut up by lengths.
+    int each = Residence.FINER_TOKENS_MAX;
     for (int i = 0; i < rests.count(); i++) {
-      rests.place(i, places, i * bytesOfRest);
+      if (i % each == 0) {
+        restPlaces.add(memory.allocate(each * bytesOfRest));
+      }
+      rests.place(i, restPlaces.getLast(), i % each * bytesOfRest);
     }
-    restPlaces = places;
   }
 
   private int chunkBytes() {
@@ -180,7 +190,7 @@ final class RowRound {
 
   long stagedBytes() {
     long bytes = staging.isEmpty() ? 0 : (long) staging.size() * chunkBytes();
-    return restPlaces == null ? bytes : bytes + restPlaces.length();
+    return bytes + restPlaces.stream().mapToLong(DeviceSlot::length).sum();
   }
 
   /** Ends the round; waits for the fetch, since it writes to memory that is the round's. */
@@ -194,9 +204,7 @@ final class RowRound {
     }
     staging.forEach(DeviceSlot::release);
     staging.clear();
-    if (restPlaces != null) {
-      restPlaces.release();
-      restPlaces = null;
-    }
+    restPlaces.forEach(DeviceSlot::release);
+    restPlaces.clear();
   }
 }

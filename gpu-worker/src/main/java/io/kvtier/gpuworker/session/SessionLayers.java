@@ -9,7 +9,6 @@ import io.kvtier.gpuworker.device.DeviceLayer;
 import io.kvtier.gpuworker.device.LayerShape;
 import io.kvtier.gpuworker.tailor.TailorLayer;
 import io.kvtier.page.PageKey;
-import io.kvtier.page.Residence;
 import io.kvtier.v1.PlanMode;
 import io.kvtier.v1.Session;
 import io.kvtier.v1.SessionBytes;
@@ -35,13 +34,7 @@ final class SessionLayers {
 
   /** TailorKV's method places whole layers and pages nothing out. */
   static DeviceLayer emptyLayer(int layer, Session info, LayerShape shape, AttentionDevice device) {
-    boolean tailor = info.getMode() == PlanMode.PLAN_MODE_TAILORKV;
-    if (!tailor && Residence.finer(shape.layout()) != 0 && !device.attendsFiner()) {
-      throw precondition(
-          "code_bits is %d; the device (%s) attends to 4 bits alone: open the session with 4",
-          info.getGeometry().getCodeBits(), device.name());
-    }
-    return tailor
+    return info.getMode() == PlanMode.PLAN_MODE_TAILORKV
         ? new TailorLayer(info.getDeviceBytesMax() > 0, shape)
         : device.newLayer(layer, shape);
   }

@@ -4,6 +4,8 @@ import io.kvtier.KvtierException;
 import io.kvtier.KvtierException.Code;
 import io.kvtier.gpuworker.core.HeadPolicy;
 import io.kvtier.page.PrefixChain;
+import io.kvtier.rpc.GeometryLimits;
+import io.kvtier.v1.PlanMode;
 import io.kvtier.v1.Session;
 import java.util.List;
 import java.util.logging.Logger;
@@ -23,6 +25,7 @@ public final class SessionOpening {
    */
   public static WorkerSession open(Session info, Prefix prefix, SessionHost host) {
     Sessions.requireBounds(info);
+    requireDevice(info, host);
     DeviceBudget.requireFixed(info);
     List<List<HeadPolicy>> policies =
         info.hasPlan() ? PlanSwitch.policiesOf(info.getPlan(), info) : List.of();
@@ -46,6 +49,7 @@ public final class SessionOpening {
    */
   public static WorkerSession resume(Session info, Prefix prefix, SessionHost host) {
     Sessions.requireBounds(info);
+    requireDevice(info, host);
     List<List<HeadPolicy>> policies =
         info.hasPlan() ? PlanSwitch.policiesOf(info.getPlan(), info) : List.of();
     for (int attempt = 1; ; attempt++) {
@@ -66,6 +70,19 @@ public final class SessionOpening {
           throw e;
         }
       }
+    }
+  }
+
+  /** Refuses what the device cannot attend to: with this code another worker is asked. */
+  private static void requireDevice(Session info, SessionHost host) {
+    boolean pages = info.getMode() != PlanMode.PLAN_MODE_TAILORKV;
+    boolean finer = GeometryLimits.codec(info.getGeometry()).hasRest();
+    if (pages && finer && !host.device().attendsFiner()) {
+      throw new KvtierException(
+          Code.EXHAUSTED,
+          ("code_bits is %d and the worker's device (%s) attends to 4 bits alone; open the session"
+                  + " with 4, or start a worker with --device cpu")
+              .formatted(info.getGeometry().getCodeBits(), host.device().name()));
     }
   }
 

@@ -120,7 +120,9 @@ final class Sessions {
 
   private static HeadPolicy policyOf(Plan plan, HeadPlan head) {
     if (head.getHeadClass() == HeadClass.HEAD_CLASS_DENSE) {
-      return head.getBits() == 0 ? HeadPolicy.DENSE : HeadPolicy.DENSE.withBits(head.getBits());
+      HeadPolicy dense =
+          head.getBits() == 0 ? HeadPolicy.DENSE : HeadPolicy.DENSE.withBits(head.getBits());
+      return dense.withOnePlaneErrs(head.getOnePlaneErrs());
     }
     if (head.getHeadClass() == HeadClass.HEAD_CLASS_STREAMED) {
       return HeadPolicy.STREAMED;
@@ -131,7 +133,8 @@ final class Sessions {
             Math.min(plan.getDominantTokensMin(), head.getDominantTokensMax()),
             head.getDominantTokensMax(),
             head.getResidualMass() * residualAim(residence))
-        .withAhead(aheadOf(head.getAhead()));
+        .withAhead(aheadOf(head.getAhead()))
+        .withOnePlaneErrs(head.getOnePlaneErrs());
   }
 
   private static Ahead aheadOf(AheadUse use) {

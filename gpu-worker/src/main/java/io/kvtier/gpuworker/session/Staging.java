@@ -16,6 +16,7 @@ final class Staging implements AutoCloseable {
 
   private final DeviceMemory memory;
   private final int slotBytes;
+  private final int onceBytes;
   private final DeviceReserve least;
   private final Semaphore leastIsFree = new Semaphore(1);
 
@@ -53,16 +54,18 @@ final class Staging implements AutoCloseable {
    * Reserves the least.
    *
    * @param slotBytes most bytes of a page of a head
+   * @param onceBytes that a step may take beside slots, however many
    * @throws io.kvtier.KvtierException EXHAUSTED if the device has not as much
    */
-  Staging(DeviceMemory memory, int slotBytes) {
+  Staging(DeviceMemory memory, int slotBytes, int onceBytes) {
     this.memory = memory;
     this.slotBytes = slotBytes;
-    this.least = memory.reserve(leastBytes(slotBytes));
+    this.onceBytes = onceBytes;
+    this.least = memory.reserve(leastBytes(slotBytes, onceBytes));
   }
 
-  static long leastBytes(int slotBytes) {
-    return (long) SLOTS_LEAST * slotBytes;
+  static long leastBytes(int slotBytes, int onceBytes) {
+    return (long) SLOTS_LEAST * slotBytes + onceBytes;
   }
 
   /** Device bytes that are the session's own. */
@@ -95,7 +98,8 @@ final class Staging implements AutoCloseable {
   }
 
   private @Nullable Lease tryLease(int slots) {
-    DeviceReserve more = memory.tryReserve((long) Math.max(SLOTS_LEAST, slots) * slotBytes);
+    DeviceReserve more =
+        memory.tryReserve((long) Math.max(SLOTS_LEAST, slots) * slotBytes + onceBytes);
     return more == null ? null : new Lease(more, slots);
   }
 

@@ -148,7 +148,7 @@ final class StepRows {
       start(round, head);
     }
     round.findPlaces();
-    round.findRestPlaces(fetcher.finerRowBytes());
+    round.findRestPlaces(taker, fetcher.finerRowBytes());
     round.start(fetcher, keys, taker, executor);
   }
 
@@ -162,15 +162,20 @@ final class StepRows {
         round.batch.add(taker.chosenPosition(head, from + i), head, from + i);
       } else if (!arena.isPending(row)) {
         give(head, from + i, row, first);
+        refine(round, head, from + i);
       } else if (isAwaited()) {
         arena.keep(row);
         coming.addLong((long) head << Integer.SIZE | (from + i));
+        refine(round, head, from + i);
       } else {
         round.batch.add(taker.chosenPosition(head, from + i), head, from + i);
       }
-      if (taker.refines(head, from + i)) {
-        round.refine(taker.chosenPosition(head, from + i), head, from + i);
-      }
+    }
+  }
+
+  private void refine(RowRound round, int head, int index) {
+    if (taker.refines(head, index)) {
+      round.refine(taker.chosenPosition(head, index), head, index);
     }
   }
 

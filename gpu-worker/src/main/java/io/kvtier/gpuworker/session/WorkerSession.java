@@ -109,11 +109,12 @@ public final class WorkerSession {
     SessionLayer[] all = new SessionLayer[count];
     int[] durablePages = new int[count];
     boolean places = info.getMode() != PlanMode.PLAN_MODE_TAILORKV;
-    int stagingSlotBytes = places ? LayerStep.stagingSlotBytes(shape) : 0;
+    int slotBytes = places ? LayerStep.stagingSlotBytes(shape) : 0;
+    int finerBytes = places ? LayerStep.finerBytes(shape) : 0;
     if (places) {
-      host.pool().admit(count * shape.exactRowBytes() + Staging.leastBytes(stagingSlotBytes));
+      host.pool().admit(count * shape.exactRowBytes() + Staging.leastBytes(slotBytes, finerBytes));
     }
-    this.staging = new Staging(memory, stagingSlotBytes);
+    this.staging = new Staging(memory, slotBytes, finerBytes);
     try {
       for (int layer = 0; layer < count; layer++) {
         DeviceLayer empty =

@@ -8,7 +8,9 @@ final class HostRows {
   private final int length;
   private float[] keys = new float[0];
   private float[] values = new float[0];
-  private int tokens;
+
+  /** Read by other threads too; one writes. */
+  private volatile int tokens;
 
   HostRows(LayerShape shape) {
     this.length = shape.rowLength();
@@ -30,7 +32,7 @@ final class HostRows {
     }
     System.arraycopy(newKeys, 0, keys, tokens * length, count * length);
     System.arraycopy(newValues, 0, values, tokens * length, count * length);
-    tokens += count;
+    tokens = end / length;
   }
 
   int tokens() {

@@ -31,9 +31,14 @@ public final class TailorLayer implements DeviceLayer {
   private final LayerShape shape;
   private final HostRows rows;
   private float[] largestKeys = new float[0];
-  private List<HeadPolicy> policies = List.of();
+
+  /** Read by others too, who ask for the layer's bytes. */
+  private volatile List<HeadPolicy> policies = List.of();
+
   private @Nullable AffineRows affine;
-  private int promptTokens = -1;
+
+  /** Likewise. */
+  private volatile int promptTokens = -1;
 
   /**
    * An empty layer.

@@ -5,6 +5,7 @@ import static io.kvtier.gpuworker.device.Attended.relativeError;
 import static io.kvtier.gpuworker.device.Attended.requireOracle;
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
+import static org.assertj.core.api.Assertions.withinPercentage;
 
 import io.kvtier.KvtierException;
 import io.kvtier.gpuworker.core.HeadPolicy;
@@ -82,6 +83,27 @@ public abstract class DeviceLayerContractTest {
               .isLessThan(1e-5);
         }
       }
+    }
+  }
+
+  /**
+   * What one plane leaves of a normal key's element is .3634 of its variance (Max, 1960), times the
+   * query's square norm over the head dim.
+   */
+  @Test
+  void theErrorOfScoresByOnePlaneIsKnown() {
+    try (AttentionDevice device = device(MEMORY)) {
+      LayerShape shape = LayerFixture.shape(4, 2, 64);
+      List<HeadPolicy> sketched =
+          Collections.nCopies(2, new HeadPolicy(Residence.ONE_PLANE, 500, 500, 0));
+      LayerFixture fixture = new LayerFixture(device, shape, 1000, sketched, 3);
+      float[] query = query(shape, 4);
+      double expected = 0;
+      for (int i = 2 * 64; i < 4 * 64; i++) {
+        // Deviation 2 of the fixture's keys; two q heads share KV head 1.
+        expected += .3634 * 4 * query[i] * query[i] / 64 / 2;
+      }
+      assertThat(fixture.layer.scoreVariance(1, query, 0)).isCloseTo(expected, withinPercentage(6));
     }
   }
 

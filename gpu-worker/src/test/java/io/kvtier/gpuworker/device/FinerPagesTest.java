@@ -69,6 +69,27 @@ class FinerPagesTest {
     }
   }
 
+  /** Likewise where many tokens are refined and whole pages come first: no block begins alike. */
+  @ParameterizedTest
+  @CsvSource({"TWO_PLANES", "ONE_PLANE"})
+  void theOrderInWhichPagesComeDoesNotMatter(Residence residence) {
+    LayerShape shape = shape(Codec.ROT8, 64);
+    List<HeadPolicy> policies = Collections.nCopies(2, new HeadPolicy(residence, 400, 400, 0));
+    try (CpuDevice device = new CpuDevice(64 << 20)) {
+      LayerFixture fixture = new LayerFixture(device, shape, TOKENS, policies, 7);
+      float[] query = LayerFixture.gaussian(new SplittableRandom(9), 4 * 64, .02);
+      Attended first = Attended.by(fixture, policies, query);
+      for (int cut = 64; cut < TOKENS; cut += 64) {
+        LayerPass pass = fixture.layer.newPass(policies);
+        Attended again = Attended.none(shape);
+        pass.choose(query, 0, new float[0], new float[0], 0);
+        fixture.giveInTwo(pass, cut);
+        pass.finish(again.output, 0, again.lse, 0);
+        assertThat(again.output).as("cut at %d", cut).isEqualTo(first.output);
+      }
+    }
+  }
+
   /** No more are wanted finer than is promised, and no token that is not chosen. */
   @ParameterizedTest
   @CsvSource({"TWO_PLANES", "ONE_PLANE"})
@@ -87,7 +108,7 @@ class FinerPagesTest {
           refined += pass.refines(head, i) ? 1 : 0;
         }
         assertThat(pass.chosenCount(head)).isEqualTo(400);
-        assertThat(refined).isEqualTo(CodesTaker.REFINED_MAX);
+        assertThat(refined).isEqualTo(Residence.FINER_TOKENS_MAX);
       }
       pass.release();
     }

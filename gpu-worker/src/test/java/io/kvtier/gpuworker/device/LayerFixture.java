@@ -248,6 +248,28 @@ final class LayerFixture implements DeviceLayer.PageSink {
     giveStreamed(pass, random);
   }
 
+  /** Gives a pass whose heads all choose the rows before a position, then the others. */
+  void giveInTwo(LayerPass pass, int cut) {
+    List<DeviceSlot> held = new ArrayList<>();
+    for (boolean before : new boolean[] {true, false}) {
+      for (int head = 0; head < shape.kvHeads(); head++) {
+        DeviceSlot rows = rows(pass, head);
+        DeviceSlot rests = rests(pass, head);
+        held.addAll(List.of(rows, rests));
+        for (int i = 0; i < pass.chosenCount(head); i++) {
+          if (pass.chosenPosition(head, i) < cut == before) {
+            pass.giveRow(head, i, rows, i * shape.rowForm().bytes());
+            if (pass.refines(head, i)) {
+              pass.giveRest(head, i, rests, i * shape.finerRowBytes());
+            }
+          }
+        }
+      }
+      pass.attendRows();
+    }
+    held.forEach(DeviceSlot::release);
+  }
+
   private void giveStreamed(LayerPass pass, SplittableRandom random) {
     int[] streamed = IntStream.range(0, shape.kvHeads()).filter(pass::streams).toArray();
     int all = streamed.length * pages.size();

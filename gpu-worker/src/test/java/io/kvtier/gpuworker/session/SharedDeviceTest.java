@@ -26,7 +26,7 @@ class SharedDeviceTest extends SessionFixture {
 
   /** What a session takes at least. */
   private static final long LEAST =
-      2 * SHAPE.exactRowBytes() + Staging.leastBytes(LayerStep.stagingSlotBytes(SHAPE));
+      2 * SHAPE.exactRowBytes() + Staging.leastBytes(LayerStep.stagingSlotBytes(SHAPE), 0);
 
   private static final long DENSE = 4L * PAGES * Residence.DENSE.deviceBytes(SHAPE.layout());
 

@@ -103,7 +103,7 @@ class StepPagesTest extends SessionFixture {
           fetch.run();
         };
     StepPages pages;
-    try (Staging staging = new Staging(device.memory(), LayerStep.stagingSlotBytes(shape));
+    try (Staging staging = new Staging(device.memory(), LayerStep.stagingSlotBytes(shape), 0);
         Staging.Lease lease = staging.lease(SLOTS)) {
       pages = new StepPages(new Taker(), keys, fetcher, executor, lease, StepNear.NOTHING);
       pages.give(shape, 0);

@@ -48,6 +48,13 @@ class QualityIT {
       of("1/8", PlanMode.PLAN_MODE_KVTIER, OptionalDouble.of(1. / 8), OptionalInt.empty());
   private static final Configuration SIXTEENTH =
       of("1/16", PlanMode.PLAN_MODE_KVTIER, OptionalDouble.of(1. / 16), OptionalInt.empty());
+  private static final Configuration FINER =
+      new Configuration(
+          "1/16, 8 bits",
+          PlanMode.PLAN_MODE_KVTIER,
+          OptionalDouble.of(1. / 16),
+          OptionalInt.empty(),
+          8);
   private static final Configuration TAILORKV =
       of(
           "TailorKV 1/16",
@@ -84,7 +91,7 @@ class QualityIT {
 
   @Test
   void textIsContinuedAsWithFullKv() {
-    List<Configuration> all = List.of(DEFAULT, EIGHTH, SIXTEENTH, TAILORKV, SKETCHED);
+    List<Configuration> all = List.of(DEFAULT, EIGHTH, SIXTEENTH, FINER, TAILORKV, SKETCHED);
     Measurement measurement = new Measurement(decoder, client, all);
     TextWindow window = TextWindow.generated(tokenizer, 1, CONTEXT, SCORED, SEED).getFirst();
     measurement.text(window, (_, _) -> {});
@@ -106,11 +113,27 @@ class QualityIT {
     assertThat(measurement.tally(all.indexOf(SIXTEENTH)).meanDivergence())
         .as("KL at 1/16, beside TailorKV's")
         .isLessThanOrEqualTo(measurement.tally(all.indexOf(TAILORKV)).meanDivergence() / 3);
-    for (Configuration bounded : List.of(EIGHTH, SIXTEENTH)) {
+    assertThat(measurement.tally(all.indexOf(FINER)).meanDivergence())
+        .as("KL by eight bits, beside that by four")
+        .isLessThanOrEqualTo(measurement.tally(all.indexOf(SIXTEENTH)).meanDivergence() / 5);
+    for (Configuration bounded : List.of(EIGHTH, SIXTEENTH, FINER)) {
       assertThat(measurement.tally(all.indexOf(bounded)).deviceShare())
           .as(bounded.name())
           .isLessThanOrEqualTo(bounded.budget().getAsDouble());
     }
+  }
+
+  /** Where TailorKV has rows enough four bits lose to its sixteen (README), and eight do not. */
+  @Test
+  void byEightBitsTextIsContinuedBetterThanByTailorKv() {
+    List<Configuration> all = List.of(FINER, TAILORKV);
+    Measurement measurement = new Measurement(decoder, client, all);
+    TextWindow window = TextWindow.generated(tokenizer, 1, 4096, SCORED, SEED).getFirst();
+    measurement.text(window, (_, _) -> {});
+    assertThat(measurement.tally(0).meanDivergence())
+        .as("KL at 1/16, beside TailorKV's")
+        .isLessThanOrEqualTo(measurement.tally(1).meanDivergence() / 3);
+    assertThat(measurement.tally(0).deviceShare()).isLessThanOrEqualTo(1. / 16);
   }
 
   @Test
