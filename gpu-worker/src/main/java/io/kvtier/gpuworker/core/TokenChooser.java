@@ -20,13 +20,24 @@ public final class TokenChooser {
   /** The choice needs tokens of smaller mass than were offered. */
   public static final int MORE = -1;
 
-  /** Tokens are asked for down to a quarter of the smallest mass that was chosen last. */
-  private static final int MARGIN_BUCKETS = 2 << MassHistogram.SUB_BITS;
+  /**
+   * Tokens are asked for down to so many buckets below the smallest mass that was chosen last: half
+   * an octave, where choices fell lately twice of that fall, to two octaves.
+   */
+  private static final int MARGIN_MIN = (1 << MassHistogram.SUB_BITS) / 2;
+
+  private static final int MARGIN_MAX = 2 << MassHistogram.SUB_BITS;
+
+  /** A fall is forgotten by so many buckets a choice. */
+  private static final int FORGOTTEN = 2;
 
   private final MassHistogram histogram = new MassHistogram();
 
   /** Of the last choice: the bucket of the smallest mass chosen. */
   private int lastBucket;
+
+  /** Buckets below that one. */
+  private int margin = MARGIN_MAX;
 
   /**
    * The mass below which tokens need not be offered at first.
@@ -34,7 +45,7 @@ public final class TokenChooser {
    * @param tokens of which the choice is made
    */
   public float floor(HeadPolicy policy, int tokens) {
-    int guess = Math.max(0, lastBucket - MARGIN_BUCKETS);
+    int guess = Math.max(0, lastBucket - margin);
     return MassHistogram.lowest(Math.max(guess, spared(policy, tokens)));
   }
 
@@ -91,6 +102,8 @@ public final class TokenChooser {
       count += histogram.count(bucket);
       residual -= histogram.mass(bucket);
     }
+    margin =
+        Math.clamp(Math.max(2 * (lastBucket - bucket), margin - FORGOTTEN), MARGIN_MIN, MARGIN_MAX);
     lastBucket = bucket;
     return collect(policy, candidates, bucket, count, chosen);
   }

@@ -91,6 +91,43 @@ class TokenChooserTest {
     }
   }
 
+  /**
+   * Steps that are alike are asked for hardly more than they choose; where choices rise and fall,
+   * enough is asked for that they rarely ask twice.
+   */
+  @Test
+  void asksForFewWhereStepsAreAlikeAndForEnoughWhereTheyAreNot() {
+    HeadPolicy policy = HeadPolicy.sparse(500, 500, 0);
+    SplittableRandom random = new SplittableRandom(1);
+    float[] masses = masses(random, 50_000, 1);
+    int[] chosen = new int[masses.length];
+    TokenChooser steady = new TokenChooser();
+    int offered = 0;
+    for (int step = 0; step < 20; step++) {
+      offered = offer(steady, policy, masses, chosen);
+    }
+    assertThat(offered).isBetween(500, 1200);
+    int[] sharpnesses = {1, 2};
+    TokenChooser unsteady = new TokenChooser();
+    int again = 0;
+    for (int step = 0; step < 100; step++) {
+      masses = masses(random, 50_000, sharpnesses[step % 2]);
+      again += offer(unsteady, policy, masses, chosen) == TokenChooser.MORE ? 1 : 0;
+    }
+    assertThat(again).isLessThan(5);
+  }
+
+  /** Tokens offered to one choice; {@link TokenChooser#MORE}: and again to it. */
+  private static int offer(TokenChooser chooser, HeadPolicy policy, float[] masses, int[] chosen) {
+    float floor = chooser.floor(policy, masses.length);
+    Candidates candidates = collect(masses.length, floor, masses, 0, masses.length);
+    if (chooser.choose(policy, candidates, total(masses), floor, chosen) != TokenChooser.MORE) {
+      return candidates.count;
+    }
+    choose(chooser, policy, masses, chosen);
+    return TokenChooser.MORE;
+  }
+
   /** As a scan offers tokens; how many it offered. */
   private static int choose(TokenChooser chooser, HeadPolicy policy, float[] masses, int[] chosen) {
     float floor = chooser.floor(policy, masses.length);
