@@ -9,6 +9,7 @@ import io.kvtier.attention.RowForm;
 import io.kvtier.gpuworker.device.LayerShape;
 import io.kvtier.page.Codec;
 import io.kvtier.page.PageLayout;
+import java.lang.foreign.MemorySegment;
 import org.openjdk.jmh.annotations.Benchmark;
 import org.openjdk.jmh.annotations.OperationsPerInvocation;
 import org.openjdk.jmh.annotations.Param;
@@ -36,6 +37,7 @@ public class ExactBenchmark extends DeviceBenchmark {
   private final int codesLength = layout.lengthOf(LayerShape.CODES);
   private final RowForm form = new RowForm(HEAD_DIM);
   private final long[] rows = new long[STEP];
+  private final MemorySegment rowsToAsk = MemorySegment.ofArray(rows);
   private final int[] positions = new int[STEP];
   private final float[] valueScales = new float[STEP];
   private float[] means;
@@ -137,7 +139,7 @@ public class ExactBenchmark extends DeviceBenchmark {
     }
     for (int i = 0; i < STEP; i += 16) {
       int to = Math.min(STEP, i + 16);
-      kernels.touchChosen(form, rows, i, to, scratch);
+      kernels.prefetchChosen(form, rowsToAsk, i, to);
       kernels.chosenScores(
           query, form, rows, positions, i, to, means, scratch, chosenScores, STEP, valueScales);
       kernels.addChosen(form, rows, i, to, group, weights, 0, sums);

@@ -15,23 +15,8 @@ final class ChosenKernels {
 
   private static final ValueLayout.OfShort SHORT =
       ValueLayout.JAVA_SHORT_UNALIGNED.withOrder(ByteOrder.LITTLE_ENDIAN);
-  private static final ValueLayout.OfLong LONG = ValueLayout.JAVA_LONG_UNALIGNED;
 
   private ChosenKernels() {}
-
-  /** Reads a word of every cache line of some rows, all under way at once. */
-  static long touch(long[] rows, int from, int to, int bytes) {
-    long sum = 0;
-    for (int line = 0; line < bytes; line += 64) {
-      for (int i = from; i < to; i++) {
-        sum += OffHeap.ALL.get(LONG, rows[i] + line);
-      }
-    }
-    for (int i = from; i < to; i++) {
-      sum += OffHeap.ALL.get(LONG, rows[i] + bytes - Long.BYTES);
-    }
-    return sum;
-  }
 
   /** Key codes times query {@code g}, without scale and mean. */
   static void dotsOne(GroupQuery query, int g, long[] rows, int from, int to, float[] dots) {

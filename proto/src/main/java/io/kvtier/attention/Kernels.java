@@ -1,6 +1,7 @@
 package io.kvtier.attention;
 
 import io.kvtier.codec.Vectors;
+import java.lang.foreign.MemorySegment;
 
 /**
  * The inner loops of attention over rot4 pages and exact rows, for one KV head and the q heads that
@@ -91,17 +92,19 @@ public interface Kernels {
   void touch(long address, int length, Scratch scratch);
 
   /**
-   * As {@link #touch}, a piece of each page.
-   *
-   * @param pages addresses that {@code at} counts from; {@code from} to {@code to} are read
-   */
-  void touchPages(long[] pages, int from, int to, int at, int length, Scratch scratch);
-
-  /**
    * Asks memory for the lines of {@code length} bytes that will be read soon, without waiting; they
    * need not exist.
    */
   void prefetch(long address, int length);
+
+  /**
+   * As {@link #prefetch}, lines that lie anywhere.
+   *
+   * @param addresses longs that {@code at} counts from, made once of an array; lines behind {@code
+   *     from} to {@code to} are asked for
+   * @param lines behind each address, 1 or more, {@code step} bytes apart
+   */
+  void prefetchEach(MemorySegment addresses, int from, int to, int at, int lines, int step);
 
   /** The largest of {@code count} scores; -∞ for none. */
   float max(float[] scores, int at, int count);
@@ -144,11 +147,11 @@ public interface Kernels {
       HeadOffsets at, long codes, int group, float[] weights, Scratch scratch, float[] sums);
 
   /**
-   * Reads a word of every cache line of rows {@code from} to {@code to}, all under way at once.
+   * Asks memory for rows {@code from} to {@code to}, as {@link #prefetch}.
    *
-   * @param rows addresses of rows of {@code form}
+   * @param rows addresses of rows of {@code form}, as longs; 0: not given
    */
-  void touchChosen(RowForm form, long[] rows, int from, int to, Scratch scratch);
+  void prefetchChosen(RowForm form, MemorySegment rows, int from, int to);
 
   /**
    * Scores chosen tokens {@code from} to {@code to}, at most 64, by their rows.

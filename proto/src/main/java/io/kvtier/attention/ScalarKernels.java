@@ -5,6 +5,7 @@ import static io.kvtier.page.PageLayout.TOKENS;
 import io.kvtier.codec.RawRows;
 import io.kvtier.codec.RotLevels;
 import io.kvtier.codec.Vectors;
+import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
 import java.nio.ByteOrder;
 
@@ -217,10 +218,11 @@ final class ScalarKernels implements Kernels {
   public void prefetch(long address, int length) {}
 
   @Override
-  public void touchPages(long[] pages, int from, int to, int at, int length, Scratch scratch) {}
+  public void prefetchEach(
+      MemorySegment addresses, int from, int to, int at, int lines, int step) {}
 
   @Override
-  public void touchChosen(RowForm form, long[] rows, int from, int to, Scratch scratch) {}
+  public void prefetchChosen(RowForm form, MemorySegment rows, int from, int to) {}
 
   @Override
   public void chosenScores(

@@ -65,17 +65,6 @@ final class ScoreKernels {
     return sum;
   }
 
-  /** As {@link #touch}, a piece of each page. */
-  static long touchPages(long[] pages, int from, int to, int at, int length) {
-    long sum = 0;
-    for (int line = at; line < at + length; line += 64) {
-      for (int page = from; page < to; page++) {
-        sum += OffHeap.ALL.get(LONG, pages[page] + line);
-      }
-    }
-    return sum;
-  }
-
   /**
    * The score of a page's mean key with each query of a group.
    *
@@ -330,6 +319,37 @@ final class ScoreKernels {
           .fma(by, FloatVector.fromArray(F, sums, sumsAt + i))
           .intoArray(sums, sumsAt + i);
     }
+  }
+
+  /** As {@link #candidates}, of four queries: their shares stay in registers. */
+  static int candidatesOfFour(
+      long weights,
+      int stride,
+      float[] shares,
+      int sharesAt,
+      float floor,
+      int position,
+      int[] positions,
+      float[] masses,
+      int count) {
+    int n = count;
+    FloatVector share0 = FloatVector.broadcast(F, shares[sharesAt]);
+    FloatVector share1 = FloatVector.broadcast(F, shares[sharesAt + 1]);
+    FloatVector share2 = FloatVector.broadcast(F, shares[sharesAt + 2]);
+    FloatVector share3 = FloatVector.broadcast(F, shares[sharesAt + 3]);
+    IntVector lane = IntVector.zero(I).addIndex(1);
+    for (int t = 0; t < TOKENS; t += LANES) {
+      long at = OffHeap.address(weights + 2L * t);
+      FloatVector mass = KernelLanes.bf16(at).fma(share0, FloatVector.zero(F));
+      mass = KernelLanes.bf16(OffHeap.address(at + 2L * stride)).fma(share1, mass);
+      mass = KernelLanes.bf16(OffHeap.address(at + 4L * stride)).fma(share2, mass);
+      mass = KernelLanes.bf16(OffHeap.address(at + 6L * stride)).fma(share3, mass);
+      VectorMask<Float> taken = mass.compare(GE, floor);
+      mass.compress(taken).intoArray(masses, n);
+      lane.add(position + t).compress(taken.cast(I)).intoArray(positions, n);
+      n += taken.trueCount();
+    }
+    return n;
   }
 
   static int candidates(

@@ -3,6 +3,7 @@ package io.kvtier.attention;
 import static io.kvtier.page.PageLayout.TOKENS;
 
 import io.kvtier.codec.Vectors;
+import java.lang.foreign.MemorySegment;
 import java.lang.ref.Reference;
 
 /**
@@ -254,8 +255,8 @@ final class VectorKernels implements Kernels {
   }
 
   @Override
-  public void touchPages(long[] pages, int from, int to, int at, int length, Scratch scratch) {
-    scratch.touched += ScoreKernels.touchPages(pages, from, to, at, length);
+  public void prefetchEach(MemorySegment addresses, int from, int to, int at, int lines, int step) {
+    Prefetch.each(addresses, from, to, at, lines, step);
   }
 
   @Override
@@ -300,8 +301,9 @@ final class VectorKernels implements Kernels {
   }
 
   @Override
-  public void touchChosen(RowForm form, long[] rows, int from, int to, Scratch scratch) {
-    scratch.touched += ChosenKernels.touch(rows, from, to, form.bytes());
+  public void prefetchChosen(RowForm form, MemorySegment rows, int from, int to) {
+    int lines = (form.bytes() + Prefetch.LINE - 1) / Prefetch.LINE;
+    Prefetch.each(rows, from, to, 0, lines, Prefetch.LINE);
   }
 
   @Override
@@ -494,6 +496,10 @@ final class VectorKernels implements Kernels {
       int[] positions,
       float[] masses,
       int count) {
+    if (group == 4) {
+      return ScoreKernels.candidatesOfFour(
+          weights, stride, shares, sharesAt, floor, position, positions, masses, count);
+    }
     return ScoreKernels.candidates(
         weights, stride, group, shares, sharesAt, floor, position, positions, masses, count);
   }

@@ -319,6 +319,8 @@ final class KernelCase implements AutoCloseable {
   }
 
   private Step[] makeSteps() {
+    MemorySegment rowsToAsk = MemorySegment.ofArray(chosenRows);
+    MemorySegment pagesToAsk = MemorySegment.ofArray(pages);
     return new Step[] {
       new Step(
           "sketchScores 1", (k, q, o) -> k.sketchScores(q, at, pages[1], 1, scratch, o.scores)),
@@ -341,6 +343,9 @@ final class KernelCase implements AutoCloseable {
           "weighPage", (k, q, o) -> k.weighPage(weights, group, references, o.weights, o.totals)),
       new Step(
           "addValues", (k, q, o) -> k.addValues(at, pages[0], group, weights, scratch, o.sums)),
+      new Step("prefetchChosen", (k, q, o) -> k.prefetchChosen(form, rowsToAsk, 0, ROWS)),
+      new Step(
+          "prefetchEach", (k, q, o) -> k.prefetchEach(pagesToAsk, 1, 3, at.valueMean(), 2, 64)),
       chosen("chosenScores", 0, ROWS),
       chosen("chosenScores of one", 2, 3),
       new Step(

@@ -11,6 +11,7 @@ import io.kvtier.gpuworker.cpu.Workshop.Tools;
 import io.kvtier.gpuworker.device.LayerShape;
 import io.kvtier.page.PageLayout;
 import io.kvtier.page.Residence;
+import java.lang.foreign.MemorySegment;
 import java.util.Arrays;
 import org.jspecify.annotations.Nullable;
 
@@ -21,8 +22,14 @@ import org.jspecify.annotations.Nullable;
  * goes to) follows from the tokens alone: the same bits, whatever comes when. One thread.
  */
 final class ChosenAttention {
-  /** Rows that memory is asked for at once: as many lines as a core has on their way. */
-  private static final int TOUCHED = 16;
+  /** Rows that are scored at once. */
+  private static final int RUN = 32;
+
+  /** Rows, and mean values, that memory is asked for ahead of use. */
+  private static final int AHEAD = 32;
+
+  /** Bytes of a cache line. */
+  private static final int LINE = 64;
 
   /** Weights may be so much above their reference, e^16, before it is raised. */
   private static final float ABOVE_REFERENCE = 16;
@@ -50,6 +57,9 @@ final class ChosenAttention {
   /** Addresses of the chosen tokens' rows; 0: not given. */
   private long[] rows = new long[0];
 
+  /** {@link #rows}, for memory to be asked. */
+  private MemorySegment rowsToAsk = MemorySegment.ofArray(rows);
+
   /** Addresses of what four bits leave of the chosen tokens; 0: not given. */
   private long[] rests = new long[0];
 
@@ -68,6 +78,9 @@ final class ChosenAttention {
 
   /** Addresses of those pages' sketches. */
   private long[] unitSketches = new long[0];
+
+  /** {@link #unitSketches}, for memory to be asked. */
+  private MemorySegment sketchesToAsk = MemorySegment.ofArray(unitSketches);
 
   /** {@code [units][group]}: weights of a page's chosen tokens, added up. */
   private float[] unitWeights = new float[0];
@@ -117,6 +130,7 @@ final class ChosenAttention {
     if (rows.length < count) {
       int room = count + count / 2;
       rows = new long[room];
+      rowsToAsk = MemorySegment.ofArray(rows);
       rests = new long[room];
       refined = new boolean[room];
       scores = new float[room * group];
@@ -124,6 +138,7 @@ final class ChosenAttention {
       scored = new boolean[room];
       units = new int[room];
       unitSketches = new long[room];
+      sketchesToAsk = MemorySegment.ofArray(unitSketches);
       unitWeights = new float[room * group];
     }
     stride = rows.length;
@@ -203,7 +218,7 @@ final class ChosenAttention {
     attended = there;
     if (attended == count && count > 0) {
       complete = true;
-      addMeans(tools);
+      addMeans();
     }
   }
 
@@ -211,16 +226,19 @@ final class ChosenAttention {
 
   private void scoreAll(float[] meanScores, Tools tools) {
     int from = attended;
+    int asked = attended;
     while (from < count) {
       if (!isThere(from) || scored[from]) {
         from++;
         continue;
       }
       int to = from + 1;
-      while (to < count && to - from < TOUCHED && isThere(to) && !scored[to]) {
+      while (to < count && to - from < RUN && isThere(to) && !scored[to]) {
         to++;
       }
-      kernels.touchChosen(form, rows, from, to, tools.scratch);
+      int ahead = Math.min(count, to + AHEAD);
+      kernels.prefetchChosen(form, rowsToAsk, Math.max(asked, from), ahead);
+      asked = ahead;
       join(from, to, tools);
       kernels.chosenScores(
           query,
@@ -354,13 +372,16 @@ final class ChosenAttention {
     }
   }
 
-  private void addMeans(Tools tools) {
+  private void addMeans() {
     int unitCount = units[count - 1] + 1;
     int meanAt = at.valueMean();
-    for (int unit = 0; unit < unitCount; unit += CodedAttention.TOUCHED) {
-      int to = Math.min(unitCount, unit + CodedAttention.TOUCHED);
-      int bytes = Short.BYTES * headDim;
-      kernels.touchPages(unitSketches, unit, to, meanAt, bytes, tools.scratch);
+    int lines = (Short.BYTES * headDim + LINE - 1) / LINE;
+    int asked = 0;
+    for (int unit = 0; unit < unitCount; unit += RUN) {
+      int to = Math.min(unitCount, unit + RUN);
+      int ahead = Math.min(unitCount, to + AHEAD);
+      kernels.prefetchEach(sketchesToAsk, asked, ahead, meanAt, lines, LINE);
+      asked = ahead;
       kernels.addMeans(
           unitSketches, unit, to, meanAt, headDim, group, unitWeights, unit * group, sum.means);
     }

@@ -31,6 +31,9 @@ final class CodedAttention {
   /** Pages whose means memory is asked for ahead of use: to add one takes far less than it does. */
   private static final int MEANS_AHEAD = 32;
 
+  /** Bytes of a cache line. */
+  private static final int LINE = 64;
+
   private final CpuLayer layer;
   private final LayerShape shape;
   private final Kernels kernels;
@@ -245,12 +248,13 @@ final class CodedAttention {
     int first = range * RANGE;
     int end = end(range);
     long[] sketches = pages.sketchAddresses();
+    int lines = (Short.BYTES * shape.headDim() + LINE - 1) / LINE;
     int asked = first;
-    for (int page = first; page < end; page += TOUCHED) {
-      int to = Math.min(end, page + TOUCHED);
-      for (; asked < Math.min(end, to + MEANS_AHEAD); asked++) {
-        kernels.prefetch(sketches[asked] + at.valueMean(), Short.BYTES * shape.headDim());
-      }
+    for (int page = first; page < end; page += MEANS_AHEAD) {
+      int to = Math.min(end, page + MEANS_AHEAD);
+      int ahead = Math.min(end, to + MEANS_AHEAD);
+      kernels.prefetchEach(pages.sketchesToAsk(), asked, ahead, at.valueMean(), lines, LINE);
+      asked = ahead;
       kernels.addMeans(
           sketches,
           page,

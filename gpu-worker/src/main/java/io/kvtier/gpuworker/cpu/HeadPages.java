@@ -9,6 +9,7 @@ import io.kvtier.gpuworker.device.DeviceSlot;
 import io.kvtier.page.PageLayout;
 import io.kvtier.page.Residence;
 import io.kvtier.page.Section;
+import java.lang.foreign.MemorySegment;
 import java.util.ArrayDeque;
 import java.util.ArrayList;
 import java.util.Arrays;
@@ -29,6 +30,9 @@ final class HeadPages {
 
   /** Where the slots lie: the kernels must not look up objects page by page. */
   private long[] sketchAddresses = new long[0];
+
+  /** {@link #sketchAddresses}, for memory to be asked. */
+  private MemorySegment sketchesToAsk = MemorySegment.ofArray(sketchAddresses);
 
   private long[] codesAddresses = new long[0];
 
@@ -57,6 +61,11 @@ final class HeadPages {
   /** Addresses of the sketches; the first {@code pages} are valid. */
   long[] sketchAddresses() {
     return sketchAddresses;
+  }
+
+  /** The same, for {@link io.kvtier.attention.Kernels#prefetchEach}. */
+  MemorySegment sketchesToAsk() {
+    return sketchesToAsk;
   }
 
   long sketchAddress(int page) {
@@ -132,6 +141,7 @@ final class HeadPages {
     residence = other.residence;
     // What is known of their contents is copied: a fork reads none of them.
     sketchAddresses = other.sketchAddresses.clone();
+    sketchesToAsk = MemorySegment.ofArray(sketchAddresses);
     codesAddresses = other.codesAddresses.clone();
     squareScales = other.squareScales.clone();
     retainAll(other.sketches, sketches);
@@ -148,7 +158,11 @@ final class HeadPages {
 
   private void addSketch(DeviceSlot slot) {
     int page = sketches.size();
+    int room = sketchAddresses.length;
     sketchAddresses = put(sketchAddresses, page, slot.buffer().addressOffset());
+    if (sketchAddresses.length > room) {
+      sketchesToAsk = MemorySegment.ofArray(sketchAddresses);
+    }
     if (page == squareScales.length) {
       squareScales = Arrays.copyOf(squareScales, Math.max(16, page + page / 2));
     }

@@ -27,8 +27,8 @@ final class SketchScan {
   /** Pages whose weights memory is asked for ahead of their second use. */
   private static final int WEIGHTS_AHEAD = 4;
 
-  /** Bytes of a cache line. */
-  private static final int LINE = 64;
+  /** Chosen tokens whose weights memory is asked for ahead of that. */
+  private static final int CHOSEN_AHEAD = 32;
 
   private static final float LN_2 = .6931472f;
 
@@ -364,38 +364,34 @@ final class SketchScan {
    * rest.
    */
   void leaveChosenOut(int range, PassMemory memory, Tools tools) {
+    int first = firstChosen(range * RANGE * TOKENS);
     int end = firstChosen((range + 1) * RANGE * TOKENS);
-    for (int from = firstChosen(range * RANGE * TOKENS); from < end; from += TOKENS) {
-      leaveOut(from, Math.min(end, from + TOKENS), memory, tools);
+    askForWeights(first, Math.min(end, first + CHOSEN_AHEAD), memory, tools);
+    for (int from = first; from < end; from += CHOSEN_AHEAD) {
+      int to = Math.min(end, from + CHOSEN_AHEAD);
+      askForWeights(to, Math.min(end, to + CHOSEN_AHEAD), memory, tools);
+      for (int i = from; i < to; i++) {
+        leaveOut(chosen[i], memory);
+      }
     }
   }
 
-  /**
-   * First all weights are brought near, which lie anywhere, many of them under way at once; then
-   * they are read, and taken out page by page.
-   */
-  private void leaveOut(int from, int to, PassMemory memory, Tools tools) {
-    float[] weights = tools.scores;
+  /** Asks memory for the weights of chosen tokens, which lie anywhere. */
+  private void askForWeights(int from, int to, PassMemory memory, Tools tools) {
     long[] addresses = tools.addresses;
     for (int i = from; i < to; i++) {
       int byteAt = Short.BYTES * (chosen[i] % TOKENS);
-      addresses[i - from] = memory.weightsOf(chosen[i] / TOKENS, group) + (byteAt & -LINE);
+      addresses[i - from] = memory.weightsOf(chosen[i] / TOKENS, group) + byteAt;
     }
+    kernels.prefetchEach(tools.asked, 0, to - from, 0, group, Short.BYTES * TOKENS);
+  }
+
+  private void leaveOut(int position, PassMemory memory) {
+    int slot = position / TOKENS * group;
+    int first = slot * TOKENS + position % TOKENS;
     for (int g = 0; g < group; g++) {
-      kernels.touchPages(addresses, 0, to - from, g * Short.BYTES * TOKENS, LINE, tools.scratch);
-    }
-    for (int i = from; i < to; i++) {
-      int first = chosen[i] / TOKENS * group * TOKENS + chosen[i] % TOKENS;
-      for (int g = 0; g < group; g++) {
-        weights[(i - from) * group + g] = memory.weight(first + g * TOKENS);
-      }
-    }
-    for (int i = from; i < to; i++) {
-      int slot = chosen[i] / TOKENS * group;
-      for (int g = 0; g < group; g++) {
-        float left = memory.pageTotals[slot + g] - weights[(i - from) * group + g];
-        memory.pageTotals[slot + g] = Math.max(0, left);
-      }
+      float left = memory.pageTotals[slot + g] - memory.weight(first + g * TOKENS);
+      memory.pageTotals[slot + g] = Math.max(0, left);
     }
   }
 }

@@ -5,6 +5,7 @@ import io.kvtier.attention.Scratch;
 import io.kvtier.gpuworker.device.LayerShape;
 import io.kvtier.page.PageLayout;
 import io.kvtier.page.Residence;
+import java.lang.foreign.MemorySegment;
 import java.nio.ByteBuffer;
 import java.util.Deque;
 import java.util.concurrent.ConcurrentHashMap;
@@ -59,6 +60,9 @@ final class Workshop implements AutoCloseable {
 
     /** Addresses of what as many tokens as a page has need. */
     final long[] addresses = new long[PageLayout.TOKENS];
+
+    /** {@link #addresses}, for memory to be asked. */
+    final MemorySegment asked = MemorySegment.ofArray(addresses);
 
     /** {@code [headDim]}. */
     final float[] output;
