@@ -25,10 +25,10 @@ import org.jspecify.annotations.Nullable;
 final class CodedAttention {
   private static final int RANGE = HeadPass.RANGE;
 
-  /** Pages whose means memory is asked for at once. */
+  /** Pages of a dense head whose means are added at once. */
   static final int TOUCHED = 8;
 
-  /** Pages whose means memory is asked for ahead of use: to add one takes far less than it does. */
+  /** Pages whose means are added at once in an estimate, memory being asked for as many more. */
   private static final int MEANS_AHEAD = 32;
 
   /** Bytes of a cache line. */
