@@ -256,9 +256,9 @@ final class PageServiceTest {
       textBlock =
           """
           0 | 0 | 1   | heads is an empty set; it must have at least one of 0..127
-          1 | 0 | 0   | sections is an empty set; it must have at least one of 0..11
-          1 | 0 | 4096| sections is 0x1000; it must be within 0xfff (section ids 0..11)
-          1 | 0 | -1  | sections is 0xffffffff; it must be within 0xfff (section ids 0..11)
+          1 | 0 | 0   | sections is an empty set; it must have at least one of 0..15
+          1 | 0 | 65536| sections is 0x10000; it must be within 0xffff (section ids 0..15)
+          1 | 0 | -1  | sections is 0xffffffff; it must be within 0xffff (section ids 0..15)
           5 | 0 | 1   | heads has head 2; the page has heads 0..1
           1 | 1 | 1   | heads has head 64; the page has heads 0..1
           -1| -1| 1   | heads has head 127; the page has heads 0..1

@@ -295,11 +295,11 @@ final class PageRowsTest {
       refused(client, b -> b.clearHeadsLow(), "heads is an empty set");
       refused(client, b -> b.setHeadsLow(0b101), "heads has head 2; the page has heads 0..1");
       refused(client, b -> b.clearSections(), "sections is an empty set");
-      refused(client, b -> b.setSections(1 << 12), "sections is 0x1000; it must be within 0xfff");
+      refused(client, b -> b.setSections(1 << 16), "sections is 0x10000; it must be within 0xffff");
       refused(
           client,
           b -> b.setSections(Section.set(Section.K_SIGN, Section.K_MEAN)),
-          "pages[1]: sections is 0x11; rows are made of some of 0xb6f");
+          "pages[1]: sections is 0x11; rows are made of some of 0xfb6f");
       refused(
           client,
           b -> b.setSections(Section.K_RAW.bit()),

@@ -398,8 +398,8 @@ final class PagesGrpcServiceTest {
         () -> stub().getSections(sectionsRequest(keyOf(0), 1, 0)).hasNext());
     assertRefused(
         invalid,
-        "pages[0]: sections is 0x1000; it must be within 0xfff",
-        () -> stub().getSections(sectionsRequest(keyOf(0), 1, 1 << 12)).hasNext());
+        "pages[0]: sections is 0x10000; it must be within 0xffff",
+        () -> stub().getSections(sectionsRequest(keyOf(0), 1, 1 << 16)).hasNext());
     assertRefused(
         invalid,
         "pages[0]: sections is 0x100; the page has sections 0xff",
