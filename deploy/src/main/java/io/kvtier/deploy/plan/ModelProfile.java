@@ -10,6 +10,7 @@ import io.kvtier.deploy.engine.FullKvCache;
 import io.kvtier.deploy.engine.LlamaConfig;
 import io.kvtier.deploy.engine.Prefill;
 import io.kvtier.deploy.engine.Tokenizer;
+import io.kvtier.rpc.PlanLimits;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
@@ -62,9 +63,11 @@ public final class ModelProfile {
       }
       for (int head = 0; head < config.kvHeads(); head++) {
         String name = "layer " + layer;
+        float error = ScoreError.of(cache, layer, head, prefill.windowQueries(layer));
         curves.add(
             ResidualCurve.of(name, k, residuals[head], tokens)
-                .withOverlap(name, overlaps[head].share()));
+                .withOverlap(name, overlaps[head].share())
+                .withScoreError(name, Math.min(PlanLimits.SCORE_ERROR_MAX, error)));
       }
     }
     return curves;

@@ -64,6 +64,16 @@ final class PlanCommandTest {
     assertThat(new CommandLine(new PlanCommand()).execute(finer)).isNotZero();
   }
 
+  /** As sessions are planned: the first head's scores by one plane err by 13, the second's by 2. */
+  @Test
+  void aHeadWhoseScoresErrHasNoSketchOfOnePlane() throws IOException {
+    JsonNode rows = rows("--model", MODEL.toString(), "--context", "4k", "--gpu-bytes", "512k");
+    assertThat(rows.path(0).path("sketchPlanes").asInt()).isNotEqualTo(1);
+    assertThat(rows.values().stream().anyMatch(row -> row.path("sketchPlanes").asInt() == 1))
+        .isTrue();
+    assertThat(rows.toString()).contains("by one its scores err too far");
+  }
+
   /** What the tier gives decides what is kept, and not only what is printed of it. */
   @Test
   void aSlowTierHasMoreHeadsDense() throws IOException {
