@@ -23,6 +23,12 @@ final class Team implements AutoCloseable {
    */
   private static final int LOOKS = 1000;
 
+  /**
+   * Of so many looks one lets others have the processor: what brings rows meanwhile, in this
+   * process or another, would wait out the rest of a time slice for a thread that only waits.
+   */
+  private static final int LOOKS_PER_YIELD = 32;
+
   private final int threads;
   private final ThreadPoolExecutor helpers;
 
@@ -72,14 +78,23 @@ final class Team implements AutoCloseable {
     public @Nullable Runnable poll(long timeout, TimeUnit unit) throws InterruptedException {
       int before = offered.get();
       Runnable call = poll();
-      for (int look = 0; call == null && look < LOOKS; look++) {
-        Thread.onSpinWait();
+      for (int look = 1; call == null && look <= LOOKS; look++) {
+        pause(look);
         if (offered.get() != before) {
           before = offered.get();
           call = poll();
         }
       }
       return call == null ? super.poll(timeout, unit) : call;
+    }
+  }
+
+  @SuppressWarnings("ThreadPriorityCheck") // Nothing relies on it but how soon others have a turn.
+  private static void pause(int look) {
+    if (look % LOOKS_PER_YIELD == 0) {
+      Thread.yield();
+    } else {
+      Thread.onSpinWait();
     }
   }
 
@@ -157,8 +172,8 @@ final class Team implements AutoCloseable {
 
     /** Waits for the tasks that helpers have begun: they use the caller's memory. */
     void await() {
-      for (int look = 0; look < LOOKS && left.getCount() > 0; look++) {
-        Thread.onSpinWait();
+      for (int look = 1; look <= LOOKS && left.getCount() > 0; look++) {
+        pause(look);
       }
       boolean interrupted = false;
       while (true) {
