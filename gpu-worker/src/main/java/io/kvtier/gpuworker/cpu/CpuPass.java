@@ -256,7 +256,7 @@ final class CpuPass implements LayerPass {
 
   @Override
   public void giveRow(int kvHead, int index, DeviceSlot rows, int offset) {
-    heads[kvHead].coded.chosen.giveRow(index, rows.buffer().addressOffset() + offset);
+    heads[kvHead].coded.chosen.giveRow(index, rows.address() + offset);
   }
 
   @Override
@@ -266,7 +266,7 @@ final class CpuPass implements LayerPass {
 
   @Override
   public void giveRest(int kvHead, int index, DeviceSlot rests, int offset) {
-    heads[kvHead].coded.chosen.giveRest(index, rests.buffer().addressOffset() + offset);
+    heads[kvHead].coded.chosen.giveRest(index, rests.address() + offset);
   }
 
   @Override
@@ -313,7 +313,7 @@ final class CpuPass implements LayerPass {
         (head, index, range, tools) -> {
           for (int i = 0; i < count; i++) {
             if (kvHeads[i] == index) {
-              head.coded.attendNextPage(pages[i], codes[i].buffer().addressOffset(), tools);
+              head.coded.attendNextPage(pages[i], codes[i].address(), tools);
             }
           }
         });

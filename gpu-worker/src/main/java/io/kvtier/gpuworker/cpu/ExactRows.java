@@ -116,7 +116,7 @@ final class ExactRows {
 
   /** Address of a head's keys of sink 0. */
   long sinkKeys(int kvHead) {
-    return sinks.buffer().addressOffset() + headOffset(kvHead);
+    return sinks.address() + headOffset(kvHead);
   }
 
   long sinkValues(int kvHead) {
@@ -125,7 +125,7 @@ final class ExactRows {
 
   /** Address of a head's keys of the window's oldest row. */
   long windowKeys(int kvHead) {
-    return window.buffer().addressOffset() + headOffset(kvHead);
+    return window.address() + headOffset(kvHead);
   }
 
   long windowValues(int kvHead) {

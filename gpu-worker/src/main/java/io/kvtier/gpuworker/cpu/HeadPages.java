@@ -159,7 +159,7 @@ final class HeadPages {
   private void addSketch(DeviceSlot slot) {
     int page = sketches.size();
     int room = sketchAddresses.length;
-    sketchAddresses = put(sketchAddresses, page, slot.buffer().addressOffset());
+    sketchAddresses = put(sketchAddresses, page, slot.address());
     if (sketchAddresses.length > room) {
       sketchesToAsk = MemorySegment.ofArray(sketchAddresses);
     }
@@ -182,7 +182,7 @@ final class HeadPages {
   }
 
   private void addCodes(DeviceSlot slot) {
-    codesAddresses = put(codesAddresses, codes.size(), slot.buffer().addressOffset());
+    codesAddresses = put(codesAddresses, codes.size(), slot.address());
     codes.add(slot);
     bytes += slot.length();
   }

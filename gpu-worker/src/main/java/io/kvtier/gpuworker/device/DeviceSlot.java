@@ -16,6 +16,7 @@ public final class DeviceSlot {
   private final @Nullable DeviceReserve reserve;
   private final Slabs.Piece piece;
   private final UnsafeBuffer buffer;
+  private final long address;
   private final AtomicInteger holders = new AtomicInteger(1);
   private final AtomicReference<@Nullable Copy> copy = new AtomicReference<>();
 
@@ -34,11 +35,17 @@ public final class DeviceSlot {
     this.reserve = reserve;
     this.piece = piece;
     this.buffer = buffer;
+    this.address = buffer.addressOffset();
   }
 
   /** The slot's bytes; valid while held. */
   public UnsafeBuffer buffer() {
     return buffer;
+  }
+
+  /** Where the bytes are; valid while held. */
+  public long address() {
+    return address;
   }
 
   /** Bytes that it takes on the device. */

@@ -204,7 +204,7 @@ final class Gatherer {
         taken[kvHead].set(index);
         int position = chosenPosition(kvHead, index);
         TokenRows fetched = fetches.rowFetcher().rowsOf(rowSections(kvHead));
-        long address = rows.buffer().addressOffset() + offset;
+        long address = rows.address() + offset;
         shape.rowForm().copyFetched(address, fetched.sectionSet(), row, 0);
         fetched.put(row, 0, position % TOKENS, scratch.buffer(), 0);
         device.readRow(kvHead, position, scratch, key, value, 0);

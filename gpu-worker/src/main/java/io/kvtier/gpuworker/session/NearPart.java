@@ -117,7 +117,7 @@ final class NearPart {
   void take(int page, int kvHead, DeviceSlot codes) {
     int head = queries.kvHeads().indexOf(kvHead);
     if (page < pages && head >= 0 && head < fetched.length) {
-      fetched[head].attend(at, codes.buffer().addressOffset(), tokens[page]);
+      fetched[head].attend(at, codes.address(), tokens[page]);
     }
   }
 

@@ -9,6 +9,7 @@ import java.util.List;
 import java.util.concurrent.CompletionException;
 import java.util.concurrent.Executor;
 import java.util.function.Consumer;
+import java.util.function.IntUnaryOperator;
 
 /**
  * Brings rows into a layer's arena before the step that needs them. From a hint: the predicted
@@ -102,11 +103,9 @@ final class Prefetcher {
   private static RowBatch missing(SessionLayer target, LayerPass pass, int part) {
     RowBatch batch = new RowBatch();
     for (int head = 0; head < target.policies.size(); head++) {
-      if (pass.partOf(head) != part || pass.rowSections(head) == 0) {
-        continue;
-      }
-      for (int i = 0; i < pass.chosenCount(head); i++) {
-        addMissing(target, batch, head, pass.chosenPosition(head, i));
+      if (pass.partOf(head) == part && pass.rowSections(head) != 0) {
+        int of = head;
+        addMissing(target, batch, head, pass.chosenCount(head), i -> pass.chosenPosition(of, i));
       }
     }
     batch.sort();
@@ -117,8 +116,9 @@ final class Prefetcher {
     RowBatch batch = new RowBatch();
     LastChosen last = target.last;
     for (int head = 0; head < target.policies.size(); head++) {
-      for (int i = 0; last.recurs(head) && i < last.count(head); i++) {
-        addMissing(target, batch, head, last.position(head, i));
+      if (last.recurs(head)) {
+        int of = head;
+        addMissing(target, batch, head, last.count(head), i -> last.position(of, i));
       }
     }
     batch.sort();
@@ -128,18 +128,28 @@ final class Prefetcher {
     }
   }
 
-  /** Adds a row that the arena has not and has made room for. */
-  private static void addMissing(SessionLayer target, RowBatch batch, int head, int position) {
-    int key = RowArena.key(head, position);
-    int row = target.rows.find(key);
-    if (row != RowArena.ABSENT) {
-      target.rows.keepAhead(row);
-      return;
+  /** Adds those of a head's rows that the arena has not and has made room for. */
+  private static void addMissing(
+      SessionLayer target, RowBatch batch, int head, int count, IntUnaryOperator positions) {
+    RowArena arena = target.rows;
+    RowLookup lookup = target.lookup;
+    lookup.clear();
+    for (int i = 0; i < count; i++) {
+      lookup.add(head, positions.applyAsInt(i));
+    }
+    lookup.find(arena);
+    for (int i = 0; i < count; i++) {
+      if (lookup.row(i) != RowArena.ABSENT) {
+        arena.keepAhead(lookup.row(i));
+      }
     }
     // What the arena cannot keep until the step would be fetched for nothing.
-    row = target.rows.admitAhead(key);
-    if (row != RowArena.ABSENT) {
-      batch.add(position, head, row);
+    lookup.admit(arena);
+    for (int i = 0; i < count; i++) {
+      if (lookup.row(i) != RowArena.ABSENT) {
+        arena.markAhead(lookup.row(i));
+        batch.add(positions.applyAsInt(i), head, lookup.row(i));
+      }
     }
   }
 

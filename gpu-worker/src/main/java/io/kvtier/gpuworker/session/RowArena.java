@@ -9,7 +9,7 @@ import java.util.Arrays;
 /**
  * Rows of dominant tokens of one layer that stay on the device for later steps, bounded in bytes,
  * its own tables included. Rows lie in chunks of {@link #CHUNK_ROWS}, taken as they are needed and
- * given back when the bound falls; an open hash table finds them.
+ * given back when the bound falls; a {@link RowTable} finds them.
  *
  * <p>Eviction is a clock over small counts of use (Corbató, 1969; GCLOCK: Smith, 1978): a row that
  * is used again is counted up, the hand counts down what it passes and takes a row whose count is
@@ -25,7 +25,7 @@ final class RowArena {
   static final int CHUNK_ROWS = 64;
 
   /** No row. */
-  static final int ABSENT = -1;
+  static final int ABSENT = RowTable.ABSENT;
 
   private static final int CHUNK_SHIFT = 6;
   private static final int COUNT_MAX = 7;
@@ -35,6 +35,11 @@ final class RowArena {
   private static final int STEP_SHIFT = 5;
   private static final int STEP_MAX = (1 << (Integer.SIZE - STEP_SHIFT - 1)) - 2;
   private static final int POSITION_BITS = 20;
+
+  /**
+   * Rows that are evicted together at most: what one waits for in memory the others wait for too.
+   */
+  private static final int VICTIMS_MAX = 128;
 
   private final DeviceMemory memory;
   private int rowBytes;
@@ -48,21 +53,15 @@ final class RowArena {
   private DeviceSlot[] chunks = new DeviceSlot[0];
   private int chunkCount;
 
-  /** By row: its key, or the complement of one more than the next free row. */
-  private int[] keys = new int[0];
-
   /**
-   * By row: the last step that needs it, whether it is still to come, whether it came ahead and
-   * nobody has used it since, how often it was used again.
+   * By row: in the upper half its key, or the complement of one more than the next free row; in the
+   * lower half its mark, the last step that needs it, whether it is still to come, whether it came
+   * ahead and nobody has used it since, how often it was used again.
    */
-  private int[] marks = new int[0];
+  private long[] rows = new long[0];
 
-  /**
-   * Rows by the hash of their keys: one more than their index, and above the bits that are needed
-   * for that what is left of the hash, so that few searches look at keys in vain; 0: none.
-   */
-  private int[] table = new int[0];
-
+  private final RowTable table = new RowTable();
+  private int freeCount;
   private int firstFree = ABSENT;
   private int hand;
   private int step;
@@ -70,8 +69,11 @@ final class RowArena {
   /** The first step that rows brought ahead now are for. */
   private int aheadFrom;
 
-  /** The step in which the hand found nothing to take. */
+  /** The step in which the hand found too little to take. */
   private int stuckAt = -1;
+
+  private final int[] victims = new int[VICTIMS_MAX];
+  private final int[] victimKeys = new int[VICTIMS_MAX];
 
   RowArena(DeviceMemory memory) {
     this.memory = memory;
@@ -143,7 +145,8 @@ final class RowArena {
     return count == 0
         ? 0
         : (long) count * chunkBytes()
-            + (long) Integer.BYTES * (2L * roomFor(count) + tableFor(count));
+            + (long) Long.BYTES * roomFor(count)
+            + (long) Integer.BYTES * RowTable.entriesFor(count * CHUNK_ROWS);
   }
 
   private int chunkBytes() {
@@ -154,11 +157,6 @@ final class RowArena {
   private static int roomFor(int count) {
     int step = Math.max(1, Integer.highestOneBit(count) >> 3);
     return (count + step - 1) / step * step * CHUNK_ROWS;
-  }
-
-  /** Entries of the table: a power of two, at most three quarters used. */
-  private static int tableFor(int count) {
-    return Integer.highestOneBit(Math.max(1, count * CHUNK_ROWS * 4 / 3 - 1)) << 1;
   }
 
   private boolean grow(long most) {
@@ -172,10 +170,10 @@ final class RowArena {
       // The device is full: the arena makes do with what it has.
       return false;
     }
-    int first = rows();
+    int first = rowCount();
     setChunkCount(chunkCount + 1);
     chunks[chunkCount - 1] = chunk;
-    for (int row = rows() - 1; row >= first; row--) {
+    for (int row = rowCount() - 1; row >= first; row--) {
       free(row);
     }
     return true;
@@ -189,18 +187,19 @@ final class RowArena {
     }
     Arrays.fill(chunks, count, chunkCount, null);
     // Only what goes is touched: a session that grows gives back a chunk now and then.
-    for (int row = rowsLeft; row < rows(); row++) {
-      if (keys[row] >= 0) {
+    for (int row = rowsLeft; row < rowCount(); row++) {
+      if (rows[row] >= 0) {
         gone++;
         if (count > 0) {
-          remove(row);
+          table.remove(row, rows);
         }
       }
     }
     int free = firstFree;
     firstFree = ABSENT;
+    freeCount = 0;
     while (free != ABSENT) {
-      int next = ~keys[free] - 1;
+      int next = nextFree(free);
       if (free < rowsLeft) {
         free(free);
       }
@@ -212,20 +211,19 @@ final class RowArena {
   }
 
   private void setChunkCount(int count) {
-    int rows = Math.min(chunkCount, count) * CHUNK_ROWS;
+    int kept = Math.min(chunkCount, count) * CHUNK_ROWS;
     chunkCount = count;
     int room = count == 0 ? 0 : roomFor(count);
-    if (room != keys.length) {
-      keys = Arrays.copyOf(keys, room);
-      marks = Arrays.copyOf(marks, room);
+    if (room != rows.length) {
+      rows = Arrays.copyOf(rows, room);
       chunks = Arrays.copyOf(chunks, room / CHUNK_ROWS);
     }
-    int entries = count == 0 ? 0 : tableFor(count);
-    if (entries != table.length) {
-      table = new int[entries];
-      for (int row = 0; row < rows; row++) {
-        if (keys[row] >= 0) {
-          insert(row);
+    int entries = RowTable.entriesFor(count * CHUNK_ROWS);
+    if (entries != table.entries()) {
+      table.reset(entries);
+      for (int row = 0; row < kept; row++) {
+        if (rows[row] >= 0) {
+          table.insert(keyOf(row), row);
         }
       }
     }
@@ -233,13 +231,30 @@ final class RowArena {
     slotBytes = (long) count * chunkBytes();
   }
 
-  private int rows() {
+  private int rowCount() {
     return chunkCount * CHUNK_ROWS;
   }
 
   private void free(int row) {
-    keys[row] = ~(firstFree + 1);
+    rows[row] = (long) ~(firstFree + 1) << Integer.SIZE;
     firstFree = row;
+    freeCount++;
+  }
+
+  private int nextFree(int row) {
+    return ~keyOf(row) - 1;
+  }
+
+  private int keyOf(int row) {
+    return (int) (rows[row] >>> Integer.SIZE);
+  }
+
+  private int markOf(int row) {
+    return (int) rows[row];
+  }
+
+  private void mark(int row, int mark) {
+    rows[row] = (rows[row] & (-1L << Integer.SIZE)) | mark;
   }
 
   // ---- rows
@@ -256,8 +271,8 @@ final class RowArena {
     step++;
     if (step == STEP_MAX) {
       step = 1;
-      for (int row = 0; row < rows(); row++) {
-        marks[row] &= (1 << STEP_SHIFT) - 1;
+      for (int row = 0; row < rowCount(); row++) {
+        mark(row, markOf(row) & ((1 << STEP_SHIFT) - 1));
       }
       stuckAt = -1;
       aheadFrom = step;
@@ -267,111 +282,99 @@ final class RowArena {
 
   /** The row of a key; {@link #ABSENT}: there is none. */
   int find(int key) {
-    if (table.length == 0) {
-      return ABSENT;
-    }
-    int hash = hashOf(key);
-    int mask = table.length - 1;
-    for (int at = hash & mask; table[at] != 0; at = (at + 1) & mask) {
-      int row = (table[at] & mask) - 1;
-      if (((table[at] ^ hash) & ~mask) == 0 && keys[row] == key) {
-        return row;
-      }
-    }
-    return ABSENT;
+    return table.find(key, rows);
   }
 
   /**
-   * The rows of many keys, as {@link #find} gives them: what one search waits for in memory the
-   * others wait for at the same time.
+   * The rows of many keys, as {@link #find} gives them, in less time.
    *
-   * @param rows receives a row for each of {@code count} keys
+   * @param found receives a row for each of {@code count} keys
    */
-  void findAll(int[] wanted, int count, int[] rows) {
-    if (table.length == 0) {
-      Arrays.fill(rows, 0, count, ABSENT);
-      return;
-    }
-    int mask = table.length - 1;
-    for (int i = 0; i < count; i++) {
-      int hash = hashOf(wanted[i]);
-      int at = hash & mask;
-      while (table[at] != 0 && ((table[at] ^ hash) & ~mask) != 0) {
-        at = (at + 1) & mask;
-      }
-      rows[i] = (table[at] & mask) - 1;
-    }
-    for (int i = 0; i < count; i++) {
-      if (rows[i] != ABSENT && keys[rows[i]] != wanted[i]) {
-        rows[i] = find(wanted[i]);
-      }
-    }
+  void findAll(int[] wanted, int count, int[] found) {
+    table.findAll(wanted, count, found, rows);
   }
 
   /** Whether a row's bytes are still to come. */
   boolean isPending(int row) {
-    return (marks[row] & PENDING) != 0;
+    return (markOf(row) & PENDING) != 0;
   }
 
   /** Counts a use by the step under way, and keeps the row until it ends. */
   void use(int row) {
-    int mark = marks[row];
+    int mark = markOf(row);
     int count = Math.min(COUNT_MAX, (mark & COUNT_MASK) + 1);
-    marks[row] = step << STEP_SHIFT | (mark & PENDING) | count;
+    mark(row, step << STEP_SHIFT | (mark & PENDING) | count);
   }
 
   /** Keeps a row until the step under way, or else the next one, ends. */
   void keep(int row) {
-    marks[row] = step << STEP_SHIFT | (marks[row] & ((1 << STEP_SHIFT) - 1));
+    mark(row, step << STEP_SHIFT | (markOf(row) & ((1 << STEP_SHIFT) - 1)));
   }
 
   /**
-   * Makes a row for a key that has none; its bytes are to come, until {@link #filled} or {@link
-   * #discard}. It is kept as by {@link #keep}.
+   * Makes rows for those of many keys that have none; their bytes are to come, until {@link
+   * #filled} or {@link #discard}. They are kept as by {@link #keep}.
    *
-   * @return {@link #ABSENT} if there is no room
+   * @param wanted no key twice
+   * @param made receives a row for each of {@code count} keys; {@link #ABSENT}: it has one, or
+   *     there is no room
    */
-  int admit(int key) {
-    if (firstFree == ABSENT && !grow(bytesMax)) {
-      evict();
-      if (firstFree == ABSENT && lent > 0) {
-        var _ = grow(bytesMax + lent);
-      }
+  void admitAll(int[] wanted, int count, int[] made) {
+    table.findAll(wanted, count, made, rows);
+    int missing = 0;
+    for (int i = 0; i < count; i++) {
+      missing += made[i] == ABSENT ? 1 : 0;
     }
+    makeRoom(missing);
+    for (int i = 0; i < count; i++) {
+      made[i] = made[i] == ABSENT ? make(wanted[i]) : ABSENT;
+    }
+  }
+
+  /** Frees so many rows, or as many as there can be. */
+  private void makeRoom(int count) {
+    boolean grows = true;
+    while (freeCount < count && grows) {
+      grows = grow(bytesMax);
+    }
+    evict(count - freeCount);
+    grows = lent > 0;
+    while (freeCount < count && grows) {
+      grows = grow(bytesMax + lent);
+    }
+  }
+
+  private int make(int key) {
     int row = firstFree;
     if (row != ABSENT) {
-      firstFree = ~keys[row] - 1;
-      keys[row] = key;
-      marks[row] = step << STEP_SHIFT | PENDING;
-      insert(row);
+      firstFree = nextFree(row);
+      freeCount--;
+      rows[row] = ((long) key << Integer.SIZE) | (step << STEP_SHIFT) | PENDING;
+      table.insert(key, row);
     }
     return row;
   }
 
-  /** The same for a row that is brought before anybody has chosen it. */
-  int admitAhead(int key) {
-    int row = admit(key);
-    if (row != ABSENT) {
-      marks[row] |= AHEAD;
-    }
-    return row;
+  /** Says that a row was made before anybody has chosen it. */
+  void markAhead(int row) {
+    mark(row, markOf(row) | AHEAD);
   }
 
   /** Keeps a row for the next step; what was brought for one before and not used is no longer. */
   void keepAhead(int row) {
-    if (marks[row] >>> STEP_SHIFT < aheadFrom) {
-      marks[row] &= ~AHEAD;
+    if (markOf(row) >>> STEP_SHIFT < aheadFrom) {
+      mark(row, markOf(row) & ~AHEAD);
     }
     keep(row);
   }
 
   /** Whether a row was brought ahead and this is its first use; to be asked before that. */
   boolean takeAhead(int row) {
-    int mark = marks[row];
+    int mark = markOf(row);
     if ((mark & AHEAD) == 0) {
       return false;
     }
-    marks[row] = mark & ~AHEAD;
+    mark(row, mark & ~AHEAD);
     return mark >>> STEP_SHIFT >= aheadFrom;
   }
 
@@ -380,42 +383,63 @@ final class RowArena {
     aheadFrom = step;
   }
 
-  private void evict() {
-    if (stuckAt == step) {
+  /** Evicts so many rows, or as many as may go. */
+  private void evict(int count) {
+    if (count <= 0 || stuckAt == step) {
       return;
     }
-    int rows = rows();
-    for (int passed = 0; passed < (COUNT_MAX + 1) * rows; passed++) {
+    int left = count;
+    int found = 0;
+    long steps = (COUNT_MAX + 1L) * rowCount();
+    while (left > 0 && steps-- > 0) {
       int row = hand;
-      hand = hand + 1 == rows ? 0 : hand + 1;
-      int mark = marks[row];
-      if ((mark & PENDING) != 0 || mark >>> STEP_SHIFT >= step) {
-        continue;
+      int mark = markOf(row);
+      if (rows[row] >= 0 && (mark & PENDING) == 0 && mark >>> STEP_SHIFT < step) {
+        if ((mark & COUNT_MASK) == 0) {
+          victims[found++] = row;
+          left--;
+        } else {
+          mark(row, mark - 1);
+        }
       }
-      if ((mark & COUNT_MASK) == 0) {
-        discard(row);
-        return;
+      hand = row + 1 == rowCount() ? 0 : row + 1;
+      // None may be found twice.
+      if (found == VICTIMS_MAX || hand == 0) {
+        discardVictims(found);
+        found = 0;
       }
-      marks[row] = mark - 1;
     }
-    stuckAt = step;
+    discardVictims(found);
+    if (left > 0) {
+      stuckAt = step;
+    }
+  }
+
+  private void discardVictims(int count) {
+    for (int i = 0; i < count; i++) {
+      victimKeys[i] = keyOf(victims[i]);
+    }
+    table.findAll(victimKeys, count, victims, rows);
+    for (int i = 0; i < count; i++) {
+      discard(victims[i]);
+    }
   }
 
   /** The bytes of an admitted row are there. */
   void filled(int row) {
-    marks[row] &= ~PENDING;
+    mark(row, markOf(row) & ~PENDING);
   }
 
   /** Takes a row out. */
   void discard(int row) {
-    remove(row);
+    table.remove(row, rows);
     free(row);
   }
 
   /** Whether a row that was admitted for a key is still that, in the memory where it was. */
   boolean awaits(int row, int key, DeviceSlot chunk) {
-    return row < rows()
-        && keys[row] == key
+    return row < rowCount()
+        && keyOf(row) == key
         && isPending(row)
         && chunks[row >> CHUNK_SHIFT] == chunk;
   }
@@ -428,48 +452,5 @@ final class RowArena {
   /** Where a row begins in its memory. */
   int offset(int row) {
     return (row & (CHUNK_ROWS - 1)) * rowBytes;
-  }
-
-  // ---- the table
-
-  private static int hashOf(int key) {
-    int hash = key * 0x9E3779B9;
-    return hash ^ hash >>> 15;
-  }
-
-  private int slotOf(int key) {
-    return hashOf(key) & (table.length - 1);
-  }
-
-  private void insert(int row) {
-    int hash = hashOf(keys[row]);
-    int mask = table.length - 1;
-    int at = hash & mask;
-    while (table[at] != 0) {
-      at = (at + 1) & mask;
-    }
-    table[at] = (hash & ~mask) | (row + 1);
-  }
-
-  /** Moves later entries of the run forward, so that no search ends early (Knuth, 6.4, R). */
-  private void remove(int row) {
-    int mask = table.length - 1;
-    int gap = slotOf(keys[row]);
-    while ((table[gap] & mask) != row + 1) {
-      gap = (gap + 1) & mask;
-    }
-    int at = gap;
-    while (true) {
-      at = (at + 1) & mask;
-      if (table[at] == 0) {
-        break;
-      }
-      int home = slotOf(keys[(table[at] & mask) - 1]);
-      if (((at - home) & mask) >= ((at - gap) & mask)) {
-        table[gap] = table[at];
-        gap = at;
-      }
-    }
-    table[gap] = 0;
   }
 }

@@ -1,25 +1,39 @@
 package io.kvtier.gpuworker.session;
 
-import io.kvtier.gpuworker.device.CodesTaker;
+import java.util.Arrays;
 
-/** Looks chosen tokens of one head up in an arena, many at once. One thread. */
+/** Tokens whose rows an arena is asked for, many at once. One thread. */
 final class RowLookup {
-  private int[] keys = {};
-  private int[] rows = {};
+  private int[] keys = new int[256];
+  private int[] rows = new int[256];
+  private int count;
 
-  /** Looks {@code count} of a head's chosen tokens up, from one on. */
-  void find(RowArena arena, CodesTaker taker, int kvHead, int from, int count) {
-    if (keys.length < count) {
-      keys = new int[count + count / 4];
+  void clear() {
+    count = 0;
+  }
+
+  void add(int kvHead, int position) {
+    if (count == keys.length) {
+      keys = Arrays.copyOf(keys, 2 * count);
       rows = new int[keys.length];
     }
-    for (int i = 0; i < count; i++) {
-      keys[i] = RowArena.key(kvHead, taker.chosenPosition(kvHead, from + i));
-    }
+    keys[count++] = RowArena.key(kvHead, position);
+  }
+
+  /** Looks all of them up. */
+  void find(RowArena arena) {
     arena.findAll(keys, count, rows);
   }
 
-  /** The row of a token that was looked up; {@link RowArena#ABSENT}: there is none. */
+  /** Has rows made for those that have none. */
+  void admit(RowArena arena) {
+    arena.admitAll(keys, count, rows);
+  }
+
+  /**
+   * What was found or made for a token, by the order in which they were added; {@link
+   * RowArena#ABSENT}: nothing.
+   */
   int row(int index) {
     return rows[index];
   }

@@ -6,6 +6,7 @@ import io.kvtier.gpuworker.device.DeviceSlot;
 import io.kvtier.page.PageKey;
 import io.kvtier.page.Residence;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.List;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionException;
@@ -58,38 +59,58 @@ final class RowRound {
    * Finds places for the batch's rows: in the arena, else in staging memory, whole pages of a head
    * at a time there, since parts of one cannot be attended to. Rows without a place are dropped
    * from the batch.
+   *
+   * @param lookup to be used meanwhile
    */
-  void findPlaces() {
+  void findPlaces(RowLookup lookup) {
     if (batch.count() == 0) {
       return;
     }
     batch.sort();
-    admitted = new int[batch.count()];
+    admit(lookup);
     int room = Math.max(1, stagingBytes / chunkBytes()) * RowArena.CHUNK_ROWS;
-    int i = 0;
-    while (i < batch.count()) {
-      int to = i + 1;
+    while (placed < batch.count()) {
+      int to = placed + 1;
       while (to < batch.count()
-          && batch.page(to) == batch.page(i)
-          && batch.kvHead(to) == batch.kvHead(i)) {
+          && batch.page(to) == batch.page(placed)
+          && batch.kvHead(to) == batch.kvHead(placed)) {
         to++;
       }
-      if (staged + (to - i) > room) {
+      if (staged + (to - placed) > room) {
         // Later rows cannot be attended to before these.
         break;
       }
-      for (; i < to; i++) {
-        int row = admit(i);
-        if (row == RowArena.ABSENT) {
-          int offset = staged % RowArena.CHUNK_ROWS * arena.rowBytes();
-          batch.place(i, stagingChunk(staged++), offset);
-        } else {
-          batch.place(i, arena.chunk(row), arena.offset(row));
-        }
-        admitted[placed++] = row;
+      for (; placed < to; placed++) {
+        place(placed);
+      }
+    }
+    for (int i = placed; i < batch.count(); i++) {
+      if (admitted[i] != RowArena.ABSENT) {
+        arena.discard(admitted[i]);
       }
     }
     batch.truncate(placed);
+  }
+
+  /** A row that a prefetch has been too slow to bring is there already, and still its own. */
+  private void admit(RowLookup lookup) {
+    lookup.clear();
+    for (int i = 0; i < batch.count(); i++) {
+      lookup.add(batch.kvHead(i), batch.position(i));
+    }
+    lookup.admit(arena);
+    admitted = new int[batch.count()];
+    Arrays.setAll(admitted, lookup::row);
+  }
+
+  private void place(int index) {
+    int row = admitted[index];
+    if (row == RowArena.ABSENT) {
+      int offset = staged % RowArena.CHUNK_ROWS * arena.rowBytes();
+      batch.place(index, stagingChunk(staged++), offset);
+    } else {
+      batch.place(index, arena.chunk(row), arena.offset(row));
+    }
   }
 
   /** Wants what four bits leave of a token, whose row is there or has been promised a place. */
@@ -122,12 +143,6 @@ final class RowRound {
 
   private int chunkBytes() {
     return RowArena.CHUNK_ROWS * arena.rowBytes();
-  }
-
-  private int admit(int index) {
-    int key = RowArena.key(batch.kvHead(index), batch.position(index));
-    // A row that a prefetch has been too slow to bring is there already, and still its own.
-    return arena.find(key) == RowArena.ABSENT ? arena.admit(key) : RowArena.ABSENT;
   }
 
   private DeviceSlot stagingChunk(int row) {

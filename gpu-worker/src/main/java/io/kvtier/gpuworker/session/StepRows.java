@@ -147,7 +147,7 @@ final class StepRows {
       }
       start(round, head);
     }
-    round.findPlaces();
+    round.findPlaces(target.lookup);
     round.findRestPlaces(taker, fetcher.finerRowBytes());
     round.start(fetcher, keys, taker, executor);
   }
@@ -155,9 +155,14 @@ final class StepRows {
   private void start(RowRound round, int head) {
     int from = taker.attendedCount(head);
     int count = taker.chosenCount(head) - from;
-    target.lookup.find(arena, taker, head, from, count);
+    RowLookup lookup = target.lookup;
+    lookup.clear();
     for (int i = 0; i < count; i++) {
-      int row = target.lookup.row(i);
+      lookup.add(head, taker.chosenPosition(head, from + i));
+    }
+    lookup.find(arena);
+    for (int i = 0; i < count; i++) {
+      int row = lookup.row(i);
       if (row == RowArena.ABSENT) {
         round.batch.add(taker.chosenPosition(head, from + i), head, from + i);
       } else if (!arena.isPending(row)) {

@@ -25,8 +25,14 @@ class RowArenaTest {
     assertThat(memory.bytesUsed()).isZero();
   }
 
+  private int admit(int key) {
+    int[] made = new int[1];
+    arena.admitAll(new int[] {key}, 1, made);
+    return made[0];
+  }
+
   private void put(int key) {
-    int row = arena.admit(key);
+    int row = admit(key);
     assertThat(row).isNotEqualTo(RowArena.ABSENT);
     arena.filled(row);
     arena.chunk(row).buffer().putInt(arena.offset(row), key);
@@ -79,7 +85,7 @@ class RowArenaTest {
         arena.use(row);
       }
     } else {
-      row = arena.admit(key);
+      row = admit(key);
       if (row != RowArena.ABSENT) {
         arena.filled(row);
         arena.chunk(row).buffer().putInt(arena.offset(row), key);
@@ -209,7 +215,7 @@ class RowArenaTest {
     arena.limit(20_000);
     int kept = 0;
     while (true) {
-      int row = arena.admit(kept);
+      int row = admit(kept);
       if (row == RowArena.ABSENT) {
         break;
       }
@@ -223,7 +229,7 @@ class RowArenaTest {
     for (int i = 1; i < kept; i++) {
       put(1000 + i);
     }
-    assertThat(arena.admit(5000)).isEqualTo(RowArena.ABSENT);
+    assertThat(admit(5000)).isEqualTo(RowArena.ABSENT);
     assertThat(arena.find(3)).isNotEqualTo(RowArena.ABSENT);
     arena.endStep();
     put(5000);
@@ -237,14 +243,14 @@ class RowArenaTest {
   void aPendingRowIsAwaitedOnlyWhereItWas() {
     arena.reset(ROW);
     arena.limit(20_000);
-    int row = arena.admit(7);
+    int row = admit(7);
     DeviceSlot chunk = arena.chunk(row);
     assertThat(arena.awaits(row, 7, chunk)).isTrue();
     assertThat(arena.awaits(row, 8, chunk)).isFalse();
     arena.reset(ROW);
     assertThat(arena.find(7)).isEqualTo(RowArena.ABSENT);
     assertThat(arena.awaits(row, 7, chunk)).isFalse();
-    int again = arena.admit(7);
+    int again = admit(7);
     assertThat(arena.awaits(again, 7, arena.chunk(again))).isTrue();
     assertThat(arena.awaits(again, 7, chunk)).isFalse();
     arena.filled(again);
@@ -255,7 +261,7 @@ class RowArenaTest {
   void anArenaWithoutRoomHoldsNothing() {
     arena.reset(ROW);
     arena.limit(6_000);
-    assertThat(arena.admit(1)).isEqualTo(RowArena.ABSENT);
+    assertThat(admit(1)).isEqualTo(RowArena.ABSENT);
     assertThat(arena.find(1)).isEqualTo(RowArena.ABSENT);
     assertThat(arena.bytes()).isZero();
   }
