@@ -146,10 +146,15 @@ public final class PageService {
         store.read(
             key,
             (page, offset, length) -> {
+              PageLayout expected = lastLayout;
+              if (expected != null && expected.pageLength() == length) {
+                sections.ask(expected, page.addressOffset() + offset);
+              }
               if (Pages.verifyHeader(key, page, offset, length) != Flaw.NONE) {
                 return new Miss<R>(MissReason.CORRUPT);
               }
               PageLayout layout = PageLayout.of(page, offset);
+              lastLayout = layout;
               sections.requireWithin(layout);
               selection.requireWithin(PageHeaderFlyweight.tokens(page, offset));
               if (!sound(page, offset, layout, sections)) {
@@ -167,6 +172,9 @@ public final class PageService {
   public interface RowReader<R> {
     R read(DirectBuffer page, int offset, PageLayout layout, TokenRows rows);
   }
+
+  /** The layout of a page that was read of late: most often the next one's too. */
+  private volatile @Nullable PageLayout lastLayout;
 
   private boolean verifies() {
     return verification == Verification.TIER;

@@ -3,6 +3,7 @@ package io.kvtier.cachetier;
 import io.kvtier.KvtierException;
 import io.kvtier.page.PageHeaderFlyweight;
 import io.kvtier.page.PageLayout;
+import io.kvtier.page.Pages;
 import io.kvtier.page.Section;
 import org.agrona.DirectBuffer;
 import org.agrona.MutableDirectBuffer;
@@ -61,6 +62,15 @@ public record SectionSelection(long headsLow, long headsHigh, int sections) {
 
   boolean hasHead(int kvHead) {
     return ((kvHead < Long.SIZE ? headsLow : headsHigh) >>> kvHead & 1) != 0;
+  }
+
+  /**
+   * Asks memory for the selection and the header of a page, ahead of their use.
+   *
+   * @param address of the page
+   */
+  void ask(PageLayout layout, long address) {
+    Pages.ask(layout, address, headsLow, headsHigh, sections);
   }
 
   /** Bytes of the selection in a page of this layout, without padding. */

@@ -3,6 +3,7 @@ package io.kvtier.attention;
 import static io.kvtier.page.PageLayout.TOKENS;
 
 import io.kvtier.codec.Vectors;
+import io.kvtier.page.Prefetch;
 import java.lang.foreign.MemorySegment;
 import java.lang.ref.Reference;
 

@@ -131,6 +131,27 @@ final class LocalPages {
     return counted(key, there, copied[0]);
   }
 
+  /** Asks memory for what {@link #askForRows} looks at, ahead of it. */
+  void askForPlace(RowsOf wanted) {
+    if (hasKey(wanted)) {
+      pages.askForPlace(PageKey.of(wanted.getKey()));
+    }
+  }
+
+  /** Asks memory for what {@link #rows} looks at, ahead of it. */
+  void askForRows(RowsOf wanted, RowsAsked asked) {
+    long place = hasKey(wanted) ? pages.placeOf(PageKey.of(wanted.getKey())) : 0;
+    if (place != 0) {
+      Pages.ask(
+          asked.layout(), place, wanted.getHeadsLow(), wanted.getHeadsHigh(), wanted.getSections());
+    }
+  }
+
+  /** What is no key is refused when its turn comes. */
+  private static boolean hasKey(RowsOf wanted) {
+    return wanted.getKey().size() == PageKey.LENGTH;
+  }
+
   /** Takes rows out as GetRows lays them out; their bytes, or 0. */
   int rows(RowsOf wanted, RowsAsked asked, Memory memory) {
     PageKey key = PageKey.of(wanted.getKey());

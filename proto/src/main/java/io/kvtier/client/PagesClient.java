@@ -56,6 +56,9 @@ public final class PagesClient implements PageTransport {
   /** Longest page, and longest answer for one page, in bytes. */
   private static final int PAGE_BYTES_MAX = 16 << 20;
 
+  /** Pages of whose places memory is asked ahead. */
+  private static final int PLACES_AHEAD = 8;
+
   private static final long MILLISECOND_NS = 1_000_000;
 
   /** Frames lie in one piece and are read there; nothing is put together in this. */
@@ -213,9 +216,22 @@ public final class PagesClient implements PageTransport {
     readNear(
         wanted.size(),
         index -> PageKey.of(wanted.get(index).getKey()),
-        (local, index, memory) -> local.rows(wanted.get(index), rows, memory),
+        (local, index, memory) -> {
+          ask(local, index, wanted, rows);
+          return local.rows(wanted.get(index), rows, memory);
+        },
         (from, to) -> readFarRows(rows, wanted, from, to, consumer),
         consumer);
+  }
+
+  /** Asks memory for the pages after one: few of their lines are where a processor expects them. */
+  private static void ask(LocalPages local, int index, List<RowsOf> wanted, RowsAsked rows) {
+    if (index + PLACES_AHEAD < wanted.size()) {
+      local.askForPlace(wanted.get(index + PLACES_AHEAD));
+    }
+    if (index + 1 < wanted.size()) {
+      local.askForRows(wanted.get(index + 1), rows);
+    }
   }
 
   private void readFarRows(

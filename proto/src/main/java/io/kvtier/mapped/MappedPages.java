@@ -1,6 +1,7 @@
 package io.kvtier.mapped;
 
 import io.kvtier.page.PageKey;
+import io.kvtier.page.Prefetch;
 import java.io.IOException;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
@@ -105,6 +106,27 @@ public final class MappedPages {
     return false;
   }
 
+  /** Asks memory for what {@link #placeOf} looks at, ahead of it. */
+  public void askForPlace(PageKey key) {
+    for (PageFile file : files) {
+      file.askForSlot(key);
+    }
+  }
+
+  /**
+   * Where a page seems to begin in this process's memory, for that to be asked ahead of {@link
+   * #read}; 0: nowhere. It may be another's the next moment.
+   */
+  public long placeOf(PageKey key) {
+    for (PageFile file : files) {
+      int slot = file.find(key);
+      if (slot >= 0) {
+        return file.placeOf(slot);
+      }
+    }
+    return 0;
+  }
+
   /** Whether a page is to be found here now. */
   public boolean has(PageKey key) {
     for (PageFile file : files) {
@@ -190,6 +212,15 @@ public final class MappedPages {
         }
       }
       return -1;
+    }
+
+    void askForSlot(PageKey key) {
+      int slot = PageIndexFlyweight.slot(key, 0, slots);
+      Prefetch.lines(index.addressOffset() + slot, PageIndexFlyweight.SLOT_BYTES);
+    }
+
+    long placeOf(int slot) {
+      return pages.address() + PageIndexFlyweight.offset(index, slot);
     }
 
     boolean read(PageKey key, int slot, Reader reader) {

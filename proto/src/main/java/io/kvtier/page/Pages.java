@@ -164,6 +164,29 @@ public final class Pages {
     return Flaw.NONE;
   }
 
+  /**
+   * Asks memory for a page's header and sections ahead of their use. What is not in the layout is
+   * not asked for.
+   *
+   * @param address where a page of the layout seems to begin; nothing is read there
+   * @param headsLow heads 0..63 as a bit set
+   * @param headsHigh heads 64..127 as a bit set
+   */
+  public static void ask(
+      PageLayout layout, long address, long headsLow, long headsHigh, int sectionSet) {
+    Prefetch.lines(address, layout.headerLength());
+    for (int head = 0; head < layout.kvHeads(); head++) {
+      int left = sectionSet & layout.sections();
+      if (((head < Long.SIZE ? headsLow : headsHigh) >>> head & 1) == 0) {
+        left = 0;
+      }
+      for (; left != 0; left &= left - 1) {
+        Section section = Section.ofId(Integer.numberOfTrailingZeros(left));
+        Prefetch.lines(address + layout.offset(head, section), layout.length(section));
+      }
+    }
+  }
+
   /** The checksum of a sealed page's header, and through it of all its sections. */
   public static int headerChecksum(DirectBuffer page, int offset) {
     return PageHeaderFlyweight.checksum(page, offset);

@@ -1,4 +1,4 @@
-package io.kvtier.attention;
+package io.kvtier.page;
 
 import static java.lang.foreign.ValueLayout.ADDRESS;
 import static java.lang.foreign.ValueLayout.JAVA_BYTE;
@@ -21,7 +21,7 @@ import org.jspecify.annotations.Nullable;
  * On x86-64 Linux; elsewhere, where the system refuses such a page, or with the system property
  * {@code kvtier.prefetch=off}, nothing is asked for and only time is lost.
  */
-final class Prefetch {
+public final class Prefetch {
   private static final String PROPERTY = "kvtier.prefetch";
 
   /**
@@ -63,7 +63,7 @@ final class Prefetch {
           .parseHex("488d3cf7488b074801c84c89c60f18084c01c848ffce7ff54883c70848ffca7fe3c3");
 
   /** Bytes of a cache line. */
-  static final int LINE = 64;
+  public static final int LINE = 64;
 
   private static final int MAP_LENGTH = 4096;
   private static final int PROT_READ = 1;
@@ -92,12 +92,12 @@ final class Prefetch {
   }
 
   /** Whether asking has an effect. */
-  static boolean available() {
+  public static boolean available() {
     return ASK != null;
   }
 
   /** Asks for the lines of {@code length} bytes from an address on. */
-  static void lines(long address, int length) {
+  public static void lines(long address, int length) {
     if (ASK != null) {
       try {
         ASK.invokeExact(address, (long) length);
@@ -114,7 +114,8 @@ final class Prefetch {
    * @param offset of the first line, from an address
    * @param lines behind each, 1 or more, {@code step} bytes apart
    */
-  static void each(MemorySegment addresses, int from, int to, int offset, int lines, int step) {
+  public static void each(
+      MemorySegment addresses, int from, int to, int offset, int lines, int step) {
     Objects.checkFromToIndex(from, to, addresses.byteSize() / Long.BYTES);
     if (ASK_EACH != null && from < to) {
       try {

@@ -1,4 +1,4 @@
-package io.kvtier.attention;
+package io.kvtier.page;
 
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
