@@ -25,7 +25,9 @@ final class TokenPart {
   /** As many as no cache holds. */
   private static final int LAYERS = 4;
 
-  private static final int WARM_TOKENS = 40;
+  /** Until then the hot set fills, and the virtual machine still compiles what it runs. */
+  private static final int WARM_TOKENS = 300;
+
   private static final int TOKENS = 40;
   private static final long TIER_BYTES = 2L << 30;
 
