@@ -91,8 +91,11 @@ class SessionIT {
         KvSession session = at.client.open(SessionOptions.of(Synthetic.geometry(), 900))) {
       int sent = 0;
       int durable = 0;
-      // The pages of the chunk before are stored soon, beside chunks of a token.
+      // The first chunk's pages are stored beside chunks of a token, which take some 20 s in all.
       for (int count = 500; durable < 6 * 64 && sent < 900; count = 1) {
+        if (sent > 0) {
+          Thread.sleep(50);
+        }
         PrefillResponse answer =
             at.prefill(Quartet.open(session), Quartet.chunk(0, sent, rows(model, sent, count)));
         sent += count;
