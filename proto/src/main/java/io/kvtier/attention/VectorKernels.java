@@ -49,24 +49,57 @@ final class VectorKernels implements Kernels {
   /** Leaves ordered sums in the scratch, mean scores in its scaled, key scales in its halves. */
   private static void sum(
       GroupQuery query, HeadOffsets at, long sketch, int planes, Scratch scratch) {
-    sumPage(query, at, sketch, planes, scratch.sums);
+    sumPage(query, at, sketch, planes, scratch.sums, 0);
     SketchKernels.order(scratch.sums, query.group() * TOKENS, scratch.ordered);
     ScoreKernels.meanScores(query, sketch + at.keyMean(), scratch.lanes, scratch.scaled);
     ScoreKernels.halves(sketch + at.keyScales(), TOKENS, scratch.halves);
   }
 
+  /**
+   * Adds up a page's table entries.
+   *
+   * @param ahead the sketch of a page to come, of which all parts but the last are asked for
+   *     meanwhile; 0: none
+   */
   private static void sumPage(
-      GroupQuery query, HeadOffsets at, long sketch, int planes, long sums) {
+      GroupQuery query, HeadOffsets at, long sketch, int planes, long sums, long ahead) {
     int rows = planes * at.headDim() / 8;
     long row = sketch + at.planes();
+    int parts = parts(query.group());
+    int part = 0;
     for (int g = 0; g < query.group(); g += query.blockAt(g)) {
       long to = sums + 2L * g * TOKENS;
+      ask(ahead, at, part++, parts);
       if (query.blockAt(g) == 4) {
         SketchKernels.sumTwo(query, g, row, rows, to);
+        ask(ahead, at, part++, parts);
         SketchKernels.sumTwo(query, g + 2, row, rows, to + 4 * TOKENS);
       } else {
         SketchKernels.sumOne(query, g, row, rows, to);
       }
+    }
+    ask(ahead, at, part, parts);
+  }
+
+  /**
+   * In how many parts a scan asks memory for a page: before each kernel that adds up table entries,
+   * behind the last, and before the page that is scanned is weighed.
+   */
+  private static int parts(int group) {
+    return group / 4 * 2 + group % 4 + 2;
+  }
+
+  /**
+   * Asks memory for a part of what a scan reads of a sketch. A core can wait for few lines at once,
+   * some 10 to 16 on processors of today, and is held up when it asks for more: so what is asked
+   * for is spread over the work that is done meanwhile.
+   */
+  private static void ask(long sketch, HeadOffsets at, int part, int parts) {
+    int lines = (at.valueMean() / Prefetch.LINE + parts - 1) / parts;
+    int from = part * lines * Prefetch.LINE;
+    int left = at.valueMean() - from;
+    if (sketch != 0 && left > 0) {
+      Prefetch.lines(sketch + from, Math.min(left, lines * Prefetch.LINE));
     }
   }
 
@@ -96,14 +129,14 @@ final class VectorKernels implements Kernels {
       float[] meanScores,
       int totalsAt) {
     int group = query.group();
+    int parts = parts(group);
     for (int page = from; page < to; page += Scratch.PAGES) {
       int count = Math.min(Scratch.PAGES, to - page);
       int done = (page - from) * group;
       for (int i = 0; i < count; i++) {
-        if (page + i + AHEAD < to) {
-          Prefetch.lines(sketches[page + i + AHEAD], at.valueMean());
-        }
-        sumPage(query, at, sketches[page + i], planes, scratch.sums + 2L * i * group * TOKENS);
+        long ahead = page + i + AHEAD < to ? sketches[page + i + AHEAD] : 0;
+        long sums = scratch.sums + 2L * i * group * TOKENS;
+        sumPage(query, at, sketches[page + i], planes, sums, ahead);
       }
       meanScores(query, at, sketches, page, count, scratch, meanScores, totalsAt + done);
       terms(
@@ -116,6 +149,7 @@ final class VectorKernels implements Kernels {
           referencesAt + done,
           scratch.terms);
       for (int i = 0; i < count; i++) {
+        ask(page + i + AHEAD < to ? sketches[page + i + AHEAD] : 0, at, parts - 1, parts);
         SketchKernels.factors(sketches[page + i] + at.keyScales(), scratch.factors);
         SketchKernels.weights(
             scratch.sums + 2L * i * group * TOKENS,
