@@ -85,9 +85,7 @@ final class RowRound {
       }
     }
     for (int i = placed; i < batch.count(); i++) {
-      if (admitted[i] != RowArena.ABSENT) {
-        arena.discard(admitted[i]);
-      }
+      discard(i);
     }
     batch.truncate(placed);
   }
@@ -101,6 +99,14 @@ final class RowRound {
     lookup.admit(arena);
     admitted = new int[batch.count()];
     Arrays.setAll(admitted, lookup::row);
+  }
+
+  /** Gives up the arena's row for a row of the batch, once. */
+  private void discard(int index) {
+    if (admitted[index] != RowArena.ABSENT) {
+      arena.discard(admitted[index]);
+      admitted[index] = RowArena.ABSENT;
+    }
   }
 
   private void place(int index) {
@@ -212,10 +218,9 @@ final class RowRound {
   void release() {
     fetch.exceptionally(refused -> null).join();
     restFetch.exceptionally(refused -> null).join();
-    for (int i = 0; !complete && i < placed; i++) {
-      if (admitted[i] != RowArena.ABSENT) {
-        arena.discard(admitted[i]);
-      }
+    // Also rows that never got a place, where finding places has failed.
+    for (int i = 0; !complete && i < admitted.length; i++) {
+      discard(i);
     }
     staging.forEach(DeviceSlot::release);
     staging.clear();
